@@ -1,0 +1,108 @@
+// Package credentials is the contract by which api tells ingest who may
+// publish: hashes of stream keys in Redis. Ingest needs no SQL, and a Redis
+// that leaks gives nobody a key.
+package credentials
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// keysHash maps hash of stream key -> channel.
+const keysHash = "millrace:stream-keys"
+
+// ErrUnknownKey means that no channel has this stream key.
+var ErrUnknownKey = errors.New("unknown stream key")
+
+// StreamKey is a channel's publishing secret. It prints as "[redacted]".
+type StreamKey string
+
+// NewStreamKey makes a key with 160 random bits.
+func NewStreamKey() StreamKey {
+	var b [20]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return StreamKey("live_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])))
+}
+
+// Hash is what may be stored: SHA-256 is enough for a secret of 160 random bits.
+func (k StreamKey) Hash() string {
+	sum := sha256.Sum256([]byte(k))
+	return hex.EncodeToString(sum[:])
+}
+
+// String hides the key.
+func (StreamKey) String() string { return "[redacted]" }
+
+// GoString hides the key.
+func (StreamKey) GoString() string { return "[redacted]" }
+
+// LogValue hides the key.
+func (StreamKey) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// Reveal returns the key itself, for the one moment when its owner is shown it.
+func (k StreamKey) Reveal() string { return string(k) }
+
+var channelName = regexp.MustCompile(`^[a-z0-9][a-z0-9_]{0,24}$`)
+
+// reserved are the first path segments of the public surface.
+var reserved = map[string]bool{
+	"hls": true, "whip": true, "whep": true, "chat": true, "irc": true, "api": true,
+	"helix": true, "eventsub": true, "assets": true, "healthz": true, "readyz": true,
+	"metrics": true, "debug": true, "live": true,
+}
+
+// CheckChannelName tells what is wrong with a channel's name, or returns nil.
+func CheckChannelName(name string) error {
+	if !channelName.MatchString(name) {
+		return fmt.Errorf("%q can't be a channel's name: use 1 to 25 of a-z, 0-9 and _, not beginning with _", name)
+	}
+	if reserved[name] {
+		return fmt.Errorf("%q can't be a channel's name: it is reserved", name)
+	}
+	return nil
+}
+
+// Channel is a channel with the hash of its stream key.
+type Channel struct {
+	Name    string
+	KeyHash string
+}
+
+// Lookup returns the channel whose stream key this is, or [ErrUnknownKey].
+// Keys are found by their hash, so nothing can be learned from the time it takes.
+func Lookup(ctx context.Context, db redis.UniversalClient, key StreamKey) (string, error) {
+	channel, err := db.HGet(ctx, keysHash, key.Hash()).Result()
+	if errors.Is(err, redis.Nil) {
+		return "", ErrUnknownKey
+	}
+	if err != nil {
+		return "", fmt.Errorf("look up stream key: %w", err)
+	}
+	return channel, nil
+}
+
+// Replace makes channels the whole truth: keys of other channels, and earlier
+// keys of these, stop working.
+func Replace(ctx context.Context, db redis.UniversalClient, channels []Channel) error {
+	_, err := db.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Del(ctx, keysHash)
+		for _, c := range channels {
+			p.HSet(ctx, keysHash, c.KeyHash, c.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("publish %d stream keys to Redis: %w", len(channels), err)
+	}
+	return nil
+}

@@ -1,0 +1,101 @@
+// Package jobs is the contract by which ingest finds a worker for a broadcast
+// and says who works on it.
+//
+// Ingest offers a [Job] in the Redis stream [Stream]; a worker with room takes
+// it from the consumer group [Group] and opens a claim at the ingest named in it:
+//
+//	POST /claim/{broadcast}/{slot}        (HTTP/2, a connection of its own)
+//
+// Its headers name the worker ([AddressHeader], [ProfileHeader]). Progress goes
+// up as one JSON document a line ([Progress]); the answer's first line is the
+// [Grant], a later line is the [End] of the claim. Statuses: 404 no such
+// broadcast here, 409 the slot has a living worker. The claim lasts as long as
+// the connection, and no longer than progress goes on while there is work.
+package jobs
+
+import (
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Names in Redis.
+const (
+	Stream = "millrace:jobs"
+	Group  = "workers"
+	// Field is the stream entry's only field: the Job as JSON.
+	Field = "job"
+	// MaxOffers bounds the stream's length; older offers are made again by ingest.
+	MaxOffers = 1000
+)
+
+// Headers of a claim.
+const (
+	AddressHeader = "X-Millrace-Address"
+	ProfileHeader = "X-Millrace-Profile"
+)
+
+// ProgressInterval is how often a worker reports at least.
+const ProgressInterval = 250 * time.Millisecond
+
+// Job is a broadcast that needs a worker in a slot.
+type Job struct {
+	Broadcast string `json:"broadcast"`
+	Channel   string `json:"channel"`
+	Slot      int    `json:"slot"`
+	// Ingest is the base URL of the private listener that serves claim and relay.
+	Ingest string `json:"ingest"`
+}
+
+// ClaimPath returns the path of the claim for a slot.
+func ClaimPath(broadcast string, slot int) string {
+	return "/claim/" + url.PathEscape(broadcast) + "/" + strconv.Itoa(slot)
+}
+
+// Epoch is a fencing number: it rises with each worker that is granted a slot.
+type Epoch struct {
+	// Lease is the ingest's epoch on the channel.
+	Lease uint64 `json:"lease"`
+	// Grant counts the grants under that lease.
+	Grant uint64 `json:"grant"`
+}
+
+// Less reports whether e was granted before f.
+func (e Epoch) Less(f Epoch) bool {
+	return e.Lease < f.Lease || e.Lease == f.Lease && e.Grant < f.Grant
+}
+
+// Grant is ingest's word that a worker holds a slot.
+type Grant struct {
+	Epoch Epoch `json:"epoch"`
+	// Live is the first unfinished segment.
+	Live uint64 `json:"live"`
+	// Backfill is the first segment that is not safe in S3 yet; at most Live.
+	Backfill uint64 `json:"backfill"`
+	// Index is set when an earlier worker has written index entries that this
+	// one should read before it goes on.
+	Index bool `json:"index"`
+}
+
+// Progress is what a worker has reached.
+type Progress struct {
+	// Consumed is how many access units it has read, counted from the grant.
+	Consumed uint64 `json:"consumed"`
+	// Finished is the first segment that is not complete in every rendition.
+	Finished uint64 `json:"finished"`
+	// Safe is the first segment that is not in S3 in every rendition.
+	Safe uint64 `json:"safe"`
+}
+
+// End tells a worker that its claim is over.
+type End struct {
+	// Reason is plain words for the log.
+	Reason string `json:"reason"`
+}
+
+// Slot says which worker holds a slot; ingest writes it to Redis for edges.
+type Slot struct {
+	// Address is the base URL of the worker's private listener (follow, window).
+	Address string `json:"address"`
+	Epoch   Epoch  `json:"epoch"`
+}

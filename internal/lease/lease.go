@@ -1,0 +1,218 @@
+// Package lease is ingest's hold on a channel, as it stands in Redis: which
+// ingest has which broadcast of it, under which epoch, and which workers hold
+// its slots. Edges and api find a broadcast by it.
+//
+// A lease only fences. A higher epoch ends it; silence never does.
+package lease
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"millrace/internal/jobs"
+)
+
+// State of a channel's newest broadcast.
+type State string
+
+// The states.
+const (
+	// Live: a publisher is sending.
+	Live State = "live"
+	// Reconnecting: the publisher is gone, the broadcast waits for it.
+	Reconnecting State = "reconnecting"
+	// Ended: the broadcast is over.
+	Ended State = "ended"
+)
+
+// Forget is how long after its last sign of life a record stays in Redis.
+const Forget = 24 * time.Hour
+
+// liveSet holds the names of channels whose broadcast hasn't ended.
+const liveSet = "millrace:live"
+
+func channelKey(channel string) string { return "millrace:channel:{" + channel + "}" }
+
+func slotsKey(broadcast string) string { return "millrace:broadcast:{" + broadcast + "}:slots" }
+
+// The errors that callers branch on.
+var (
+	// ErrLost means that a higher epoch holds the channel.
+	ErrLost = errors.New("another ingest holds the channel")
+	// ErrBusy means that the holder is alive and its publisher is sending.
+	ErrBusy = errors.New("the channel has a publisher")
+	// ErrNone means that the channel has had no broadcast lately.
+	ErrNone = errors.New("no broadcast of the channel is known")
+)
+
+// Record is what Redis says of a channel.
+type Record struct {
+	Broadcast string
+	Epoch     uint64
+	// Ingest is the base URL of the holder's private listener.
+	Ingest string
+	State  State
+	// Started is the broadcast's start.
+	Started time.Time
+	// Age is how long ago the holder last renewed it.
+	Age time.Duration
+	// Sequence and Discontinuity are those of the newest mark, MediaEnd (ticks)
+	// and WallEnd where the newest segment began: what the next ingest goes on from.
+	Sequence, Discontinuity uint64
+	MediaEnd                int64
+	WallEnd                 time.Time
+	// Width, Height, FrameRate are the source's; 0 without video.
+	Width, Height int
+	FrameRate     float64
+}
+
+var (
+	//go:embed acquire.lua
+	acquireSource string
+	//go:embed renew.lua
+	renewSource string
+	//go:embed read.lua
+	readSource string
+
+	acquireScript = redis.NewScript(acquireSource)
+	renewScript   = redis.NewScript(renewSource)
+	readScript    = redis.NewScript(readSource)
+)
+
+// Acquire takes the channel for ingest. While the holder's record is live and
+// younger than busyFor, it returns [ErrBusy], unless the holder is ingest itself. A
+// broadcast that hasn't ended and is younger than grace is continued: the
+// result is its record, with the new epoch. Otherwise broadcast, a fresh id,
+// begins.
+func Acquire(ctx context.Context, db redis.UniversalClient, channel, broadcast, ingest string, busyFor, grace time.Duration) (Record, error) {
+	reply, err := acquireScript.Run(ctx, db, []string{channelKey(channel)},
+		broadcast, ingest, busyFor.Milliseconds(), grace.Milliseconds(), Forget.Milliseconds()).StringSlice()
+	if err != nil {
+		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
+	}
+	if len(reply) == 0 {
+		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, ErrBusy)
+	}
+	if err := db.SAdd(ctx, liveSet, channel).Err(); err != nil {
+		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
+	}
+	return parse(reply)
+}
+
+// Renew writes r's state, sequence and picture for its epoch. [ErrLost] means
+// that a higher epoch holds the channel.
+func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Record) error {
+	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
+		r.Epoch, string(r.State), r.Sequence, r.Discontinuity, r.MediaEnd, r.WallEnd.UnixMilli(),
+		r.Width, r.Height, strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
+		r.Broadcast, r.Ingest, r.Started.UnixMilli()).Int()
+	if err != nil {
+		return fmt.Errorf("renew channel %s: %w", channel, err)
+	}
+	if ok == 0 {
+		return fmt.Errorf("renew channel %s: %w", channel, ErrLost)
+	}
+	if r.State == Ended {
+		err = db.SRem(ctx, liveSet, channel).Err()
+	} else {
+		err = db.SAdd(ctx, liveSet, channel).Err()
+	}
+	if err != nil {
+		return fmt.Errorf("renew channel %s: %w", channel, err)
+	}
+	return nil
+}
+
+// Read returns what Redis says of a channel, or [ErrNone].
+func Read(ctx context.Context, db redis.UniversalClient, channel string) (Record, error) {
+	reply, err := readScript.Run(ctx, db, []string{channelKey(channel)}).StringSlice()
+	if err != nil {
+		return Record{}, fmt.Errorf("read channel %s: %w", channel, err)
+	}
+	if len(reply) == 0 {
+		return Record{}, fmt.Errorf("read channel %s: %w", channel, ErrNone)
+	}
+	return parse(reply)
+}
+
+// Channels returns the channels whose broadcast hasn't ended as far as is
+// known; Read tells whether its holder is still alive.
+func Channels(ctx context.Context, db redis.UniversalClient) ([]string, error) {
+	names, err := db.SMembers(ctx, liveSet).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list live channels: %w", err)
+	}
+	return names, nil
+}
+
+// parse reads the flat list of the scripts: broadcast, epoch, ingest, state,
+// started, age, sequence, discontinuity, media end, wall end, width, height, rate.
+func parse(f []string) (Record, error) {
+	if len(f) != 13 {
+		return Record{}, fmt.Errorf("channel record has %d fields, 13 are expected", len(f))
+	}
+	var errs []error
+	num := func(s string) int64 {
+		n, err := strconv.ParseInt(s, 10, 64)
+		errs = append(errs, err)
+		return n
+	}
+	rate, err := strconv.ParseFloat(f[12], 64)
+	errs = append(errs, err)
+	r := Record{
+		Broadcast: f[0], Epoch: uint64(num(f[1])), Ingest: f[2], State: State(f[3]),
+		Started: time.UnixMilli(num(f[4])).UTC(), Age: time.Duration(num(f[5])) * time.Millisecond,
+		Sequence: uint64(num(f[6])), Discontinuity: uint64(num(f[7])),
+		MediaEnd: num(f[8]), WallEnd: time.UnixMilli(num(f[9])).UTC(),
+		Width: int(num(f[10])), Height: int(num(f[11])), FrameRate: rate,
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Record{}, fmt.Errorf("channel record: %w", err)
+	}
+	return r, nil
+}
+
+// SetSlot notes the worker that holds a slot, for edges to find.
+func SetSlot(ctx context.Context, db redis.UniversalClient, broadcast string, slot int, s jobs.Slot) error {
+	doc, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("note slot %d of %s: %w", slot, broadcast, err)
+	}
+	_, err = db.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.HSet(ctx, slotsKey(broadcast), strconv.Itoa(slot), doc)
+		p.PExpire(ctx, slotsKey(broadcast), Forget)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("note slot %d of %s: %w", slot, broadcast, err)
+	}
+	return nil
+}
+
+// Slots returns the workers of a broadcast by slot.
+func Slots(ctx context.Context, db redis.UniversalClient, broadcast string) (map[int]jobs.Slot, error) {
+	fields, err := db.HGetAll(ctx, slotsKey(broadcast)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read slots of %s: %w", broadcast, err)
+	}
+	slots := make(map[int]jobs.Slot, len(fields))
+	for name, doc := range fields {
+		n, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("read slots of %s: %w", broadcast, err)
+		}
+		var s jobs.Slot
+		if err := json.Unmarshal([]byte(doc), &s); err != nil {
+			return nil, fmt.Errorf("read slot %d of %s: %w", n, broadcast, err)
+		}
+		slots[n] = s
+	}
+	return slots, nil
+}

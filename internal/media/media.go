@@ -1,0 +1,92 @@
+// Package media holds what every service needs to know of coded pictures and
+// sound: timescales, access units, FLV tags, H.264 and AAC configuration, and
+// the boxes of fragmented MP4. Nothing in it does I/O of its own.
+package media
+
+import "time"
+
+// VideoTimescale is the number of [Ticks] a second.
+const VideoTimescale = 90000
+
+// TicksPerMillisecond converts FLV's timestamps to [Ticks].
+const TicksPerMillisecond = VideoTimescale / 1000
+
+// AACFrameSamples is how many samples per channel one AAC access unit holds
+// (ISO/IEC 14496-3, frameLengthFlag 0).
+const AACFrameSamples = 1024
+
+// Ticks is media time in units of 1/90,000 s, counted from the broadcast's start.
+type Ticks int64
+
+// Duration converts t to wall time, rounded down to a nanosecond.
+func (t Ticks) Duration() time.Duration {
+	return time.Duration(t) * time.Second / VideoTimescale
+}
+
+// Seconds converts t to seconds.
+func (t Ticks) Seconds() float64 { return float64(t) / VideoTimescale }
+
+// Milliseconds converts t to FLV's unit, rounded down.
+func (t Ticks) Milliseconds() int64 { return int64(t) / TicksPerMillisecond }
+
+// TicksOf converts wall time to [Ticks], rounded down.
+func TicksOf(d time.Duration) Ticks {
+	return Ticks(d/time.Second)*VideoTimescale + Ticks(d%time.Second)*VideoTimescale/Ticks(time.Second)
+}
+
+// Samples is media time in audio samples per channel, counted from the
+// broadcast's start at the rate of the audio track it belongs to.
+type Samples int64
+
+// Ticks converts s, counted at rate samples a second, to [Ticks], rounded down.
+func (s Samples) Ticks(rate int) Ticks {
+	return Ticks(floorDiv(int64(s)*VideoTimescale, int64(rate)))
+}
+
+// SamplesOf converts t to samples at rate samples a second, rounded down.
+func SamplesOf(t Ticks, rate int) Samples {
+	return Samples(floorDiv(int64(t)*int64(rate), VideoTimescale))
+}
+
+// floorDiv divides towards minus infinity, so that times before the start keep their order.
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b != 0 && (a < 0) != (b < 0) {
+		q--
+	}
+	return q
+}
+
+// Kind tells pictures from sound.
+type Kind uint8
+
+// The kinds of track that a broadcast can have.
+const (
+	Video Kind = iota + 1
+	Audio
+)
+
+// String returns the name that playlists and metrics use.
+func (k Kind) String() string {
+	switch k {
+	case Video:
+		return "video"
+	case Audio:
+		return "audio"
+	}
+	return "unknown"
+}
+
+// AccessUnit is one coded frame.
+type AccessUnit struct {
+	Kind Kind
+	// DTS and PTS are when to decode and when to show it. For audio they are
+	// equal and exact to FLV's millisecond only: the sample-exact time follows
+	// from the audio grid of the segment's cut mark.
+	DTS, PTS Ticks
+	// IDR is set on a video frame that no later frame refers past.
+	IDR bool
+	// Payload is AVC with length prefixes as the AVCConfig says, or one raw AAC
+	// frame. Whoever holds it must not change it: all readers share it.
+	Payload []byte
+}
