@@ -63,11 +63,6 @@ type Record struct {
 	Started time.Time
 	// Age is how long ago the holder last renewed it.
 	Age time.Duration
-	// Sequence and Discontinuity are those of the newest mark, MediaEnd (ticks)
-	// and WallEnd where the newest segment began: what the next ingest goes on from.
-	Sequence, Discontinuity uint64
-	MediaEnd                int64
-	WallEnd                 time.Time
 	// Width, Height, FrameRate are the source's; 0 without video.
 	Width, Height int
 	FrameRate     float64
@@ -86,14 +81,12 @@ var (
 	readScript    = redis.NewScript(readSource)
 )
 
-// Acquire takes the channel for ingest. While the holder's record is live and
-// younger than busyFor, it returns [ErrBusy], unless the holder is ingest itself. A
-// broadcast that hasn't ended and is younger than grace is continued: the
-// result is its record, with the new epoch. Otherwise broadcast, a fresh id,
-// begins.
-func Acquire(ctx context.Context, db redis.UniversalClient, channel, broadcast, ingest string, busyFor, grace time.Duration) (Record, error) {
+// Acquire takes the channel for ingest and begins broadcast, a fresh id, under
+// a new epoch. While another ingest's record is live and younger than busyFor,
+// it returns [ErrBusy].
+func Acquire(ctx context.Context, db redis.UniversalClient, channel, broadcast, ingest string, busyFor time.Duration) (Record, error) {
 	reply, err := acquireScript.Run(ctx, db, []string{channelKey(channel)},
-		broadcast, ingest, busyFor.Milliseconds(), grace.Milliseconds(), Forget.Milliseconds()).StringSlice()
+		broadcast, ingest, busyFor.Milliseconds(), Forget.Milliseconds()).StringSlice()
 	if err != nil {
 		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
 	}
@@ -106,12 +99,12 @@ func Acquire(ctx context.Context, db redis.UniversalClient, channel, broadcast, 
 	return parse(reply)
 }
 
-// Renew writes r's state, sequence and picture for its epoch. [ErrLost] means
+// Renew writes r's state and picture for its epoch. [ErrLost] means
 // that a higher epoch holds the channel.
 func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Record) error {
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
-		r.Epoch, string(r.State), r.Sequence, r.Discontinuity, r.MediaEnd, r.WallEnd.UnixMilli(),
-		r.Width, r.Height, strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
+		r.Epoch, string(r.State), r.Width, r.Height,
+		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
 		r.Broadcast, r.Ingest, r.Started.UnixMilli()).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
@@ -153,10 +146,10 @@ func Channels(ctx context.Context, db redis.UniversalClient) ([]string, error) {
 }
 
 // parse reads the flat list of the scripts: broadcast, epoch, ingest, state,
-// started, age, sequence, discontinuity, media end, wall end, width, height, rate.
+// started, age, width, height, rate.
 func parse(f []string) (Record, error) {
-	if len(f) != 13 {
-		return Record{}, fmt.Errorf("channel record has %d fields, 13 are expected", len(f))
+	if len(f) != 9 {
+		return Record{}, fmt.Errorf("channel record has %d fields, 9 are expected", len(f))
 	}
 	var errs []error
 	num := func(s string) int64 {
@@ -164,14 +157,12 @@ func parse(f []string) (Record, error) {
 		errs = append(errs, err)
 		return n
 	}
-	rate, err := strconv.ParseFloat(f[12], 64)
+	rate, err := strconv.ParseFloat(f[8], 64)
 	errs = append(errs, err)
 	r := Record{
 		Broadcast: f[0], Epoch: uint64(num(f[1])), Ingest: f[2], State: State(f[3]),
 		Started: time.UnixMilli(num(f[4])).UTC(), Age: time.Duration(num(f[5])) * time.Millisecond,
-		Sequence: uint64(num(f[6])), Discontinuity: uint64(num(f[7])),
-		MediaEnd: num(f[8]), WallEnd: time.UnixMilli(num(f[9])).UTC(),
-		Width: int(num(f[10])), Height: int(num(f[11])), FrameRate: rate,
+		Width: int(num(f[6])), Height: int(num(f[7])), FrameRate: rate,
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Record{}, fmt.Errorf("channel record: %w", err)

@@ -1,0 +1,544 @@
+package ingest
+
+import (
+	"math"
+	"time"
+
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+// How a broadcast is cut.
+const (
+	// segmentDuration is what a segment lasts at least, less a frame's jitter.
+	segmentDuration = 2*media.VideoTimescale - cutTolerance
+	cutTolerance    = media.VideoTimescale / 20
+	// dependentDuration is what a segment lasts at least that doesn't begin with an IDR.
+	dependentDuration = media.VideoTimescale
+	// settleAfter is when the target duration is settled, counted from the first IDR.
+	settleAfter = 5 * media.VideoTimescale / 2
+	// shortTarget and longTarget are the target durations in seconds: with
+	// and without a second IDR by then. Never under 4: hls.js gives a playlist
+	// request 0.8 of it.
+	shortTarget, longTarget = 4, 10
+	// cutAhead is how long before the target duration a place for a cut in the
+	// middle of a GOP is looked for.
+	cutAhead = media.VideoTimescale / 2
+	// minHoldBack is the least PART-HOLD-BACK: it outlasts a worker's takeover.
+	minHoldBack = 12 * media.VideoTimescale / 10
+	// tracksWait is how long the tracks and the frame rate are waited for.
+	tracksWait = time.Second
+	// rateFrames is how many frames measure the frame rate.
+	rateFrames = 12
+	// silenceAfter is how far audio may fall behind video before silence is
+	// filled in, up to silenceUpTo behind it.
+	silenceAfter = media.VideoTimescale / 2
+	silenceUpTo  = media.VideoTimescale / 10
+	// maxGather and maxGatherBytes bound what is held back while the tracks are waited for.
+	maxGather      = 512
+	maxGatherBytes = 16 << 20
+)
+
+// entry is one thing in the log: exactly one field is set.
+type entry struct {
+	mark     *relay.Mark
+	settings *relay.Settings
+	video    *media.AVCConfig // in force from here on
+	audio    *media.AACConfig
+	unit     *media.AccessUnit
+}
+
+// sequencer turns what publishers send into the log of a broadcast: settings,
+// cut marks, and access units with times that everybody after it takes as they
+// are. It is the only part of Millrace that numbers anything. Not safe for
+// concurrent use.
+type sequencer struct {
+	emit func(entry)
+
+	settings relay.Settings
+	settled  bool // tracks, frame rate and part target
+	mark     relay.Mark
+	opened   bool // the segment of mark is open
+	wall     time.Time
+	wallAt   media.Ticks
+
+	// Of the publisher that is connected.
+	clock     *clock
+	gathering bool
+	since     time.Time // of the first unit gathered
+	held      []heldUnit
+	video     *media.AVCConfig
+	audio     *media.AACConfig
+	claimed   float64 // the frame rate that the metadata names
+	brk       bool    // the next IDR starts a discontinuity
+	step      media.Ticks
+	heldBytes int
+	phase     media.Ticks // of the first sound gathered that isn't before the first IDR
+
+	// Of the segment that is open, in the video's decode order.
+	shift    media.Ticks // composition time of the IDR that decoding starts at
+	maxPTS   media.Ticks
+	lastDTS  media.Ticks // shifted
+	firstIDR media.Ticks
+	grid     *audioGrid
+	sounding *media.AACConfig // the configuration that grid and log have
+}
+
+type heldUnit struct {
+	unit media.AccessUnit
+	now  time.Time
+}
+
+// newSequencer begins a broadcast; emit gets what goes into the log.
+func newSequencer(epoch uint64, emit func(entry)) *sequencer {
+	return &sequencer{
+		emit:    emit,
+		mark:    relay.Mark{Epoch: epoch},
+		lastDTS: timelineStart, step: media.VideoTimescale / 30,
+	}
+}
+
+// attach begins a publisher: the timeline goes on where it ended.
+func (s *sequencer) attach(resumed bool) {
+	s.clock = newClock(s.end())
+	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
+	s.video, s.audio, s.claimed = nil, nil, 0
+	s.brk = resumed
+}
+
+// end is where the media ends.
+func (s *sequencer) end() media.Ticks { return s.lastDTS + s.step }
+
+// setVideo takes a new decoder configuration. In mid-broadcast it starts a
+// discontinuity at the next IDR.
+func (s *sequencer) setVideo(c *media.AVCConfig) (changed bool) {
+	if s.video != nil && string(s.video.Record) == string(c.Record) {
+		return false
+	}
+	changed = s.video != nil
+	s.video = c
+	if !s.gathering {
+		s.brk = true
+	}
+	return changed
+}
+
+// setAudio takes a new audio configuration.
+func (s *sequencer) setAudio(c *media.AACConfig) (changed bool) {
+	if s.audio != nil && string(s.audio.ASC) == string(c.ASC) {
+		return false
+	}
+	changed = s.audio != nil
+	s.audio = c
+	if !s.gathering {
+		s.brk = true
+	}
+	return changed
+}
+
+// pushVideo takes an access unit. composition is PTS - DTS. jumped reports
+// that the publisher's timestamps jumped.
+func (s *sequencer) pushVideo(raw uint32, composition media.Ticks, idr bool, payload []byte, now time.Time) (jumped bool) {
+	if s.gathering && !idr && !s.heldIDR() {
+		return false // nothing can be decoded before the first IDR
+	}
+	dts, jumped := s.clock.at(media.Video, raw, s.step)
+	s.brk = s.brk || jumped
+	s.push(media.AccessUnit{Kind: media.Video, DTS: dts, PTS: dts + composition, IDR: idr, Payload: payload}, now)
+	return jumped
+}
+
+// pushAudio takes one AAC frame.
+func (s *sequencer) pushAudio(raw uint32, payload []byte, now time.Time) (jumped bool) {
+	t, jumped := s.clock.at(media.Audio, raw, s.audioStep())
+	s.brk = s.brk || jumped
+	s.push(media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}, now)
+	return jumped
+}
+
+func (s *sequencer) audioStep() media.Ticks {
+	if s.audio == nil {
+		return 0
+	}
+	return media.Samples(media.AACFrameSamples).Ticks(s.audio.Rate)
+}
+
+func (s *sequencer) push(u media.AccessUnit, now time.Time) {
+	if !s.gathering {
+		s.sequence(u, now)
+		return
+	}
+	if s.since.IsZero() {
+		s.since = now
+	}
+	s.held = append(s.held, heldUnit{u, now})
+	s.heldBytes += len(u.Payload)
+	s.tick(now)
+}
+
+// tick lets the wait for tracks end by the clock too.
+func (s *sequencer) tick(now time.Time) {
+	if !s.gathering || len(s.held) == 0 || !s.gathered(now) {
+		return
+	}
+	held := s.held
+	s.gathering, s.held, s.heldBytes = false, nil, 0
+	s.settle(held)
+	s.phase = s.soundPhase(held)
+	s.brk = true
+	for i := range held {
+		s.sequence(held[i].unit, held[i].now)
+	}
+}
+
+func (s *sequencer) heldIDR() bool {
+	for i := range s.held {
+		if s.held[i].unit.IDR {
+			return true
+		}
+	}
+	return false
+}
+
+// gathered reports whether the tracks are all here, or have been waited for long enough.
+func (s *sequencer) gathered(now time.Time) bool {
+	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
+	waited := now.Sub(s.since) >= tracksWait || last-first >= media.TicksOf(tracksWait) || len(s.held) >= maxGather || s.heldBytes >= maxGatherBytes
+	frames, sounds := 0, 0
+	for i := range s.held {
+		if s.held[i].unit.Kind == media.Video {
+			frames++
+		} else {
+			sounds++
+		}
+	}
+	if s.video != nil && frames == 0 {
+		// Pictures are announced but the first IDR isn't here: only the newest
+		// second of sound is of use.
+		for len(s.held) > 0 && last-s.held[0].unit.DTS > media.TicksOf(tracksWait) {
+			s.held = s.held[1:]
+		}
+		return false
+	}
+	if s.settled && s.settings.Video && frames == 0 {
+		return false
+	}
+	complete := sounds > 0 && s.video != nil && frames >= rateFrames
+	if s.settled {
+		complete = (frames > 0 || !s.settings.Video) && (sounds > 0 || !s.settings.Audio)
+	}
+	return complete || waited
+}
+
+// settle fixes, at the first publisher, what never changes in a broadcast.
+func (s *sequencer) settle(held []heldUnit) {
+	frameRate := measureRate(held, s.claimed)
+	if frameRate > 0 {
+		s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
+	}
+	if s.settled {
+		return
+	}
+	s.settled = true
+	var hasVideo, hasAudio bool
+	for i := range held {
+		hasVideo = hasVideo || held[i].unit.Kind == media.Video
+		hasAudio = hasAudio || held[i].unit.Kind == media.Audio
+	}
+	st := &s.settings
+	st.Video, st.Audio, st.Started = hasVideo, hasAudio, held[0].now.UTC().Truncate(time.Millisecond)
+	switch {
+	case hasVideo:
+		st.FrameRate = frameRate
+		st.FrameStep = 1
+		if frameRate > 40 {
+			st.FrameStep = int(math.Round(frameRate / 30))
+		}
+		st.PartTarget = partTarget(frameRate, st.FrameStep)
+	default:
+		frame := s.audioStep()
+		st.PartTarget = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + media.VideoTimescale/100
+		st.TargetDuration = shortTarget
+		s.step = frame
+	}
+	st.PartHoldBack = max(minHoldBack, 3*st.PartTarget)
+	s.emitSettings()
+}
+
+func (s *sequencer) emitSettings() {
+	st := s.settings
+	s.emit(entry{settings: &st})
+}
+
+// partTarget is the longest part: whole frames near a third of a second and
+// a margin of less than a frame for timestamps that are rounded to milliseconds.
+func partTarget(frameRate float64, step int) media.Ticks {
+	group := float64(step) / frameRate
+	n := math.Max(1, math.Round(1.0/3/group))
+	margin := math.Min(0.4/frameRate, 0.01)
+	return media.Ticks((n*group + margin) * media.VideoTimescale)
+}
+
+// commonRates are the frame rates that a measured one is taken for when near.
+var commonRates = []float64{10, 12, 15, 20, 24000.0 / 1001, 24, 25, 30000.0 / 1001, 30, 48, 50, 60000.0 / 1001, 60, 90, 100, 120, 144}
+
+// soundPhase returns the time of the first sound that isn't before the first
+// picture nor before what the log has of the sound; 0 without.
+func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
+	var from media.Ticks
+	if s.settings.Video {
+		for i := range held {
+			if held[i].unit.IDR {
+				from = held[i].unit.PTS
+				break
+			}
+		}
+	}
+	if s.grid != nil {
+		from = max(from, s.grid.next.Ticks(s.grid.rate))
+	}
+	for i := range held {
+		if u := &held[i].unit; u.Kind == media.Audio && u.DTS >= from {
+			return u.DTS
+		}
+	}
+	return 0
+}
+
+// measureRate returns the frame rate of the units, preferring what the
+// publisher claims where it fits what was measured.
+func measureRate(held []heldUnit, claimed float64) float64 {
+	var n int
+	var first, last media.Ticks
+	for i := range held {
+		if held[i].unit.Kind != media.Video {
+			continue
+		}
+		if n == 0 {
+			first = held[i].unit.DTS
+		}
+		last = held[i].unit.DTS
+		n++
+	}
+	if n == 0 {
+		return 0
+	}
+	if n < 2 || last <= first {
+		if claimed >= 1 && claimed <= 240 {
+			return claimed
+		}
+		return 30
+	}
+	rate := float64(n-1) / (last - first).Seconds()
+	near := func(r float64) bool { return math.Abs(rate-r)/r < 0.02 }
+	if claimed >= 1 && near(claimed) {
+		return claimed
+	}
+	best := rate
+	for _, r := range commonRates {
+		if near(r) && (best == rate || math.Abs(rate-r) < math.Abs(rate-best)) {
+			best = r
+		}
+	}
+	return math.Min(best, 240)
+}
+
+// sequence puts one unit into the log, with a mark before it where one is due.
+func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
+	switch {
+	case u.Kind == media.Video && s.settings.Video:
+		s.sequenceVideo(u, now)
+	case u.Kind == media.Audio && s.settings.Audio:
+		s.sequenceAudio(u, now)
+	}
+}
+
+func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
+	at := u.DTS + s.shift
+	switch {
+	case u.IDR && (s.brk || !s.opened):
+		s.shift = u.PTS - u.DTS
+		s.open(u.PTS, true, now)
+		s.firstIDR = cmpOr(s.firstIDR, u.PTS)
+	case !s.opened:
+		return // after a pause: nothing can be decoded before the first IDR
+	case u.IDR:
+		s.settleTarget(u.PTS, true)
+		elapsed := u.PTS - s.mark.Start
+		if elapsed >= segmentDuration || (!s.mark.Independent() && elapsed >= dependentDuration) {
+			s.shift = u.PTS - u.DTS
+			s.open(u.PTS, true, now)
+		}
+	default:
+		s.settleTarget(at, false)
+		if td := media.Ticks(s.settings.TargetDuration) * media.VideoTimescale; td > 0 &&
+			(at-s.mark.Start > td-cutAhead && at > s.maxPTS || at+s.step-s.mark.Start > td) {
+			// The GOP outlasts the target duration. Where at > maxPTS no later
+			// frame is shown before this one, and the pictures divide cleanly.
+			s.open(at, false, now)
+		}
+	}
+	at = max(u.DTS+s.shift, s.lastDTS+1)
+	s.lastDTS = at
+	s.maxPTS = max(s.maxPTS, u.PTS)
+	s.emit(entry{unit: &u})
+	s.fillSilence(at)
+}
+
+// settleTarget fixes the target duration once enough of the first GOP has been seen.
+func (s *sequencer) settleTarget(at media.Ticks, idr bool) {
+	if s.settings.TargetDuration != 0 || (!idr && at-s.firstIDR < settleAfter) {
+		return
+	}
+	s.settings.TargetDuration = longTarget
+	if at-s.firstIDR <= settleAfter {
+		s.settings.TargetDuration = shortTarget
+	}
+	s.emitSettings()
+}
+
+func (s *sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
+	if !s.settings.Video && (s.brk || !s.opened) {
+		s.open(u.DTS, true, now)
+	}
+	if !s.opened || s.grid == nil || s.audio != s.sounding {
+		return // before the first mark, or of a format that the next mark brings
+	}
+	fill, drop := s.grid.place(u.DTS)
+	if drop {
+		return
+	}
+	for range fill {
+		s.putAudio(media.SilentAAC(s.sounding.Channels), now)
+	}
+	s.putAudio(u.Payload, now)
+}
+
+// putAudio puts a frame on the next place of the grid. In a broadcast without
+// pictures it is what marks come with.
+func (s *sequencer) putAudio(payload []byte, now time.Time) {
+	t := s.grid.next.Ticks(s.grid.rate)
+	if !s.settings.Video {
+		if t-s.mark.Start >= segmentDuration {
+			s.open(t, true, now)
+		}
+		s.lastDTS = t
+	}
+	s.grid.advance()
+	s.emit(entry{unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}})
+}
+
+// fillSilence keeps a track of sound that stopped at most silenceAfter behind.
+func (s *sequencer) fillSilence(at media.Ticks) {
+	if s.grid == nil || at-s.grid.next.Ticks(s.grid.rate) < silenceAfter {
+		return
+	}
+	s.silenceUntil(at - silenceUpTo)
+}
+
+func (s *sequencer) silenceUntil(at media.Ticks) {
+	for s.grid.next.Ticks(s.grid.rate) < at {
+		t := s.grid.advance().Ticks(s.grid.rate)
+		s.emit(entry{unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: media.SilentAAC(s.sounding.Channels)}})
+	}
+}
+
+// open writes the mark of the next segment, which ends the one before it.
+func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
+	m := &s.mark
+	fresh := !s.opened
+	if s.opened {
+		m.Sequence++
+	}
+	if s.brk {
+		if s.wallAt != 0 {
+			m.Discontinuity++
+		}
+		s.anchor(start, now)
+		if s.video != nil && s.settings.Video {
+			s.emit(entry{video: s.video})
+		}
+		if s.audio != nil && s.settings.Audio {
+			s.startGrid(start)
+			s.sounding = s.audio
+			s.emit(entry{audio: s.audio})
+		}
+		s.brk = false
+	}
+	s.opened = true
+	m.Kind = relay.Open
+	m.Start = start
+	m.Time = s.wall.Add((start - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
+	if independent || fresh {
+		m.DecodeFrom = m.Sequence
+	}
+	if s.grid != nil {
+		m.AudioStart = s.grid.atOrAfter(start)
+	}
+	s.emitMark()
+}
+
+// anchor ties the timeline to the wall clock, which never goes back.
+func (s *sequencer) anchor(start media.Ticks, now time.Time) {
+	if s.wallAt != 0 {
+		if end := s.wall.Add((start - s.wallAt).Duration()); now.Before(end) {
+			now = end
+		}
+	}
+	s.wall, s.wallAt = now, start
+}
+
+// startGrid begins a grid of audio samples at a discontinuity: where the
+// gathered sound lies, or where the sound ran on to, else at start.
+func (s *sequencer) startGrid(start media.Ticks) {
+	rate := s.audio.Rate
+	near := func(t media.Ticks) bool { return t > start-media.VideoTimescale && t < start+media.VideoTimescale }
+	switch {
+	case s.phase != 0 && near(s.phase):
+		s.grid = &audioGrid{rate: rate, next: media.SamplesOf(s.phase, rate)}
+	case s.grid != nil && s.grid.rate == rate && near(s.grid.next.Ticks(rate)):
+	default:
+		s.grid = &audioGrid{rate: rate, next: media.SamplesOf(start, rate)}
+	}
+	s.phase = 0
+}
+
+func (s *sequencer) emitMark() {
+	m := s.mark
+	s.emit(entry{mark: &m})
+}
+
+// pause closes the open segment while the publisher is away.
+func (s *sequencer) pause() { s.closeSegment(relay.Pause) }
+
+// finish closes the open segment and the broadcast.
+func (s *sequencer) finish() { s.closeSegment(relay.End) }
+
+func (s *sequencer) closeSegment(kind relay.MarkKind) {
+	end := s.end()
+	if s.settled && s.settings.TargetDuration == 0 {
+		s.settings.TargetDuration = shortTarget
+		s.emitSettings()
+	}
+	if s.opened {
+		if s.grid != nil && s.settings.Video && end-s.grid.next.Ticks(s.grid.rate) < media.VideoTimescale {
+			s.silenceUntil(end)
+		}
+		s.mark.Sequence++
+		s.opened = false
+	}
+	m := s.mark
+	m.Kind, m.Start, m.DecodeFrom = kind, end, m.Sequence
+	if s.grid != nil {
+		m.AudioStart = s.grid.atOrAfter(end)
+	}
+	m.Time = s.wall.Add((end - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
+	s.emit(entry{mark: &m})
+}
+
+func cmpOr(a, b media.Ticks) media.Ticks {
+	if a != 0 {
+		return a
+	}
+	return b
+}

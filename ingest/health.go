@@ -1,0 +1,147 @@
+package ingest
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"millrace/internal/media"
+)
+
+// healthWindow is what one judgement looks at.
+const healthWindow = 10 * media.VideoTimescale
+
+// problem is what is wrong with a publisher's stream, by its metric label.
+type problem string
+
+// The problems that health finds.
+const (
+	problemKeyframes  problem = "keyframe_interval"
+	problemNoKeyframe problem = "no_keyframe"
+	problemBitrate    problem = "bitrate_swings"
+	problemRate       problem = "frame_rate"
+	problemLate       problem = "late_frames"
+	problemJump       problem = "timestamp_jump"
+	problemNoAudio    problem = "audio_missing"
+	problemChanged    problem = "settings_changed"
+)
+
+// problems lists all of them, for the metrics.
+var problems = []problem{
+	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
+	problemLate, problemJump, problemNoAudio, problemChanged,
+}
+
+// advice is a problem in plain words for the streamer.
+type advice struct {
+	Problem problem
+	Text    string
+}
+
+// health judges what one publisher sends. Not safe for concurrent use.
+type health struct {
+	start      time.Time   // when the first frame came
+	startDTS   media.Ticks // and its time
+	lastIDR    media.Ticks
+	lastAudio  media.Ticks
+	interval   media.Ticks // the newest between two IDRs
+	bFrames    bool
+	frames     int // in this window
+	bytes      int
+	windowAt   media.Ticks
+	bitrates   []float64 // bits a second, of the last windows
+	nominal    float64
+	late       time.Duration
+	hasAudio   bool
+	begun      bool
+	noKeyframe bool
+}
+
+// summary is what the metrics and the log show of a window.
+type summary struct {
+	Bitrate          float64 // bits a second
+	FrameRate        float64
+	KeyframeInterval time.Duration
+	BFrames          bool
+	Late             time.Duration // how far the newest frame is behind the clock
+}
+
+// video takes one access unit. It returns advice at most once a window for each problem.
+func (h *health) video(u *media.AccessUnit, now time.Time) (found []advice, done *summary) {
+	if !h.begun {
+		*h = health{begun: true, start: now, startDTS: u.DTS, lastIDR: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, hasAudio: h.hasAudio}
+	}
+	if u.PTS != u.DTS {
+		h.bFrames = true
+	}
+	if u.IDR {
+		if u.DTS > h.lastIDR {
+			h.interval = u.DTS - h.lastIDR
+		}
+		h.lastIDR, h.noKeyframe = u.DTS, false
+	}
+	h.frames++
+	h.bytes += len(u.Payload)
+	// Positive: the frames come later than their timestamps promise.
+	h.late = now.Sub(h.start) - (u.DTS - h.startDTS).Duration()
+	if h.late < 0 { // the encoder's clock runs ahead of ours
+		h.start, h.startDTS, h.late = now, u.DTS, 0
+	}
+	if since := u.DTS - h.lastIDR; since > 10*media.VideoTimescale && !h.noKeyframe {
+		h.noKeyframe = true
+		found = append(found, advice{problemNoKeyframe, fmt.Sprintf("no keyframe for %.0f s: set the keyframe interval to 2 s in OBS under Output; at 30 s the stream is ended", since.Seconds())})
+	}
+	if u.DTS-h.windowAt < healthWindow {
+		return found, nil
+	}
+	more, sum := h.judge(u.DTS)
+	return append(found, more...), sum
+}
+
+// audio notes that sound came.
+func (h *health) audio(u *media.AccessUnit) {
+	h.hasAudio = true
+	h.lastAudio = u.DTS
+}
+
+func (h *health) judge(at media.Ticks) (found []advice, sum *summary) {
+	span := (at - h.windowAt).Seconds()
+	bitrate := float64(h.bytes) * 8 / span
+	rate := float64(h.frames) / span
+	say := func(p problem, format string, args ...any) {
+		found = append(found, advice{p, fmt.Sprintf(format, args...)})
+	}
+	if h.interval > 4*media.VideoTimescale {
+		say(problemKeyframes, "keyframe interval is %.0f s, set it to 2 s in OBS under Output: viewers start later and a failure is seen longer", h.interval.Seconds())
+	}
+	h.bitrates = append(h.bitrates, bitrate)
+	if len(h.bitrates) > 6 {
+		h.bitrates = h.bitrates[1:]
+	}
+	if low, high := bounds(h.bitrates); len(h.bitrates) >= 3 && high > 2.5*low && high > 500e3 {
+		say(problemBitrate, "bitrate swings between %.1f and %.1f Mb/s: use CBR as rate control in OBS under Output", low/1e6, high/1e6)
+	}
+	if h.nominal > 0 && rate < 0.9*h.nominal {
+		say(problemRate, "%.1f frames a second arrive of %.0f: the encoder or the network doesn't keep up; lower the resolution, the bitrate or the preset", rate, h.nominal)
+	}
+	if h.late > 2*time.Second {
+		say(problemLate, "frames arrive %.1f s late: the upload is slower than the stream; lower the bitrate", h.late.Seconds())
+	}
+	if h.hasAudio && at-h.lastAudio > 2*media.VideoTimescale {
+		say(problemNoAudio, "no sound for %.0f s: silence is filled in; check the audio source in OBS", (at - h.lastAudio).Seconds())
+	}
+	sum = &summary{
+		Bitrate: bitrate, FrameRate: math.Round(rate*100) / 100, KeyframeInterval: h.interval.Duration(),
+		BFrames: h.bFrames, Late: h.late,
+	}
+	h.windowAt, h.frames, h.bytes, h.bFrames = at, 0, 0, false
+	return found, sum
+}
+
+func bounds(v []float64) (low, high float64) {
+	low, high = v[0], v[0]
+	for _, x := range v[1:] {
+		low, high = min(low, x), max(high, x)
+	}
+	return low, high
+}

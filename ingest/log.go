@@ -1,0 +1,233 @@
+package ingest
+
+import (
+	"sync"
+
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+// The log's bounds.
+const (
+	logDuration = 40 * media.VideoTimescale
+	// defaultLogBytes bounds one broadcast's log.
+	defaultLogBytes = 64 << 20
+)
+
+// log is the ordered record of a broadcast, bounded in seconds and bytes: the
+// oldest items go first. One copy of each item, as FLV, serves all readers.
+// It is safe for one writer and any number of readers.
+type log struct {
+	maxBytes int
+
+	mu       sync.Mutex
+	items    []item
+	first    uint64 // number of items[0]
+	bytes    int
+	marks    []markAt
+	settings []byte // the newest settings tag
+	// What is in force at the end of the log.
+	videoConfig, audioConfig []byte
+	ended                    bool
+	changed                  chan struct{} // closed at each append
+}
+
+type item struct {
+	flv  []byte
+	kind media.Kind // 0 for marks, settings and configurations
+	at   media.Ticks
+}
+
+// markAt is where a reader of a segment starts.
+type markAt struct {
+	mark relay.Mark
+	// number is that of the mark's item; lead that of the first item which a
+	// reader of this segment needs: sound of it that came before its mark.
+	number, lead uint64
+	// The configurations in force at lead.
+	videoConfig, audioConfig []byte
+}
+
+func newLog(maxBytes int) *log {
+	if maxBytes == 0 {
+		maxBytes = defaultLogBytes
+	}
+	return &log{maxBytes: maxBytes, changed: make(chan struct{})}
+}
+
+// append adds an entry. It copies the payload into the item's FLV tag.
+func (l *log) append(e entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var it item
+	var err error
+	switch {
+	case e.mark != nil:
+		it.at = e.mark.Start
+		it.flv, err = relay.AppendMark(nil, *e.mark)
+		l.noteMark(*e.mark)
+		l.ended = l.ended || e.mark.Kind == relay.End
+	case e.settings != nil:
+		it.at = l.lastAt()
+		it.flv, err = relay.AppendSettings(nil, it.at, *e.settings)
+		l.settings = it.flv
+	case e.video != nil:
+		it.at = l.lastAt()
+		it.flv = media.AppendVideoConfigTag(nil, uint32(it.at.Milliseconds()), e.video.Record)
+		l.videoConfig = it.flv
+	case e.audio != nil:
+		it.at = l.lastAt()
+		it.flv = media.AppendAudioTag(nil, uint32(it.at.Milliseconds()), true, e.audio.ASC)
+		l.audioConfig = it.flv
+	default:
+		u := e.unit
+		it.kind, it.at = u.Kind, u.DTS
+		ms := uint32(u.DTS.Milliseconds())
+		if u.Kind == media.Video {
+			it.flv = media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), ms, u)
+		} else {
+			it.flv = media.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, false, u.Payload)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	l.items = append(l.items, it)
+	l.bytes += len(it.flv)
+	l.trim()
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return nil
+}
+
+func (l *log) lastAt() media.Ticks {
+	if len(l.items) == 0 {
+		return timelineStart
+	}
+	return l.items[len(l.items)-1].at
+}
+
+func (l *log) noteMark(m relay.Mark) {
+	at := markAt{mark: m, number: l.first + uint64(len(l.items)), videoConfig: l.videoConfig, audioConfig: l.audioConfig}
+	at.lead = at.number
+	// A discontinuity has no sound before it, and its configurations stand
+	// right before its mark: a reader gets them as the ones in force.
+	continues := len(l.marks) > 0 && l.marks[len(l.marks)-1].mark.Discontinuity == m.Discontinuity
+	for i := len(l.items) - 1; continues && i >= 0; i-- {
+		it := &l.items[i]
+		if it.kind == media.Audio {
+			if it.at < m.Start-media.TicksPerMillisecond {
+				break
+			}
+			at.lead = l.first + uint64(i)
+		}
+		if l.first+uint64(i) <= l.marks[len(l.marks)-1].number {
+			break
+		}
+	}
+	l.marks = append(l.marks, at)
+}
+
+func (l *log) trim() {
+	newest := l.lastAt()
+	n := 0
+	for n < len(l.items)-1 && (l.bytes > l.maxBytes || newest-l.items[n].at > logDuration) {
+		l.bytes -= len(l.items[n].flv)
+		l.items[n] = item{}
+		n++
+	}
+	l.first += uint64(n)
+	l.items = l.items[n:]
+	k := 0
+	for k < len(l.marks)-1 && l.marks[k].lead < l.first {
+		k++
+	}
+	l.marks = l.marks[k:]
+}
+
+// start finds where a reader begins that wants segment from, or, with newest
+// set, the newest segment that begins with an IDR. It returns what must be
+// sent before the first item. ok is false when the log doesn't reach back that
+// far: oldest is then the first segment that it has.
+func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var want *markAt
+	for i := range l.marks {
+		m := &l.marks[i]
+		if m.lead < l.first {
+			continue
+		}
+		if want == nil {
+			oldest = m.mark.Sequence
+		}
+		if newest && !m.mark.Independent() && want != nil {
+			continue
+		}
+		if !newest && m.mark.Sequence > from && want != nil {
+			break
+		}
+		want = m
+	}
+	if want == nil || (!newest && oldest > from) {
+		return nil, 0, oldest, false
+	}
+	// Decoding starts at the IDR.
+	for i := range l.marks {
+		m := &l.marks[i]
+		if m.mark.Sequence == want.mark.DecodeFrom && m.mark.Kind == relay.Open && want.mark.Kind == relay.Open {
+			if m.lead < l.first {
+				return nil, 0, oldest, false
+			}
+			want = m
+			break
+		}
+	}
+	for _, tag := range [][]byte{l.settings, want.videoConfig, want.audioConfig} {
+		if tag != nil {
+			preamble = append(preamble, tag)
+		}
+	}
+	return preamble, want.lead, oldest, true
+}
+
+// maxBatch bounds what one read returns, in items.
+const maxBatch = 128
+
+// read returns the tags from item number on, and a channel that is closed when
+// there are more. lost reports that the log no longer has that item; ended that
+// nothing follows.
+func (l *log) read(number uint64, buf [][]byte) (tags [][]byte, changed <-chan struct{}, lost, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number < l.first {
+		return nil, nil, true, false
+	}
+	tags = buf[:0]
+	for i := number - l.first; i < uint64(len(l.items)) && len(tags) < maxBatch; i++ {
+		tags = append(tags, l.items[i].flv)
+	}
+	return tags, l.changed, false, l.ended && len(tags) == 0
+}
+
+// size returns the bytes held and the media time they span.
+func (l *log) size() (bytes int, span media.Ticks) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.items) == 0 {
+		return 0, 0
+	}
+	return l.bytes, l.lastAt() - l.items[0].at
+}
+
+// oldest returns the first segment that the log can still give whole.
+func (l *log) oldest() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.marks {
+		if l.marks[i].lead >= l.first {
+			return l.marks[i].mark.Sequence
+		}
+	}
+	return 0
+}

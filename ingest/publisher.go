@@ -1,0 +1,227 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"millrace/internal/media"
+)
+
+const (
+	// publisherSilence ends a publisher that sends nothing.
+	publisherSilence = 30 * time.Second
+	// keyframeLimit ends a publisher that sends no keyframe.
+	keyframeLimit = 30 * time.Second
+	// maxComposition bounds PTS - DTS, in milliseconds.
+	maxComposition = 10_000
+)
+
+// publisher is one ingest connection of a broadcast (a publication of the RTMP front).
+type publisher struct {
+	broadcast *broadcast
+	close     func(Refusal)
+	logger    *slog.Logger
+
+	// guarded by the broadcast's mu
+	last     time.Time // of the newest audio or video
+	health   health
+	keyframe time.Time // of the newest IDR, by our clock
+	has      map[problem]bool
+	told     map[problem]time.Time
+}
+
+// adviceInterval is how often the log repeats a problem that stays.
+const adviceInterval = time.Minute
+
+func (p *publisher) metadata(m map[string]any) {
+	p.broadcast.mu.Lock()
+	defer p.broadcast.mu.Unlock()
+	if p.broadcast.publisher != p {
+		return
+	}
+	for _, name := range []string{"framerate", "videoframerate"} {
+		if rate, ok := m[name].(float64); ok && rate >= 1 && rate <= 240 {
+			p.broadcast.seq.claimed = rate
+			p.health.nominal = rate
+			break
+		}
+	}
+}
+
+// refuse turns a codec that isn't taken into words that name what to set.
+func refuse(err error) error {
+	var codec *media.UnsupportedCodecError
+	if !errors.As(err, &codec) {
+		return err
+	}
+	if codec.Kind == media.Audio {
+		return &Refusal{Code: codePublishFailed, Reason: "audio_codec", Description: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", codec.Name)}
+	}
+	return &Refusal{Code: codePublishFailed, Reason: "video_codec", Description: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", codec.Name)}
+}
+
+func badConfig(kind media.Kind, err error) error {
+	return &Refusal{Code: codePublishFailed, Reason: kind.String() + "_config", Description: fmt.Sprintf("The %s can't be used: %v.", kind, err)}
+}
+
+// video takes the body of an FLV video tag.
+func (p *publisher) video(timestamp uint32, payload []byte) error {
+	tag, err := media.ParseVideoTag(payload)
+	if err != nil {
+		return refuse(err)
+	}
+	now := time.Now()
+	b := p.broadcast
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.publisher != p || !b.ended.IsZero() {
+		return nil
+	}
+	p.last = now
+	if p.keyframe.IsZero() {
+		p.keyframe = now
+	}
+	if tag.Config {
+		config, err := media.ParseAVCConfig(tag.Data)
+		if err != nil {
+			return badConfig(media.Video, err)
+		}
+		if b.seq.setVideo(config) {
+			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
+		}
+		if b.video == nil || b.video.Width != config.Width || b.video.Height != config.Height {
+			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
+		}
+		b.video = config
+		return nil
+	}
+	if len(tag.Data) == 0 || b.seq.video == nil {
+		return nil // end of sequence, or before any configuration
+	}
+	idr, err := media.ScanAVC(tag.Data)
+	if err != nil || tag.CompositionTime > maxComposition || tag.CompositionTime < -maxComposition {
+		b.service.metrics.dropped.WithLabelValues("malformed").Inc()
+		return nil
+	}
+	if idr {
+		p.keyframe = now
+	} else if now.Sub(p.keyframe) > keyframeLimit {
+		return &Refusal{Code: codePublishFailed, Reason: "no_keyframe", Description: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
+	}
+	if b.seq.settled && !b.seq.settings.Video {
+		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
+		return nil
+	}
+	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
+	if b.seq.pushVideo(timestamp, composition, idr, tag.Data, now) {
+		p.note([]advice{{problemJump, "the timestamps jumped: players see a short break; if it happens often, restart the encoder"}})
+	}
+	u := media.AccessUnit{DTS: b.seq.clock.tracks[media.Video].last, IDR: idr, Payload: tag.Data}
+	u.PTS = u.DTS + composition
+	found, sum := p.health.video(&u, now)
+	p.judge(found, sum)
+	return nil
+}
+
+// audio takes the body of an FLV audio tag.
+func (p *publisher) audio(timestamp uint32, payload []byte) error {
+	tag, err := media.ParseAudioTag(payload)
+	if err != nil {
+		if len(payload) == 0 {
+			return nil
+		}
+		return refuse(err)
+	}
+	now := time.Now()
+	b := p.broadcast
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.publisher != p || !b.ended.IsZero() {
+		return nil
+	}
+	p.last = now
+	if tag.Config {
+		config, err := media.ParseAACConfig(tag.Data)
+		if err != nil {
+			return badConfig(media.Audio, err)
+		}
+		if b.seq.setAudio(config) {
+			p.note([]advice{{problemChanged, fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", config.Rate, config.Channels)}})
+		}
+		return nil
+	}
+	if len(tag.Data) == 0 || b.seq.audio == nil {
+		return nil
+	}
+	if b.seq.settled && !b.seq.settings.Audio {
+		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
+		return nil
+	}
+	if b.seq.pushAudio(timestamp, tag.Data, now) {
+		p.note([]advice{{problemJump, "the timestamps jumped: players see a short break; if it happens often, restart the encoder"}})
+	}
+	p.health.audio(&media.AccessUnit{DTS: b.seq.clock.newest})
+	return nil
+}
+
+// end comes once, when the connection is over.
+func (p *publisher) end(clean bool) {
+	b := p.broadcast
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.publisher != p {
+		return
+	}
+	b.detach()
+	if clean {
+		b.endLocked("the publisher stopped")
+		return
+	}
+	if b.ended.IsZero() {
+		b.logger.Info("publisher lost, waiting for it", "grace", b.service.cfg.Grace)
+	}
+}
+
+// judge publishes what health found in a window.
+func (p *publisher) judge(found []advice, sum *summary) {
+	if sum != nil {
+		m := &p.broadcast.service.metrics
+		m.bitrate.Observe(sum.Bitrate)
+		m.frameRate.Observe(sum.FrameRate)
+		m.interval.Observe(sum.KeyframeInterval.Seconds())
+		m.lag.Observe(sum.Late.Seconds())
+		p.logger.Debug("stream health", "bitrate", int(sum.Bitrate), "frame_rate", sum.FrameRate,
+			"keyframe_interval", sum.KeyframeInterval, "b_frames", sum.BFrames, "late", sum.Late)
+		p.clearProblems()
+	}
+	p.note(found)
+}
+
+// note counts advice and logs it, each problem at most once a minute.
+func (p *publisher) note(found []advice) {
+	m := &p.broadcast.service.metrics
+	for _, a := range found {
+		if p.has == nil {
+			p.has, p.told = map[problem]bool{}, map[problem]time.Time{}
+		}
+		if !p.has[a.Problem] {
+			p.has[a.Problem] = true
+			m.problems.WithLabelValues(string(a.Problem)).Inc()
+		}
+		if time.Since(p.told[a.Problem]) < adviceInterval {
+			continue
+		}
+		p.told[a.Problem] = time.Now()
+		m.found.WithLabelValues(string(a.Problem)).Inc()
+		p.logger.Warn("stream health: "+a.Text, "problem", string(a.Problem))
+	}
+}
+
+func (p *publisher) clearProblems() {
+	for name := range p.has {
+		p.broadcast.service.metrics.problems.WithLabelValues(string(name)).Dec()
+	}
+	clear(p.has)
+}

@@ -1,0 +1,190 @@
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/embedgw"
+
+	"millrace/internal/child"
+	"millrace/internal/objects"
+)
+
+// s3DirEnv tells a copy of the test binary to be an S3 server over this
+// directory. versitygw changes the working directory and allows one instance
+// per process, so it can't live in the process that tests.
+const s3DirEnv = "MILLRACE_TESTENV_S3_DIR"
+
+// The server's credentials.
+const (
+	S3AccessKey = "millrace-test"
+	S3SecretKey = "millrace-test-secret"
+)
+
+// shared is this process's S3 server, guarded by mu.
+var shared struct {
+	mu       sync.Mutex
+	cmd      *exec.Cmd
+	dir      string
+	endpoint string
+}
+
+var buckets atomic.Int64
+
+// Bucket returns an empty bucket of its own for this test, on an S3 server that
+// the tests of this process share.
+func Bucket(t testing.TB) *objects.Bucket {
+	t.Helper()
+	b, err := objects.Open(context.Background(), BucketConfig(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// BucketConfig is how to reach a bucket of this test's own, which doesn't exist yet.
+func BucketConfig(t testing.TB) objects.Config {
+	t.Helper()
+	endpoint, err := startS3()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects.Config{
+		Endpoint:  endpoint,
+		Bucket:    "test-" + strconv.FormatInt(buckets.Add(1), 10),
+		AccessKey: S3AccessKey,
+		SecretKey: S3SecretKey,
+	}
+}
+
+func startS3() (endpoint string, err error) {
+	if !mainCalled {
+		return "", errors.New("testenv.Bucket needs `func TestMain(m *testing.M) { testenv.Main(m) }` in this package")
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.cmd != nil {
+		return shared.endpoint, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("start S3 server: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "millrace-s3-")
+	if err != nil {
+		return "", fmt.Errorf("start S3 server: %w", err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), s3DirEnv+"="+dir)
+	cmd.Stderr = os.Stderr
+	child.Prepare(cmd, syscall.SIGKILL)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return "", fmt.Errorf("start S3 server: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return "", fmt.Errorf("start S3 server: %w", err)
+	}
+	// Its first line is the address it listens on.
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		child.Kill(cmd)
+		return "", fmt.Errorf("S3 server didn't start: %w", errors.Join(err, cmd.Wait(), os.RemoveAll(dir)))
+	}
+	shared.cmd, shared.dir, shared.endpoint = cmd, dir, "http://"+strings.TrimSpace(line)
+	return shared.endpoint, nil
+}
+
+func stopS3() {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.cmd == nil {
+		return
+	}
+	child.Kill(shared.cmd)
+	_ = shared.cmd.Wait() // "signal: killed"
+	_ = os.RemoveAll(shared.dir)
+	shared.cmd = nil
+}
+
+// serveS3 is the child: it serves dir until it is killed.
+func serveS3(dir string) {
+	if err := runS3(dir); err != nil {
+		fmt.Fprintf(os.Stderr, "S3 server for tests: %v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runS3(dir string) error {
+	addr, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	if err := (meta.XattrMeta{}).Test(dir); err != nil {
+		return fmt.Errorf("%s: %w: set TMPDIR to a directory on ext4, xfs or btrfs", dir, err)
+	}
+	be, err := posix.New(dir, meta.XattrMeta{}, posix.PosixOpts{CopyObjectThreshold: 5 << 30})
+	if err != nil {
+		return err
+	}
+	go announce(addr) // ends when the server answers, or with this process
+	return embedgw.RunVersityGW(context.Background(), be, &embedgw.Config{
+		RootUserAccess: S3AccessKey, RootUserSecret: S3SecretKey,
+		Ports: []string{addr}, Quiet: true, KeepAlive: true, HealthPath: "/healthz",
+		MaxConnections: 10000, MaxRequests: 5000, MultipartMaxParts: 10000,
+	})
+}
+
+// announce prints the address when it can be reached.
+func announce(addr string) {
+	err := await(20*time.Second, func() error {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "S3 server for tests: %v\n", err)
+		os.Exit(1)
+	}
+	_, _ = io.WriteString(os.Stdout, addr+"\n")
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// FreeAddress returns a loopback address that nobody listens on at the moment.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	addr, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
