@@ -254,10 +254,15 @@ func (s *sequencer) settle(held []heldUnit) {
 		if frameRate > 40 {
 			st.FrameStep = int(math.Round(frameRate / 30))
 		}
-		st.PartTarget = partTarget(frameRate, st.FrameStep)
+		st.PartDuration = partDuration(frameRate, st.FrameStep)
+		st.PartTarget = st.PartDuration
+		if hasAudio {
+			st.PartTarget += s.audioStep() + media.TicksPerMillisecond
+		}
 	default:
 		frame := s.audioStep()
-		st.PartTarget = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + media.VideoTimescale/100
+		st.PartDuration = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + frame/3
+		st.PartTarget = st.PartDuration
 		st.TargetDuration = shortTarget
 		s.step = frame
 	}
@@ -270,9 +275,9 @@ func (s *sequencer) emitSettings() {
 	s.emit(entry{settings: &st})
 }
 
-// partTarget is the longest part: whole frames near a third of a second and
+// partDuration is what parts of pictures are cut to: whole frames near a third of a second and
 // a margin of less than a frame for timestamps that are rounded to milliseconds.
-func partTarget(frameRate float64, step int) media.Ticks {
+func partDuration(frameRate float64, step int) media.Ticks {
 	group := float64(step) / frameRate
 	n := math.Max(1, math.Round(1.0/3/group))
 	margin := math.Min(0.4/frameRate, 0.01)

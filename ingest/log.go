@@ -210,14 +210,11 @@ func (l *log) read(number uint64, buf [][]byte) (tags [][]byte, changed <-chan s
 	return tags, l.changed, false, l.ended && len(tags) == 0
 }
 
-// size returns the bytes held and the media time they span.
-func (l *log) size() (bytes int, span media.Ticks) {
+// size returns the bytes held.
+func (l *log) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.items) == 0 {
-		return 0, 0
-	}
-	return l.bytes, l.lastAt() - l.items[0].at
+	return l.bytes
 }
 
 // oldest returns the first segment that the log can still give whole.

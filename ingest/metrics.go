@@ -10,7 +10,6 @@ type metrics struct {
 	relayReaders                      prometheus.Gauge
 	relayLost                         prometheus.Counter
 	claimsLost                        *prometheus.CounterVec
-	logBytes                          prometheus.Gauge
 	problems                          *prometheus.GaugeVec
 	found                             *prometheus.CounterVec
 	dropped                           *prometheus.CounterVec
@@ -36,7 +35,6 @@ func newMetrics(r prometheus.Registerer) metrics {
 		claimsLost: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_ingest_claims_lost_total", Help: "Claims that ended before their broadcast, by reason.",
 		}, []string{"reason"}),
-		logBytes: gauge("log_bytes", "Bytes held in the logs of all broadcasts."),
 		problems: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "millrace_ingest_health_problems", Help: "Publishers that have a problem now, by problem.",
 		}, []string{"problem"}),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
@@ -63,6 +64,9 @@ func New(c Config) (*Service, error) {
 		cfg: c, metrics: newMetrics(c.Registerer),
 		broadcasts: map[string]*broadcast{}, channels: map[string]*broadcast{},
 	}
+	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_ingest_log_bytes", Help: "Bytes held in the logs of all broadcasts.",
+	}, s.logBytes)
 	s.rtmp = newRTMPServer(rtmpConfig{Publishers: s, Log: c.Log, Metrics: c.Registerer})
 	return s, nil
 }
@@ -115,4 +119,14 @@ func (s *Service) broadcastByID(id string) *broadcast {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.broadcasts[id]
+}
+
+func (s *Service) logBytes() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	total := 0
+	for _, b := range s.broadcasts {
+		total += b.log.size()
+	}
+	return float64(total)
 }

@@ -81,8 +81,11 @@ func (m Mark) Independent() bool { return m.DecodeFrom == m.Sequence }
 type Settings struct {
 	// TargetDuration is EXT-X-TARGETDURATION in seconds, 0 while unsettled.
 	TargetDuration int `json:"target_duration"`
-	// PartTarget is the longest part.
+	// PartTarget is PART-TARGET: the longest part of any rendition.
 	PartTarget media.Ticks `json:"part_target"`
+	// PartDuration is the longest that the pictures' parts are cut to. Sound is
+	// cut at the pictures' instants, to whole frames: up to one frame longer.
+	PartDuration media.Ticks `json:"part_duration"`
 	// PartHoldBack is PART-HOLD-BACK.
 	PartHoldBack media.Ticks `json:"part_hold_back"`
 	// Video and Audio tell which tracks the broadcast has.

@@ -45,7 +45,8 @@ func (s *RedisServer) URL() string { return "unix://" + s.socket }
 func (s *RedisServer) Client() redis.UniversalClient {
 	s.t.Helper()
 	c := redis.NewClient(&redis.Options{
-		Network: "unix", Addr: s.socket, ContextTimeoutEnabled: true, MaxRetries: 1,
+		Network: "unix", Addr: s.socket, ContextTimeoutEnabled: true,
+		MaxRetries: 1, DialerRetries: 1,
 	})
 	s.t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -64,7 +65,7 @@ func (s *RedisServer) Start() {
 		s.t.Fatalf("start redis-server: %v", err)
 	}
 	s.cmd = cmd
-	c := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket, MaxRetries: -1})
+	c := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket, MaxRetries: -1, DialerRetries: 1})
 	defer c.Close()
 	if err := await(10*time.Second, func() error { return c.Ping(context.Background()).Err() }); err != nil {
 		s.t.Fatalf("redis-server didn't start: %v: %s", err, tail.Last(3))

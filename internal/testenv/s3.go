@@ -96,14 +96,18 @@ func startS3() (endpoint string, err error) {
 	cmd.Env = append(os.Environ(), s3DirEnv+"="+dir)
 	cmd.Stderr = os.Stderr
 	child.Prepare(cmd, syscall.SIGKILL)
-	out, err := cmd.StdoutPipe()
+	out, in, err := os.Pipe() // the child's file 3: versitygw writes to standard output
 	if err != nil {
 		return "", fmt.Errorf("start S3 server: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	defer out.Close()
+	cmd.ExtraFiles = []*os.File{in}
+	err = cmd.Start()
+	in.Close()
+	if err != nil {
 		return "", fmt.Errorf("start S3 server: %w", err)
 	}
-	// Its first line is the address it listens on.
+	// The first line is the address it listens on.
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		child.Kill(cmd)
@@ -167,7 +171,9 @@ func announce(addr string) {
 		fmt.Fprintf(os.Stderr, "S3 server for tests: %v\n", err)
 		os.Exit(1)
 	}
-	_, _ = io.WriteString(os.Stdout, addr+"\n")
+	f := os.NewFile(3, "address")
+	_, _ = io.WriteString(f, addr+"\n")
+	_ = f.Close()
 }
 
 // freeAddress returns a loopback address that nobody listens on.

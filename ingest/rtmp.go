@@ -1,0 +1,268 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/yutopp/go-rtmp"
+)
+
+const (
+	// The pause after an Accept that failed, doubled each time.
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// publishers is what the RTMP front needs of the rest of ingest.
+type publishers interface {
+	// publish admits a publisher that named an app and a key. A *Refusal tells the encoder why not;
+	// any other error it is told as a fault of ours. The context ends with the connection.
+	publish(ctx context.Context, p publishRequest) (publication, error)
+}
+
+// publishRequest is what an encoder says when it wants to publish.
+type publishRequest struct {
+	App     string        // always "live"
+	Key     string        // without its query; a secret, never logged
+	Remote  string        // the encoder's address
+	Encoder string        // what it calls itself, for the log; may be empty
+	Close   func(Refusal) // ends the connection and tells the encoder why; safe from any goroutine, idempotent, doesn't wait
+}
+
+// publication takes what one publisher sends. Calls come from one goroutine; none may block.
+type publication interface {
+	// metadata takes an onMetaData, bounded in size: the first one, and each that differs from the
+	// one before. Values are float64, bool, string, nil, map[string]any, []any.
+	metadata(m map[string]any)
+	// audio takes the body of an FLV audio tag. The timestamp is in milliseconds and wraps; the
+	// payload is the callee's to keep. An error, usually a *Refusal, ends the publisher and is
+	// shown to it.
+	audio(timestamp uint32, payload []byte) error
+	// video is the same for the body of an FLV video tag.
+	video(timestamp uint32, payload []byte) error
+	// end comes exactly once, last; clean if the encoder said that it was done.
+	end(clean bool)
+}
+
+// Refusal is why a publisher was refused or ended, in words for the streamer.
+type Refusal struct {
+	Code        string // of NetStream's onStatus, e.g. "NetStream.Publish.Denied"
+	Reason      string // a short label for metrics
+	Description string // what encoders show
+}
+
+func (r *Refusal) Error() string { return r.Description }
+
+// rtmpConfig is what the RTMP front is made of. Zero values are the defaults.
+type rtmpConfig struct {
+	Publishers publishers            // required
+	Log        *slog.Logger          // required
+	Metrics    prometheus.Registerer // nil: metrics are kept, but not registered
+
+	MaxConnections           int           // 0: 1,000
+	MaxConnectionsPerAddress int           // of an IPv4 address or an IPv6 /64; 0: 32
+	PublishTimeout           time.Duration // for which a connection may live without publishing; 0: 15 s
+	Filter                   filterConfig
+}
+
+// rtmpServer is the RTMP front: it takes encoders' connections, speaks RTMP with them, and hands
+// what they publish to publishers.
+type rtmpServer struct {
+	cfg     rtmpConfig
+	log     *slog.Logger
+	metrics rtmpMetrics
+	library libraryLog
+
+	mu        sync.Mutex // guards what follows
+	conns     map[*rtmpConn]struct{}
+	addresses map[netip.Prefix]int
+}
+
+type rtmpMetrics struct {
+	connections prometheus.Gauge
+	refused     *prometheus.CounterVec
+	rejects     *prometheus.CounterVec
+	dropped     *prometheus.CounterVec
+	received    prometheus.Counter
+}
+
+func newRTMPServer(cfg rtmpConfig) *rtmpServer {
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
+	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, 32)
+	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
+	cfg.Filter = cfg.Filter.withDefaults()
+	metrics := promauto.With(cfg.Metrics)
+	return &rtmpServer{
+		cfg:     cfg,
+		log:     cfg.Log,
+		library: libraryLog{log: cfg.Log},
+		metrics: rtmpMetrics{
+			connections: metrics.NewGauge(prometheus.GaugeOpts{
+				Name: "millrace_ingest_connections",
+				Help: "RTMP connections that are open.",
+			}),
+			refused: metrics.NewCounterVec(prometheus.CounterOpts{
+				Name: "millrace_ingest_connections_refused_total",
+				Help: "RTMP connections that were not taken, and publishers that were refused or ended, by reason.",
+			}, []string{"reason"}),
+			rejects: metrics.NewCounterVec(prometheus.CounterOpts{
+				Name: "millrace_ingest_filter_rejects_total",
+				Help: "RTMP connections that ended because of what they sent, by reason.",
+			}, []string{"reason"}),
+			dropped: metrics.NewCounterVec(prometheus.CounterOpts{
+				Name: "millrace_ingest_filter_dropped_total",
+				Help: "RTMP messages that were left out because nothing here understands them, by reason.",
+			}, []string{"reason"}),
+			received: metrics.NewCounter(prometheus.CounterOpts{
+				Name: "millrace_ingest_received_bytes_total",
+				Help: "Bytes received on RTMP connections.",
+			}),
+		},
+		conns:     map[*rtmpConn]struct{}{},
+		addresses: map[netip.Prefix]int{},
+	}
+}
+
+// Serve takes connections from l, which it closes, until ctx ends; then it cuts those that are
+// left. It returns when all of them have ended: nil after ctx ended, an error if l was closed by
+// somebody else. A TLS listener makes it RTMPS. It may be called for several listeners at a time;
+// the limits hold for all of them together.
+func (s *rtmpServer) Serve(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	front := rtmp.NewServer(&rtmp.ServerConfig{OnConnect: func(c net.Conn) (io.ReadWriteCloser, *rtmp.ConnConfig) {
+		conn := c.(*rtmpConn)
+		return conn, conn.libraryConfig()
+	}})
+	g := &gate{Listener: l, server: s, front: front, ctx: ctx}
+	g.open.Go(func() {
+		<-ctx.Done()
+		g.shut()
+	})
+	_ = front.Serve(g) // says only that the gate was shut; why is in g.failure
+	cancel()
+	g.open.Wait()
+	return g.failure
+}
+
+// gate is the listener that go-rtmp sees: only connections within the limits come through, and
+// its Accept fails only for good.
+type gate struct {
+	net.Listener
+	server *rtmpServer
+	front  *rtmp.Server
+	ctx    context.Context // Serve's: Accept takes none
+
+	failure error          // owned by Accept's goroutine
+	open    sync.WaitGroup // a count for each connection, and one for who waits to shut the gate
+}
+
+// Accept returns the next connection, an *rtmpConn, that is within the limits.
+func (g *gate) Accept() (net.Conn, error) {
+	pause := minAcceptPause
+	for {
+		raw, err := g.Listener.Accept()
+		if err == nil {
+			pause = minAcceptPause
+			if conn := g.admit(raw); conn != nil {
+				return conn, nil
+			}
+			continue
+		}
+		if g.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+			// Out of file descriptors, most likely: it passes when connections end.
+			g.server.metrics.refused.WithLabelValues("accept_failed").Inc()
+			g.server.library.warn("can't accept an RTMP connection", err.Error())
+			select {
+			case <-g.ctx.Done():
+			case <-time.After(pause):
+			}
+			pause = min(2*pause, maxAcceptPause)
+			continue
+		}
+		if g.ctx.Err() == nil {
+			g.failure = fmt.Errorf("accept RTMP connections on %s: %w", g.Addr(), err)
+		}
+		_ = g.front.Close() // or go-rtmp would call Accept for ever
+		return nil, err
+	}
+}
+
+// admit makes a connection of raw, or closes it and returns nil if there are too many.
+func (g *gate) admit(raw net.Conn) *rtmpConn {
+	s := g.server
+	address := addressOf(raw)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reason := ""
+	switch {
+	case g.ctx.Err() != nil:
+		reason = "shutting_down"
+	case len(s.conns) >= s.cfg.MaxConnections:
+		reason = "too_many_connections"
+	case s.addresses[address] >= s.cfg.MaxConnectionsPerAddress:
+		reason = "too_many_from_address"
+	}
+	if reason != "" {
+		s.metrics.refused.WithLabelValues(reason).Inc()
+		_ = raw.Close() // nothing was said on it yet
+		return nil
+	}
+	c := newRTMPConn(g, raw)
+	s.conns[c] = struct{}{}
+	s.addresses[address]++
+	s.metrics.connections.Inc()
+	g.open.Add(1)
+	return c
+}
+
+// shut stops accepting, and cuts the gate's connections.
+func (g *gate) shut() {
+	_ = g.Listener.Close() // it is closed already, or is now
+	g.server.mu.Lock()
+	defer g.server.mu.Unlock()
+	for c := range g.server.conns {
+		if c.gate == g {
+			c.cut()
+		}
+	}
+}
+
+// forget takes a connection that has ended off the books.
+func (g *gate) forget(c *rtmpConn) {
+	s := g.server
+	address := addressOf(c.Conn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.addresses[address]--; s.addresses[address] <= 0 {
+		delete(s.addresses, address)
+	}
+	s.metrics.connections.Dec()
+	g.open.Done()
+}
+
+// addressOf is what the limit per address counts: an IPv4 address, or the /64 that one subscriber
+// of IPv6 has.
+func addressOf(c net.Conn) netip.Prefix {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr, bits := ap.Addr().Unmap().WithZone(""), 32
+	if addr.Is6() {
+		bits = 64
+	}
+	p, _ := addr.Prefix(bits) // bits fit the address
+	return p
+}

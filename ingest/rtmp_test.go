@@ -1,0 +1,165 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+const patience = 20 * time.Second // for what must happen
+
+// stage is the rest of ingest, as the RTMP front sees it.
+type stage struct {
+	refusal func(publishRequest) error // nil: all are taken
+	onVideo func(n int) error          // says what the n-th video message of a publication brings
+	taken   chan *performance
+}
+
+type performance struct {
+	request publishRequest
+	onVideo func(n int) error
+	ended   chan bool // gives what end was told
+
+	// written by the connection's goroutine before it sends to ended
+	metadatas []map[string]any
+	messages  []rtmpMessage
+	videos    int
+}
+
+func (s *stage) publish(_ context.Context, r publishRequest) (publication, error) {
+	if s.refusal != nil {
+		if err := s.refusal(r); err != nil {
+			return nil, err
+		}
+	}
+	p := &performance{request: r, onVideo: s.onVideo, ended: make(chan bool, 1)}
+	s.taken <- p
+	return p, nil
+}
+
+func (p *performance) metadata(m map[string]any) { p.metadatas = append(p.metadatas, m) }
+
+func (p *performance) audio(timestamp uint32, payload []byte) error {
+	p.messages = append(p.messages, rtmpMessage{kind: typeAudio, timestamp: timestamp, payload: payload})
+	return nil
+}
+
+func (p *performance) video(timestamp uint32, payload []byte) error {
+	p.messages = append(p.messages, rtmpMessage{kind: typeVideo, timestamp: timestamp, payload: payload})
+	if p.videos++; p.onVideo != nil {
+		return p.onVideo(p.videos)
+	}
+	return nil
+}
+
+func (p *performance) end(clean bool) { p.ended <- clean }
+
+// of returns the messages of a kind.
+func (p *performance) of(kind byte) (all []rtmpMessage) {
+	for _, m := range p.messages {
+		if m.kind == kind {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// rtmpFront is a server that a test runs.
+type rtmpFront struct {
+	*stage
+	server   *rtmpServer
+	address  string
+	log      *logBuffer
+	registry *prometheus.Registry
+	stop     func() error // ends the server, and gives what Serve said
+}
+
+// serveRTMP serves on l, by default on a TCP port, until the test's end.
+func serveRTMP(t *testing.T, s *stage, cfg rtmpConfig, l net.Listener) *rtmpFront {
+	t.Helper()
+	if l == nil {
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.taken = make(chan *performance, 10)
+	f := &rtmpFront{stage: s, address: l.Addr().String(), log: &logBuffer{}, registry: prometheus.NewRegistry()}
+	cfg.Publishers, cfg.Metrics = s, f.registry
+	cfg.Log = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	f.server = newRTMPServer(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.server.Serve(ctx, l) }()
+	f.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() {
+		if err := f.stop(); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if n := f.metric(t, "millrace_ingest_connections", ""); n != 0 {
+			t.Errorf("%v connections are left", n)
+		}
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", f.log)
+		}
+	})
+	return f
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// metric gives the value of a gauge or counter, of the one with the given reason if any.
+func (f *rtmpFront) metric(t *testing.T, name, reason string) float64 {
+	t.Helper()
+	families, err := f.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() != name || reason != "" && !slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool { return l.GetValue() == reason }) {
+				continue
+			}
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+// receive gives what comes on c.
+func receive[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("%s didn't come", what)
+		panic("unreachable")
+	}
+}

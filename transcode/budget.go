@@ -1,0 +1,67 @@
+package transcode
+
+import (
+	"runtime"
+	"sync"
+	"time"
+)
+
+// budget is what the machine's cores can encode: how much is reserved, and how
+// far the estimate of costs is off on this machine. Safe for concurrent use.
+type budget struct {
+	cores float64
+
+	mu       sync.Mutex
+	reserved map[*worker]float64
+	ratio    float64 // measured over estimated, smoothed
+}
+
+const (
+	// overcommit lets estimates exceed the cores a little: they are on the slow side.
+	overcommit = 1.25
+	// smoothing is the weight of the newest measurement.
+	smoothing = 0.1
+)
+
+func newBudget() *budget {
+	return &budget{cores: float64(runtime.GOMAXPROCS(0)), reserved: map[*worker]float64{}, ratio: 1}
+}
+
+// room returns the cores that are free for another broadcast's rungs.
+func (b *budget) room() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	free := b.cores * overcommit
+	for _, cost := range b.reserved {
+		free -= cost
+	}
+	return max(0, free)
+}
+
+// scale is what an estimate is multiplied by to get what this machine needs.
+func (b *budget) scale() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ratio
+}
+
+// reserve notes what a worker's rungs need; 0 gives it back.
+func (b *budget) reserve(w *worker, cost float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if cost == 0 {
+		delete(b.reserved, w)
+		return
+	}
+	b.reserved[w] = cost
+}
+
+// spent notes what a process used for work estimated at some core-seconds.
+func (b *budget) spent(cpu time.Duration, estimated float64) {
+	if estimated <= 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ratio += smoothing * (min(4, max(0.25, cpu.Seconds()/estimated)) - b.ratio)
+}

@@ -1,0 +1,147 @@
+package transcode
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// rungSpec is one line of a configured ladder: what to make at most.
+type rungSpec struct {
+	Height  int // of the picture's shorter side, in pixels
+	Rate    int // frames a second at most
+	Bitrate int // cap in bits a second
+}
+
+// rung is one encoding to make of a source.
+type rung struct {
+	// Name is the rendition's, such as "480p30".
+	Name string
+	// Lines is the shorter side that the ladder names; the picture's own may be
+	// less after the source has changed.
+	Lines         int
+	Width, Height int
+	FrameRate     float64
+	// Step is how many source frames make one of the rung's.
+	Step int
+	// Bitrate is the cap in bits a second.
+	Bitrate int
+}
+
+// defaultLadder is made for sources above 360 lines, smallLadder for the rest.
+var (
+	defaultLadder = []rungSpec{{720, 60, 3_000_000}, {480, 30, 1_400_000}, {360, 30, 700_000}, {160, 30, 230_000}}
+	smallLadder   = []rungSpec{{240, 30, 400_000}, {160, 30, 230_000}}
+)
+
+// maxRungs bounds a configured ladder.
+const maxRungs = 8
+
+var rungPattern = regexp.MustCompile(`^(\d{2,4})p(\d{1,3})=(\d{2,6})k$`)
+
+// parseLadder reads a ladder such as "720p60=3000k,480p30=1400k". Empty means
+// the default one (nil); "none" means no rungs (empty).
+func parseLadder(text string) ([]rungSpec, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case "none":
+		return []rungSpec{}, nil
+	}
+	var specs []rungSpec
+	for _, field := range strings.Split(text, ",") {
+		m := rungPattern.FindStringSubmatch(strings.TrimSpace(field))
+		if m == nil {
+			return nil, fmt.Errorf("ladder: %q isn't of the form 480p30=1400k (lines, frames a second, kilobits a second)", field)
+		}
+		height, _ := strconv.Atoi(m[1]) // the pattern admits numbers only
+		rate, _ := strconv.Atoi(m[2])
+		kilobits, _ := strconv.Atoi(m[3])
+		if height < 64 || height > 4320 || height%2 != 0 || rate < 1 || rate > 240 {
+			return nil, fmt.Errorf("ladder: %q is out of range: 64 to 4320 lines (even), 1 to 240 frames a second", field)
+		}
+		specs = append(specs, rungSpec{height, rate, kilobits * 1000})
+	}
+	if len(specs) > maxRungs {
+		return nil, fmt.Errorf("ladder: %d rungs are more than the %d that can be made", len(specs), maxRungs)
+	}
+	return specs, nil
+}
+
+// buildLadder returns the rungs to make of a source, highest first: never
+// larger than the source, never more frames, and of its shape. step is how many
+// source frames make one of a 30 fps rung.
+func buildLadder(specs []rungSpec, width, height int, frameRate float64, step int) []rung {
+	short := min(width, height)
+	if specs == nil {
+		specs = defaultLadder
+		if short <= 360 {
+			specs = smallLadder
+		}
+	}
+	var rungs []rung
+	for _, s := range specs {
+		if s.Height >= short {
+			continue
+		}
+		r := rung{Lines: s.Height, Step: 1, FrameRate: frameRate, Bitrate: s.Bitrate}
+		// A rung of 30 takes 25 and 29.97 as they are, and each second frame of 60.
+		if frameRate > float64(s.Rate)*1.34 {
+			r.Step = max(step, int(math.Round(frameRate/float64(s.Rate))))
+			if r.Step%step != 0 {
+				r.Step = step // parts are cut at multiples of step
+			}
+			r.FrameRate = frameRate / float64(r.Step)
+		}
+		if r.FrameRate < float64(s.Rate)*0.67 {
+			// Half the frames need about two thirds of the bits.
+			r.Bitrate = s.Bitrate * 2 / 3
+		}
+		r.Width, r.Height = fit(width, height, s.Height)
+		r.Name = fmt.Sprintf("%dp%.0f", s.Height, r.FrameRate)
+		rungs = append(rungs, r)
+	}
+	return rungs
+}
+
+// fit scales a picture so that its shorter side is short, to even numbers.
+func fit(width, height, short int) (w, h int) {
+	even := func(n float64) int { return max(2, int(math.Round(n/2))*2) }
+	if width >= height {
+		return even(float64(width) * float64(short) / float64(height)), even(float64(short))
+	}
+	return even(float64(short)), even(float64(height) * float64(short) / float64(width))
+}
+
+// refit adapts the rungs of a broadcast to a source that changed: the same
+// names, since players know them, at the new shape and never above it.
+func refit(rungs []rung, width, height int) []rung {
+	out := make([]rung, len(rungs))
+	for i, r := range rungs {
+		r.Width, r.Height = fit(width, height, min(r.Lines, width, height))
+		out[i] = r
+	}
+	return out
+}
+
+// What a broadcast's rungs cost, in cores at real time for each million pixels
+// a second, until it is measured. On the slow side: a guess that is too low
+// would promise rungs that can't be made.
+const (
+	decodeCost = 0.003
+	encodeCost = 0.016
+)
+
+// estimateCost returns the cores that a source's rungs need at real time.
+func estimateCost(width, height int, frameRate float64, rungs []rung) float64 {
+	if len(rungs) == 0 {
+		return 0
+	}
+	cost := decodeCost * float64(width*height) * frameRate / 1e6
+	for _, r := range rungs {
+		cost += encodeCost * float64(r.Width*r.Height) * r.FrameRate / 1e6
+	}
+	return cost
+}

@@ -1,0 +1,38 @@
+package transcode
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	broadcasts                 prometheus.Gauge
+	coldStarts, failures, shed prometheus.Counter
+	encodeSeconds              prometheus.Counter
+	claims                     *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer, b *budget) *metrics {
+	f := promauto.With(r)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help})
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_transcode_room_cores", Help: "Cores that are free for rungs of further broadcasts, by what encoding was measured to cost here.",
+	}, b.room)
+	f.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_transcode_cost_ratio", Help: "What encoding costs here over what was estimated.",
+	}, b.scale)
+	return &metrics{
+		broadcasts: f.NewGauge(prometheus.GaugeOpts{
+			Name: "millrace_transcode_broadcasts", Help: "Broadcasts that this worker works on.",
+		}),
+		coldStarts:    counter("encoder_cold_starts_total", "Encoders that were started when they were needed, since no spare was ready."),
+		failures:      counter("encoder_failures_total", "Encoders that ended before their segment did."),
+		shed:          counter("rung_segments_shed_total", "Segments of rungs that were not encoded because encoding was too slow."),
+		encodeSeconds: counter("encoder_cpu_seconds_total", "CPU time of encoders that have ended."),
+		claims: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_transcode_claims_total", Help: "Claims on broadcasts, by how they ended.",
+		}, []string{"result"}),
+	}
+}

@@ -1,0 +1,241 @@
+package transcode
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"millrace/internal/index"
+	"millrace/internal/jobs"
+	"millrace/internal/media"
+)
+
+// broadcastStore is what this worker holds of one broadcast, with everybody
+// who reads it. It outlives the publications that fill it.
+type broadcastStore struct {
+	storage *storage
+	id      string
+
+	mu    sync.Mutex
+	shelf *shelf
+	feed  feed
+	// over is when the broadcast ended or the last claim was given up; zero while neither is so.
+	over time.Time
+	// epochs rise; the newest one may publish.
+	writer jobs.Epoch
+}
+
+func newBroadcastStore(s *storage, id string) *broadcastStore {
+	return &broadcastStore{
+		storage: s, id: id,
+		shelf: newShelf(id, windowSpan, media.TicksOf(s.DVRWindow), s.WindowBytes),
+		feed:  feed{readers: map[*follower]struct{}{}},
+	}
+}
+
+// reopen lets the holder of a grant publish. An older grant than the newest
+// one changes nothing: its publication is fenced from the start.
+func (b *broadcastStore) reopen(g jobs.Grant) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if g.Epoch.Less(b.writer) {
+		return
+	}
+	b.writer = g.Epoch
+	b.over = time.Time{}
+	b.shelf.reopen(g)
+}
+
+// do calls fn and carries out what follows from it. The follow lines of all
+// calls have one order.
+func (b *broadcastStore) do(fn func(*shelf, *outcome)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.locked(fn)
+}
+
+func (b *broadcastStore) locked(fn func(*shelf, *outcome)) {
+	var out outcome
+	fn(b.shelf, &out)
+	m := b.storage.metrics
+	for _, line := range out.lines {
+		if slow, err := b.feed.send(line); err != nil {
+			b.storage.Log.Error("index entries can't be encoded", "broadcast", b.id, "err", err)
+		} else if slow > 0 {
+			m.disconnects.WithLabelValues("slow").Add(float64(slow))
+		}
+	}
+	b.storage.store(b.id, out.stores)
+	for _, e := range out.records {
+		b.storage.recorder.add(b.id, e, b.shelf.indexLength())
+	}
+	for _, err := range out.errs {
+		b.refused(err)
+		b.storage.Log.Error("media that had waited for its turn was refused", "broadcast", b.id, "err", err)
+	}
+	if out.late > 0 {
+		m.gaps.WithLabelValues("late").Add(float64(out.late))
+		b.storage.Log.Error("segments were given up, later ones were waiting", "broadcast", b.id, "segments", out.late)
+	}
+	m.evicted.Add(float64(out.evicted))
+}
+
+// refused counts media that was not published.
+func (b *broadcastStore) refused(err error) {
+	reason := "invalid"
+	switch {
+	case errors.Is(err, errDiffers):
+		b.storage.metrics.conflicts.WithLabelValues("part").Inc()
+		reason = "differs"
+	case errors.Is(err, errOrder):
+		reason = "order"
+	case errors.Is(err, errGap):
+		reason = "gap"
+	case errors.Is(err, errVersion):
+		reason = "version"
+	case errors.Is(err, errFenced):
+		reason = "fenced"
+	}
+	b.storage.metrics.refused.WithLabelValues(reason).Inc()
+}
+
+// forget ends the follow streams of a broadcast that was over forgetAfter ago,
+// and reports whether it was.
+func (b *broadcastStore) forget(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over.IsZero() || now.Sub(b.over) < forgetAfter {
+		return false
+	}
+	b.feed.close()
+	return true
+}
+
+// publication is the only way by which what this worker makes of a broadcast
+// becomes known: one per grant. Its methods are safe for concurrent use and
+// never wait for the network or a disk. A later grant of the same broadcast
+// fences it: then its methods do nothing, or return [errFenced].
+//
+// Within a rendition, a segment is shown after the one before it: what comes
+// early is held back, within bounds, until that one is finished, a gap or
+// skipped. Segments before the grant's live mark are shown as they come.
+type publication struct {
+	store  *broadcastStore
+	writer jobs.Epoch
+}
+
+// do calls fn while this publication's grant is the newest.
+func (p *publication) do(fn func(*shelf, *outcome) error) error {
+	b := p.store
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.writer.Less(b.writer) {
+		b.refused(errFenced)
+		return errFenced
+	}
+	var err error
+	b.locked(func(s *shelf, out *outcome) { err = fn(s, out) })
+	if err != nil {
+		b.refused(err)
+	}
+	return err
+}
+
+// announce is do for what can only be refused by a later grant: no news then.
+func (p *publication) announce(fn func(*shelf, *outcome)) {
+	_ = p.do(func(s *shelf, out *outcome) error {
+		fn(s, out)
+		return nil
+	})
+}
+
+// broadcast announces the settings and all renditions. It comes first, and
+// again when the settings have changed.
+func (p *publication) broadcast(b index.Broadcast) {
+	p.announce(func(s *shelf, out *outcome) { s.announceBroadcast(b, out) })
+}
+
+// init announces and stores an init section. e carries its codec, its picture's
+// size and the ingest's epoch. Said again, it does nothing.
+func (p *publication) init(rendition string, init *media.Init, e index.Entry) {
+	p.announce(func(s *shelf, out *outcome) { s.announceInit(rendition, init, e, out) })
+}
+
+// restore takes the index entries of earlier workers from Redis, so that new
+// readers are told of their segments, and so that safe counts them.
+func (p *publication) restore(entries []index.Entry) {
+	p.announce(func(s *shelf, out *outcome) { s.restore(entries, out) })
+}
+
+// part publishes a part; it keeps data, which must not change any more. A part
+// that exists with the same bytes is no error; with others it is [errDiffers].
+func (p *publication) part(e index.Entry, data []byte) error {
+	return p.do(func(s *shelf, out *outcome) error { return s.part(e, data, out) })
+}
+
+// finish publishes the last part of a segment and the segment, in one step, and
+// sends the segment on its way to S3. data may be empty when all parts are
+// published already. Parts and Size of seg are filled in.
+func (p *publication) finish(last index.Entry, data []byte, seg index.Entry) error {
+	return p.do(func(s *shelf, out *outcome) error { return s.finish(last, data, seg, out) })
+}
+
+// gap declares a segment missing for good. A complete segment stays.
+func (p *publication) gap(e index.Entry) {
+	p.announce(func(s *shelf, out *outcome) {
+		if err := s.gap(e, out); err == nil {
+			p.store.storage.metrics.gaps.WithLabelValues("not made").Inc()
+		}
+	})
+}
+
+// skip says that a rendition has no such segment: nothing is announced, and
+// neither safe, finished nor later segments wait for it.
+func (p *publication) skip(rendition string, sequence uint64) {
+	p.announce(func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) })
+}
+
+// pause announces that the publisher is away, until the next part.
+func (p *publication) pause(reason string) {
+	p.announce(func(s *shelf, out *outcome) { s.pause(reason, out) })
+}
+
+// end announces the broadcast's end; sequence is one past its last segment.
+// The retention of its objects begins, and this worker forgets it after a minute.
+func (p *publication) end(sequence uint64, reason string) {
+	p.announce(func(s *shelf, out *outcome) {
+		s.end(sequence, reason, out)
+		p.store.over = time.Now()
+		p.store.storage.recorder.noteEnd(p.store.id)
+	})
+}
+
+// close says that the claim is over. What is held stays readable for a minute;
+// uploads go on.
+func (p *publication) close() {
+	b := p.store
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !p.writer.Less(b.writer) && b.over.IsZero() {
+		b.over = time.Now()
+	}
+}
+
+// thumbnail replaces the newest picture; it keeps jpeg.
+func (p *publication) thumbnail(jpeg []byte) {
+	p.announce(func(s *shelf, _ *outcome) { s.thumbnail = jpeg })
+}
+
+// safe is the first sequence that isn't in S3 in every rendition.
+func (p *publication) safe() uint64 {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	return p.store.shelf.safe()
+}
+
+// finished is the first sequence that isn't complete in every rendition.
+func (p *publication) finished() uint64 {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	return p.store.shelf.finished()
+}

@@ -1,0 +1,130 @@
+package transcode
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+// logEvent is one thing read from a broadcast's log: exactly one field is set.
+type logEvent struct {
+	mark     *relay.Mark
+	settings *relay.Settings
+	video    *media.AVCConfig
+	audio    *media.AACConfig
+	unit     *media.AccessUnit
+}
+
+// logReader reads the relay of one broadcast.
+type logReader struct {
+	client *http.Client
+	body   io.ReadCloser
+	r      *bufio.Reader
+}
+
+// openLog starts to read at the mark that segment from must be decoded from.
+func openLog(client *http.Client, req *http.Request) (*logReader, error) {
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("read relay: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("read relay %s: %s: %s", req.URL.Path, resp.Status, text)
+	}
+	l := &logReader{client: client, body: resp.Body, r: bufio.NewReaderSize(resp.Body, 64<<10)}
+	if err := media.ReadFLVHeader(l.r); err != nil {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("read relay: %w", err)
+	}
+	return l, nil
+}
+
+// errLogEnded is returned by run when the relay ends in good order.
+var errLogEnded = errors.New("the relay ended")
+
+// run sends what the log says to out until it ends or ctx does.
+func (l *logReader) run(ctx context.Context, out chan<- logEvent) error {
+	defer l.body.Close()
+	for {
+		e, err := l.next()
+		if errors.Is(err, io.EOF) {
+			return errLogEnded
+		}
+		if err != nil {
+			return fmt.Errorf("read relay: %w", err)
+		}
+		select {
+		case out <- e:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// next returns the next event, skipping tags that say nothing to us.
+func (l *logReader) next() (logEvent, error) {
+	for {
+		t, err := media.ReadTag(l.r)
+		if err != nil {
+			return logEvent{}, err
+		}
+		e, ok, err := parseEvent(t)
+		if err != nil {
+			return logEvent{}, err
+		}
+		if ok {
+			return e, nil
+		}
+	}
+}
+
+// parseEvent decodes one tag of the relay; ok is false for foreign ones.
+func parseEvent(t media.Tag) (e logEvent, ok bool, err error) {
+	at := media.Ticks(t.Timestamp) * media.TicksPerMillisecond
+	switch t.Type {
+	case media.TagScript:
+		e.mark, e.settings, err = relay.ParseScript(t.Payload)
+		if errors.Is(err, relay.ErrForeign) {
+			return logEvent{}, false, nil
+		}
+		return e, err == nil, err
+	case media.TagVideo:
+		v, err := media.ParseVideoTag(t.Payload)
+		if err != nil || len(v.Data) == 0 {
+			return logEvent{}, false, err
+		}
+		if v.Config {
+			e.video, err = media.ParseAVCConfig(v.Data)
+			return e, err == nil, err
+		}
+		idr, err := media.ScanAVC(v.Data)
+		if err != nil {
+			return logEvent{}, false, err
+		}
+		e.unit = &media.AccessUnit{
+			Kind: media.Video, DTS: at, PTS: at + media.Ticks(v.CompositionTime)*media.TicksPerMillisecond,
+			IDR: idr, Payload: v.Data,
+		}
+		return e, true, nil
+	case media.TagAudio:
+		a, err := media.ParseAudioTag(t.Payload)
+		if err != nil || len(a.Data) == 0 {
+			return logEvent{}, false, err
+		}
+		if a.Config {
+			e.audio, err = media.ParseAACConfig(a.Data)
+			return e, err == nil, err
+		}
+		e.unit = &media.AccessUnit{Kind: media.Audio, DTS: at, PTS: at, Payload: a.Data}
+		return e, true, nil
+	}
+	return logEvent{}, false, nil
+}

@@ -1,0 +1,119 @@
+// Package transcode makes the renditions of broadcasts from their logs: it
+// takes jobs, repackages the source, has FFmpeg encode the lower rungs, cuts
+// everything into CMAF segments and parts, serves the newest media and what
+// exists to edges, and stores whole segments in S3.
+package transcode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"millrace/internal/objects"
+	"millrace/internal/private"
+)
+
+// presets are x264's, from quick to thorough.
+var presets = []string{"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"}
+
+// Config is what transcode needs. A zero value takes the default named beside it.
+type Config struct {
+	Redis  redis.UniversalClient
+	Bucket *objects.Bucket
+	// Advertise is the base URL under which edges reach Private.
+	Advertise string
+	// Secret is shown to ingest's private listener.
+	Secret private.Secret
+	// FFmpeg is the program's path; "ffmpeg".
+	FFmpeg string
+	// Ladder names the rungs, such as "480p30=1400k,160p30=230k"; by the
+	// source's size. "none" makes no rungs.
+	Ladder string
+	// Preset is x264's; "veryfast".
+	Preset string
+	// SpoolDir holds segments on their way to S3. It is this process's alone.
+	SpoolDir string
+	// SpoolBytes bounds it; 1 GiB.
+	SpoolBytes int64
+	// Retention is how long objects outlive their broadcast's end; 2 h.
+	Retention time.Duration
+	// DVRWindow is what live playlists reach back; 10 min.
+	DVRWindow  time.Duration
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Service is the transcode service: one worker process.
+type Service struct {
+	cfg     Config
+	ladder  []rungSpec
+	storage *storage
+	budget  *budget
+	metrics *metrics
+	ffmpeg  *ffmpeg // set by Run
+	client  *http.Client
+}
+
+// New makes a service. It does no I/O.
+func New(c Config) (*Service, error) {
+	if c.Redis == nil || c.Bucket == nil || c.Advertise == "" || c.SpoolDir == "" {
+		return nil, errors.New("transcode: Redis, a bucket, a spool directory and an address to advertise are needed")
+	}
+	c.FFmpeg = or(c.FFmpeg, "ffmpeg")
+	c.Preset = or(c.Preset, "veryfast")
+	if !slices.Contains(presets, c.Preset) {
+		return nil, fmt.Errorf("transcode: preset %q is unknown; set --preset to one of %v", c.Preset, presets)
+	}
+	ladder, err := parseLadder(c.Ladder)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: c, ladder: ladder, budget: newBudget(),
+		storage: newStorage(storageConfig{
+			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
+			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,
+		}),
+		client: &http.Client{Transport: private.NewTransport(false)},
+	}
+	s.metrics = newMetrics(c.Registerer, s.budget)
+	return s, nil
+}
+
+// CheckFFmpeg fails when path is no FFmpeg, or one that lacks an encoder.
+func CheckFFmpeg(ctx context.Context, path string) error {
+	_, err := findFFmpeg(ctx, or(path, "ffmpeg"))
+	return err
+}
+
+// Run works until ctx ends, and returns when all that it started has ended.
+func (s *Service) Run(ctx context.Context) error {
+	var err error
+	if s.ffmpeg, err = findFFmpeg(ctx, s.cfg.FFmpeg); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.cfg.SpoolDir, 0o700); err != nil {
+		return fmt.Errorf("make spool directory: %w", err)
+	}
+	defer s.client.CloseIdleConnections()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.storage.run(gctx) })
+	g.Go(func() error { return s.takeJobs(gctx) })
+	return g.Wait()
+}
+
+// Private serves follow and window; the caller guards it.
+func (s *Service) Private() http.Handler {
+	mux := http.NewServeMux()
+	s.storage.routes(mux)
+	return mux
+}

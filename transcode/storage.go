@@ -1,0 +1,294 @@
+package transcode
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"millrace/internal/index"
+	"millrace/internal/jobs"
+	"millrace/internal/media"
+	"millrace/internal/objects"
+)
+
+const (
+	// windowSpan is how much media a window keeps at least.
+	windowSpan = 30 * media.VideoTimescale
+	// forgetAfter is how long a broadcast's window and follow stream outlive
+	// its end, or the last claim of this worker on it.
+	forgetAfter = 60 * time.Second
+	// forgetInterval is how often that is looked at.
+	forgetInterval = 2 * time.Second
+)
+
+// storageConfig is what a storage needs. Redis, Bucket, SpoolDir and Log are
+// required.
+type storageConfig struct {
+	Redis  redis.UniversalClient
+	Bucket *objects.Bucket
+	// SpoolDir is a directory of this process alone.
+	SpoolDir string
+	// SpoolBytes bounds the spool; 0 means 1 GiB.
+	SpoolBytes int64
+	// MemoryBytes bounds the objects that wait for S3 outside of the spool; 0 means 64 MiB.
+	MemoryBytes int64
+	// WindowBytes bounds the newest media of one broadcast; 0 means 128 MiB.
+	WindowBytes int
+	// Retention is how long objects outlive the broadcast's end; 0 means 2 h.
+	Retention time.Duration
+	// DVRWindow is how far back a new reader of the follow stream is told what
+	// exists; 0 means 10 min.
+	DVRWindow time.Duration
+	// Drain is how long run goes on uploading after its context has ended; 0 means 3 s.
+	Drain time.Duration
+	// Uploads is the number of uploads at a time; 0 means 4.
+	Uploads int
+	Log     *slog.Logger
+	// Registerer takes the metrics; nil means that nobody reads them.
+	Registerer prometheus.Registerer
+}
+
+// storage keeps what this worker makes: the newest media in memory, everything
+// else in S3, the index in Redis. It is safe for concurrent use.
+type storage struct {
+	storageConfig
+	metrics  *storageMetrics
+	uploader *uploader
+	recorder *recorder
+	sweeper  *sweeper
+	// stopped is closed when run's context ends.
+	stopped chan struct{}
+
+	mu         sync.Mutex
+	broadcasts map[string]*broadcastStore
+}
+
+func newStorage(c storageConfig) *storage {
+	c.SpoolBytes = or(c.SpoolBytes, 1<<30)
+	c.MemoryBytes = or(c.MemoryBytes, 64<<20)
+	c.WindowBytes = or(c.WindowBytes, 128<<20)
+	c.Retention = or(c.Retention, 2*time.Hour)
+	c.DVRWindow = or(c.DVRWindow, 10*time.Minute)
+	c.Drain = or(c.Drain, 3*time.Second)
+	c.Uploads = or(c.Uploads, 4)
+	s := &storage{
+		storageConfig: c,
+		metrics:       newStorageMetrics(c.Registerer),
+		stopped:       make(chan struct{}),
+		broadcasts:    map[string]*broadcastStore{},
+	}
+	silence := c.Retention + time.Hour
+	s.recorder = newRecorder(c.Redis, silence, c.Log, s.metrics)
+	s.uploader = newUploader(uploaderConfig{
+		Bucket: c.Bucket, Dir: c.SpoolDir, Bytes: c.SpoolBytes, Memory: c.MemoryBytes,
+		Expire: silence, Parallel: c.Uploads, Log: c.Log, Metrics: s.metrics,
+		Uploaded: s.uploaded, Conflict: s.conflict, Lost: s.lost,
+	})
+	s.sweeper = &sweeper{db: c.Redis, bucket: c.Bucket, retention: c.Retention, silence: silence, log: c.Log, metrics: s.metrics}
+	return s
+}
+
+// or returns v, or otherwise when v is zero.
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// run uploads, records and sweeps until ctx ends, drains, and returns when all
+// that it started has ended. An error means that it could not start.
+func (s *storage) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		// What the last uploads have to say is recorded after them.
+		defer stopRecording()
+		return s.uploader.run(ctx, s.Drain)
+	})
+	g.Go(func() error {
+		s.recorder.run(recording, time.Second)
+		return nil
+	})
+	g.Go(func() error {
+		s.sweeper.run(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		defer close(s.stopped)
+		tick := time.NewTicker(forgetInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+				s.forget(time.Now())
+			}
+		}
+	})
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("store media: %w", err)
+	}
+	return nil
+}
+
+// open begins publishing under a grant. A publication under an earlier grant
+// of the broadcast is fenced from now on; the new one goes on with the content
+// of the old one's window.
+func (s *storage) open(broadcast string, g jobs.Grant) *publication {
+	s.mu.Lock()
+	b := s.broadcasts[broadcast]
+	if b == nil {
+		b = newBroadcastStore(s, broadcast)
+		s.broadcasts[broadcast] = b
+	}
+	b.reopen(g) // under the lock, so that it isn't forgotten before
+	s.mu.Unlock()
+	s.recorder.noteActivity(broadcast)
+	return &publication{store: b, writer: g.Epoch}
+}
+
+// find returns what is held of a broadcast, or nil.
+func (s *storage) find(broadcast string) *broadcastStore {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broadcasts[broadcast]
+}
+
+// forget lets go of broadcasts that were over forgetAfter ago.
+func (s *storage) forget(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, b := range s.broadcasts {
+		if b.forget(now) {
+			delete(s.broadcasts, id)
+		}
+	}
+}
+
+// routes serves the follow stream and the window.
+func (s *storage) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /follow/{broadcast}", s.serveFollow)
+	mux.HandleFunc("GET /window/{broadcast}/thumbnail.jpg", s.serveThumbnail)
+	mux.HandleFunc("GET /window/{broadcast}/{rendition}/{file}", s.serveMedia)
+}
+
+// store hands objects to the uploader.
+func (s *storage) store(broadcast string, all []object) {
+	for _, o := range all {
+		s.uploader.add(o)
+	}
+	if len(all) > 0 {
+		s.recorder.noteActivity(broadcast)
+	}
+}
+
+// uploaded, conflict and lost are called by the uploader.
+func (s *storage) uploaded(key string, e index.Entry) {
+	broadcast := broadcastOf(key)
+	s.recorder.noteActivity(broadcast)
+	if b := s.find(broadcast); b != nil {
+		b.do(func(sh *shelf, out *outcome) { sh.uploaded(e, out) })
+		return
+	}
+	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
+}
+
+func (s *storage) conflict(key string, e index.Entry) {
+	s.metrics.conflicts.WithLabelValues("object").Inc()
+	if b := s.find(broadcastOf(key)); b != nil {
+		b.do(func(sh *shelf, _ *outcome) { sh.stored(e) })
+	}
+}
+
+func (s *storage) lost(key string, e index.Entry, reason string) {
+	if e.Type != index.TypeSegment {
+		return
+	}
+	broadcast := broadcastOf(key)
+	s.metrics.gaps.WithLabelValues(reason).Inc()
+	reason = "the segment could not be stored: " + reason
+	if b := s.find(broadcast); b != nil {
+		b.do(func(sh *shelf, out *outcome) { sh.lost(e, reason, out) })
+		return
+	}
+	e.Type, e.Size, e.Reason = index.TypeGap, 0, reason
+	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
+}
+
+// orphanLength bounds the index of a broadcast that this worker doesn't work
+// on: as if it had as many renditions as any has.
+func (s *storage) orphanLength(broadcast string) int {
+	sh := newShelf(broadcast, 0, media.TicksOf(s.DVRWindow), 0)
+	for n := range 12 {
+		sh.track(string(rune('a' + n)))
+	}
+	return sh.indexLength()
+}
+
+// storageMetrics counts what storage does.
+type storageMetrics struct {
+	spoolBytes, spoolFiles, spoolMemory prometheus.Gauge
+	spoolErrors                         prometheus.Counter
+	spoolDropped                        *prometheus.CounterVec // reason
+	uploads                             *prometheus.CounterVec // result: ok, error, conflict
+	uploadSeconds                       prometheus.Histogram
+	uploadBytes                         prometheus.Counter
+	indexErrors                         prometheus.Counter
+	indexDropped                        *prometheus.CounterVec // reason
+	conflicts                           *prometheus.CounterVec // of: part, object
+	refused                             *prometheus.CounterVec // reason
+	gaps                                *prometheus.CounterVec // reason
+	evicted                             prometheus.Counter
+	readers                             prometheus.Gauge
+	disconnects                         *prometheus.CounterVec // reason
+	sweptBroadcasts, sweptObjects       prometheus.Counter
+	sweepErrors                         prometheus.Counter
+}
+
+func newStorageMetrics(r prometheus.Registerer) *storageMetrics {
+	f := promauto.With(r)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help})
+	}
+	vec := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help}, []string{label})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: "millrace_transcode_" + name, Help: help})
+	}
+	return &storageMetrics{
+		spoolBytes:   gauge("spool_bytes", "Bytes in the spool, on their way to S3."),
+		spoolFiles:   gauge("spool_files", "Files in the spool."),
+		spoolMemory:  gauge("spool_memory_bytes", "Bytes that wait for the spool, or for S3 without it."),
+		spoolErrors:  counter("spool_errors_total", "Writes to the spool that failed."),
+		spoolDropped: vec("spool_dropped_total", "Objects that were dropped on their way to S3.", "reason"),
+		uploads:      vec("uploads_total", "PUT requests to S3 by result.", "result"),
+		uploadSeconds: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "millrace_transcode_upload_seconds", Help: "Duration of PUT requests to S3.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25},
+		}),
+		uploadBytes:     counter("upload_bytes_total", "Bytes put to S3."),
+		indexErrors:     counter("index_errors_total", "Writes of index entries to Redis that failed."),
+		indexDropped:    vec("index_dropped_total", "Index entries that didn't reach Redis.", "reason"),
+		conflicts:       vec("conflicts_total", "Media that was made twice with different bytes. It must stay 0.", "of"),
+		refused:         vec("publish_refused_total", "Parts, segments and other entries that were not published.", "reason"),
+		gaps:            vec("gaps_total", "Segments that were declared missing.", "reason"),
+		evicted:         counter("window_evicted_unsafe_total", "Segments that left the window for want of memory before they were in S3."),
+		readers:         gauge("follow_readers", "Readers of follow streams."),
+		disconnects:     vec("follow_disconnects_total", "Readers of follow streams that were disconnected.", "reason"),
+		sweptBroadcasts: counter("swept_broadcasts_total", "Broadcasts deleted after their retention."),
+		sweptObjects:    counter("swept_objects_total", "Objects deleted from S3."),
+		sweepErrors:     counter("sweep_errors_total", "Sweeps that failed."),
+	}
+}
