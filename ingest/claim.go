@@ -28,6 +28,7 @@ type claim struct {
 	address  string
 	epoch    jobs.Epoch
 	progress jobs.Progress
+	since    time.Time
 	seen     time.Time
 	end      chan string // buffered: the reason why it is over
 }
@@ -59,7 +60,7 @@ func (b *broadcast) grant(n int, address string, now time.Time) (*claim, jobs.Gr
 	s.grants++
 	c := &claim{
 		address: address, epoch: jobs.Epoch{Lease: b.epoch, Grant: s.grants},
-		progress: s.progress, seen: now, end: make(chan string, 1),
+		progress: s.progress, since: now, seen: now, end: make(chan string, 1),
 	}
 	s.claim = c
 	oldest := b.log.oldest()
@@ -96,8 +97,10 @@ func (b *broadcast) release(n int, c *claim) {
 	defer b.mu.Unlock()
 	if b.slots[n].claim == c {
 		b.slots[n].claim = nil
-		b.slots[n].offered = time.Time{}
-		b.wakeUp()
+		if time.Since(c.since) >= offerInterval { // else it failed at once: no hurry
+			b.slots[n].offered = time.Time{}
+			b.wakeUp()
+		}
 	}
 }
 

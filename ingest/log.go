@@ -152,6 +152,9 @@ func (l *log) trim() {
 func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.marks) == 0 { // nothing was published yet: all that will be is wanted
+		return nil, l.first, 0, true
+	}
 	var want *markAt
 	for i := range l.marks {
 		m := &l.marks[i]

@@ -182,7 +182,7 @@ func (r *rendering) advance(complete bool) {
 
 func (r *rendering) write(from, to cut, n int, last bool) {
 	part := r.entry
-	part.Type, part.Part = index.TypePart, r.parts
+	part.Type, part.Part, part.Independent = index.TypePart, r.parts, false
 	part.Duration = to.at - from.at
 	f := media.Fragment{Number: uint32(r.tl.mark.Sequence*index.MaxParts) + uint32(r.parts) + 1, DecodeTime: uint64(r.scaled(from.at)), Samples: make([]media.Sample, n)}
 	end := r.scaled(to.at)
