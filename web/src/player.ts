@@ -1,0 +1,536 @@
+/**
+ * Plays a channel in a video element: hls.js where it runs, the browser's own
+ * HLS elsewhere. A plain class; the components only draw what it reports.
+ */
+
+import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type HlsConfig } from 'hls.js'
+import type { Phase } from './watch'
+import { AUTO, type Variant } from './quality'
+import { retryDelay } from './retry'
+
+/** A viewer who paused for longer than this resumes at the live edge. */
+const RESUME_LIVE_AFTER_MS = 10_000
+/** Further behind its target than this, without the viewer's will, it jumps ahead. */
+const MAX_DRIFT_SECONDS = 8
+/** Media flows on the server and none plays: after this long, start over. */
+const STUCK_MS = 12_000
+/** Retries of the same load before everything is loaded anew. */
+const RETRIES_BEFORE_REBUILD = 4
+/** A second media error within this time needs more than recoverMediaError. */
+const MEDIA_ERROR_WINDOW_MS = 10_000
+/** This close behind the target counts as "at the live edge". */
+const LIVE_EDGE_SLACK_SECONDS = 2
+
+const BANDWIDTH_KEY = 'millrace.bandwidth'
+const FIRST_BANDWIDTH = 5_000_000
+
+/** What the browser's autoplay policy forbade: sound, or playing at all. */
+export type Blocked = 'nothing' | 'sound' | 'play'
+
+/** What the components draw. A new object at each change. */
+export interface PlayerState {
+  phase: Phase
+  blocked: Blocked
+  variants: readonly Variant[]
+  /** The viewer's choice, AUTO or an index into `variants`. */
+  chosen: number
+  /** The variant on screen, -1 while unknown. */
+  playing: number
+}
+
+/** A snapshot for the stats panel and for tests. Times in seconds unless named otherwise. */
+export interface PlayerStats {
+  engine: 'hls.js' | 'native' | 'none'
+  phase: Phase
+  /** How far behind the live edge, as hls.js estimates it. Null when unknown. */
+  latency: number | null
+  targetLatency: number | null
+  /** Media buffered ahead of the playhead. */
+  buffer: number
+  /** Index of the variant on screen, -1 while unknown. */
+  level: number
+  width: number
+  height: number
+  frameRate: number
+  /** Of the variant on screen, as its playlist entry says, in bits a second. */
+  bitrate: number
+  codecs: string
+  /** Estimated, in bits a second. */
+  bandwidth: number
+  playbackRate: number
+  droppedFrames: number
+  totalFrames: number
+  /** hls.js's bufferStalledError since the page was opened. */
+  stalls: number
+  /** The element's "waiting" after the first picture, seeks not counted. */
+  waits: number
+  /** Time spent in those waits. */
+  waitedMs: number
+  /** Fatal errors recovered from. */
+  recoveries: number
+  /** The newest fatal error's name. */
+  lastError: string | null
+  /** From the load to the first picture; null before it. */
+  firstPictureMs: number | null
+  currentTime: number
+  muted: boolean
+  sessionId: string
+}
+
+export interface PlayerConfig {
+  video: HTMLVideoElement
+  channel: string
+  onChange: (state: PlayerState) => void
+}
+
+export class Player {
+  readonly #video: HTMLVideoElement
+  readonly #channel: string
+  readonly #onChange: (state: PlayerState) => void
+  /** One viewer: the same in every request of this page (CMCD's "sid"). */
+  readonly #sessionId = randomUUID()
+  readonly #listeners = new AbortController()
+  readonly #clock: ReturnType<typeof setInterval>
+
+  #hls: Hls | null = null
+  #url: string | null = null
+  #state: PlayerState = {
+    phase: 'idle',
+    blocked: 'nothing',
+    variants: [],
+    chosen: AUTO,
+    playing: -1,
+  }
+  #expectsMedia = false
+
+  #retries = 0
+  #retryTimer: ReturnType<typeof setTimeout> | undefined
+  #retry: (() => void) | null = null
+  #lastMediaError = -Infinity
+
+  #loadedAt = 0
+  #waitingSince: number | null = null
+  #pausedAt: number | null = null
+  /** The viewer went back or paused: being late is what they want. */
+  #viewerIsLate = false
+
+  #stalls = 0
+  #waits = 0
+  #waitedMs = 0
+  #recoveries = 0
+  #lastError: string | null = null
+  #firstPictureMs: number | null = null
+
+  constructor(config: PlayerConfig) {
+    this.#video = config.video
+    this.#channel = config.channel
+    this.#onChange = config.onChange
+    this.#listen()
+    this.#clock = setInterval(() => this.#tick(), 1_000)
+  }
+
+  get hls(): Hls | null {
+    return this.#hls
+  }
+
+  get state(): PlayerState {
+    return this.#state
+  }
+
+  /** Loads a multivariant playlist and plays from its live edge. */
+  load(url: string): void {
+    this.unload()
+    this.#url = url
+    this.#loadedAt = performance.now()
+    this.#firstPictureMs = null
+    this.#update({ phase: 'loading' })
+    this.#build()
+  }
+
+  unload(): void {
+    this.#teardown()
+    this.#url = null
+    this.#retries = 0
+    this.#waitingSince = null
+    this.#pausedAt = null
+    this.#viewerIsLate = false
+    this.#update({ phase: 'idle', variants: [], playing: -1 })
+  }
+
+  destroy(): void {
+    this.unload()
+    clearInterval(this.#clock)
+    this.#listeners.abort()
+  }
+
+  /**
+   * Says whether the server has media for us now. When it comes to have some
+   * again, a pending retry happens at once.
+   */
+  expectMedia(expected: boolean): void {
+    if (expected && !this.#expectsMedia) {
+      this.#waitingSince = this.#waitingSince === null ? null : performance.now()
+      if (this.#retry) this.#retryNow()
+    }
+    this.#expectsMedia = expected
+  }
+
+  /** Plays, with sound if the browser allows it, otherwise without. */
+  async play(): Promise<void> {
+    const outcome = await tryToPlay(this.#video)
+    if (outcome === 'played') this.#update({ blocked: this.#video.muted ? this.#state.blocked : 'nothing' })
+    if (outcome !== 'refused') return
+    const wasMuted = this.#video.muted
+    this.#video.muted = true
+    const again = await tryToPlay(this.#video)
+    if (again === 'refused') {
+      this.#video.muted = wasMuted
+      this.#update({ blocked: 'play', phase: 'paused' })
+    } else {
+      this.#update({ blocked: wasMuted ? 'nothing' : 'sound' })
+    }
+  }
+
+  /** What the "click to unmute" and "play" buttons do: to be called from a click. */
+  unblock(): void {
+    this.#video.muted = false
+    if (this.#video.volume === 0) this.#video.volume = 1
+    this.#update({ blocked: 'nothing' })
+    if (this.#video.paused) void this.play()
+  }
+
+  jumpToLive(): void {
+    this.#viewerIsLate = false
+    this.#pausedAt = null
+    const position = this.#liveEdge()
+    if (position !== null && position > this.#video.currentTime) this.#video.currentTime = position
+    if (this.#video.paused) void this.play()
+  }
+
+  /** Tells the player that the viewer moved the playhead. */
+  viewerMoved(): void {
+    this.#viewerIsLate = true
+  }
+
+  /** Chooses a variant by index, or AUTO. It shows with the next segment. */
+  choose(index: number): void {
+    if (!this.#hls) return
+    this.#hls.nextLevel = index
+    this.#update({ chosen: index })
+  }
+
+  stats(): PlayerStats {
+    const hls = this.#hls
+    const video = this.#video
+    const level = this.#state.playing
+    const details = hls?.levels[level]
+    const frames = video.getVideoPlaybackQuality?.()
+    const waitingNow = this.#waitingSince === null ? 0 : performance.now() - this.#waitingSince
+    return {
+      engine: hls ? 'hls.js' : this.#url && !Hls.isSupported() ? 'native' : 'none',
+      phase: this.#state.phase,
+      latency: hls && hls.latency > 0 ? hls.latency : null,
+      targetLatency: hls?.targetLatency ?? null,
+      buffer: bufferedAhead(video),
+      level,
+      width: video.videoWidth,
+      height: video.videoHeight,
+      frameRate: details?.frameRate ?? 0,
+      bitrate: details?.bitrate ?? 0,
+      codecs: [details?.videoCodec, details?.audioCodec].filter(Boolean).join(', '),
+      bandwidth: hls?.bandwidthEstimate ?? 0,
+      playbackRate: video.playbackRate,
+      droppedFrames: frames?.droppedVideoFrames ?? 0,
+      totalFrames: frames?.totalVideoFrames ?? 0,
+      stalls: this.#stalls,
+      waits: this.#waits,
+      waitedMs: Math.round(this.#waitedMs + waitingNow),
+      recoveries: this.#recoveries,
+      lastError: this.#lastError,
+      firstPictureMs: this.#firstPictureMs,
+      currentTime: video.currentTime,
+      muted: video.muted,
+      sessionId: this.#sessionId,
+    }
+  }
+
+  // --- loading ---
+
+  #build(): void {
+    const url = this.#url
+    if (url === null) return
+    // hls.js first: Chromium says "maybe" to HLS of its own, too.
+    if (!Hls.isSupported()) {
+      this.#video.src = url
+      void this.play()
+      return
+    }
+    const hls = new Hls(hlsConfig(this.#channel, this.#sessionId))
+    this.#hls = hls
+    hls.on(Events.ERROR, (_event, data) => this.#onError(hls, data))
+    hls.on(Events.MANIFEST_PARSED, () => {
+      this.#retries = 0
+      this.#update({ variants: hls.levels.map(toVariant), chosen: AUTO })
+    })
+    hls.on(Events.LEVELS_UPDATED, () => this.#update({ variants: hls.levels.map(toVariant) }))
+    hls.on(Events.LEVEL_SWITCHED, (_event, data) => this.#update({ playing: data.level }))
+    hls.on(Events.FRAG_BUFFERED, () => {
+      this.#retries = 0
+    })
+    // Attaching resets the element, which would abort an earlier play().
+    hls.on(Events.MEDIA_ATTACHED, () => {
+      if (this.#pausedAt === null) void this.play()
+    })
+    hls.loadSource(url)
+    hls.attachMedia(this.#video)
+  }
+
+  #teardown(): void {
+    clearTimeout(this.#retryTimer)
+    this.#retry = null
+    rememberBandwidth(this.#hls)
+    const native = this.#url !== null && this.#hls === null
+    this.#hls?.destroy()
+    this.#hls = null
+    if (native) {
+      this.#video.removeAttribute('src')
+      this.#video.load()
+    }
+  }
+
+  #rebuild(): void {
+    this.#teardown()
+    this.#lastMediaError = -Infinity
+    this.#waitingSince = this.#waitingSince === null ? null : performance.now()
+    this.#build()
+  }
+
+  // --- faults ---
+
+  #onError(hls: Hls, data: ErrorData): void {
+    if (data.details === ErrorDetails.BUFFER_STALLED_ERROR) this.#stalls++
+    if (!data.fatal || hls !== this.#hls) return
+    this.#lastError = data.details
+    if (data.type === ErrorTypes.NETWORK_ERROR) {
+      this.#retryLater(() => {
+        if (this.#retries > RETRIES_BEFORE_REBUILD) this.#rebuild()
+        else if (hls.levels.length === 0 && this.#url) hls.loadSource(this.#url)
+        else hls.startLoad()
+      })
+      return
+    }
+    const now = performance.now()
+    const first = now - this.#lastMediaError > MEDIA_ERROR_WINDOW_MS
+    if (data.type === ErrorTypes.MEDIA_ERROR && first) {
+      this.#lastMediaError = now
+      this.#recoveries++
+      hls.recoverMediaError()
+      void this.play()
+      return
+    }
+    this.#retryLater(() => this.#rebuild())
+  }
+
+  /** Tries again after a wait that grows, for as long as this load is wanted. */
+  #retryLater(retry: () => void): void {
+    clearTimeout(this.#retryTimer)
+    this.#retry = retry
+    this.#retryTimer = setTimeout(() => this.#retryNow(), retryDelay(this.#retries))
+  }
+
+  #retryNow(): void {
+    clearTimeout(this.#retryTimer)
+    const retry = this.#retry
+    this.#retry = null
+    this.#retries++
+    this.#recoveries++
+    retry?.()
+  }
+
+  // --- the video element ---
+
+  #listen(): void {
+    const video = this.#video
+    const on = <K extends keyof HTMLMediaElementEventMap>(type: K, handler: () => void) =>
+      video.addEventListener(type, handler, { signal: this.#listeners.signal })
+
+    on('playing', () => this.#onPlaying())
+    on('waiting', () => this.#onWaiting())
+    on('timeupdate', () => {
+      // Media moves again: some browsers say so only here.
+      if (this.#state.phase === 'waiting' && !video.paused && video.readyState >= 3) this.#onPlaying()
+    })
+    on('pause', () => {
+      if (this.#url === null || video.ended) return
+      this.#pausedAt = performance.now()
+      this.#viewerIsLate = true
+      this.#endWait()
+      this.#update({ phase: 'paused' })
+    })
+    on('play', () => {
+      const paused = this.#pausedAt
+      this.#pausedAt = null
+      if (paused !== null && performance.now() - paused > RESUME_LIVE_AFTER_MS) this.jumpToLive()
+    })
+    on('ended', () => this.#onEnded())
+    window.addEventListener('pagehide', () => rememberBandwidth(this.#hls), {
+      signal: this.#listeners.signal,
+    })
+    on('volumechange', () => {
+      if (!video.muted && this.#state.blocked === 'sound') this.#update({ blocked: 'nothing' })
+    })
+    on('error', () => {
+      if (this.#hls === null && this.#url !== null) {
+        this.#lastError = video.error?.message || 'native'
+        this.#retryLater(() => this.#rebuild())
+      }
+    })
+    Object.defineProperty(video, 'liveEdgeStart', {
+      configurable: true,
+      get: () => (this.#liveEdge() ?? NaN) - LIVE_EDGE_SLACK_SECONDS,
+    })
+  }
+
+  #onPlaying(): void {
+    if (this.#url === null) return
+    this.#firstPictureMs ??= Math.round(performance.now() - this.#loadedAt)
+    this.#endWait()
+    this.#update({ phase: 'playing', blocked: this.#state.blocked === 'play' ? 'nothing' : this.#state.blocked })
+  }
+
+  #onWaiting(): void {
+    if (this.#url === null || this.#video.paused || this.#video.ended) return
+    if (this.#waitingSince === null) {
+      this.#waitingSince = performance.now()
+      if (this.#firstPictureMs !== null && !this.#video.seeking) this.#waits++
+    }
+    this.#update({ phase: this.#firstPictureMs === null ? 'loading' : 'waiting' })
+  }
+
+  #endWait(): void {
+    if (this.#waitingSince === null) return
+    if (this.#firstPictureMs !== null) this.#waitedMs += performance.now() - this.#waitingSince
+    this.#waitingSince = null
+  }
+
+  #onEnded(): void {
+    if (this.#url === null) return
+    this.#endWait()
+    this.#update({ phase: 'ended' })
+  }
+
+  #liveEdge(): number | null {
+    if (this.#hls) return this.#hls.liveSyncPosition
+    const { seekable } = this.#video
+    return seekable.length > 0 ? seekable.end(seekable.length - 1) : null
+  }
+
+  /** Looks once a second for what no event tells. */
+  #tick(): void {
+    const hls = this.#hls
+    if (!hls || this.#state.phase === 'idle') return
+    const waited = this.#waitingSince === null ? 0 : performance.now() - this.#waitingSince
+
+    // The playlist has ended, and the playhead stopped a hair before the end.
+    const ended = hls.latestLevelDetails?.live === false
+    if (ended && waited > 1_500 && bufferedAhead(this.#video) < 0.3) {
+      this.#onEnded()
+      return
+    }
+    if (this.#expectsMedia && waited > STUCK_MS && !this.#retry) {
+      this.#lastError = 'stuck'
+      this.#recoveries++
+      this.#rebuild()
+      return
+    }
+    const target = hls.targetLatency
+    if (target === null || hls.latency === 0 || this.#video.paused) return
+    const drift = hls.latency - target
+    if (drift < LIVE_EDGE_SLACK_SECONDS) this.#viewerIsLate = false
+    if (this.#expectsMedia && !this.#viewerIsLate && drift > MAX_DRIFT_SECONDS) this.jumpToLive()
+  }
+
+  #update(change: Partial<PlayerState>): void {
+    const next = { ...this.#state, ...change }
+    const keys = Object.keys(change) as (keyof PlayerState)[]
+    if (keys.every((key) => this.#state[key] === next[key])) return
+    this.#state = next
+    this.#onChange(next)
+  }
+}
+
+function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig> {
+  return {
+    lowLatencyMode: true,
+    // Makes good what was lost at the start and in stalls. The target is the
+    // playlist's PART-HOLD-BACK: liveSyncDuration would override it.
+    maxLiveSyncPlaybackRate: 1.5,
+    liveDurationInfinity: true,
+    maxBufferLength: 30,
+    backBufferLength: 30,
+    // The quickest first picture: no test download, no wait for the element,
+    // and a first level for the bandwidth that was seen last time.
+    testBandwidth: false,
+    startFragPrefetch: true,
+    startLevel: -1,
+    abrEwmaDefaultEstimate: rememberedBandwidth(),
+    capLevelToPlayerSize: true,
+    // fMP4 needs no repackaging: a worker would cost its start and copies.
+    enableWorker: false,
+    cmcd: { sessionId, contentId: channel, useHeaders: false },
+  }
+}
+
+function toVariant(level: Variant): Variant {
+  const { width, height, frameRate, bitrate } = level
+  return { width, height, frameRate, bitrate }
+}
+
+function bufferedAhead(video: HTMLVideoElement): number {
+  const { buffered, currentTime } = video
+  for (let i = 0; i < buffered.length; i++) {
+    if (buffered.start(i) <= currentTime + 0.1 && currentTime <= buffered.end(i)) {
+      return buffered.end(i) - currentTime
+    }
+  }
+  return 0
+}
+
+/** "aborted": a later load took the element; it will call play() itself. */
+async function tryToPlay(video: HTMLVideoElement): Promise<'played' | 'refused' | 'aborted'> {
+  try {
+    await video.play()
+    return 'played'
+  } catch (error) {
+    return error instanceof DOMException && error.name === 'NotAllowedError' ? 'refused' : 'aborted'
+  }
+}
+
+function rememberedBandwidth(): number {
+  try {
+    const kept = Number(localStorage.getItem(BANDWIDTH_KEY))
+    if (kept > 0) return Math.max(300_000, kept * 0.7)
+  } catch {
+    // Storage is forbidden: start from the guess.
+  }
+  return FIRST_BANDWIDTH
+}
+
+function rememberBandwidth(hls: Hls | null): void {
+  if (!hls || !(hls.bandwidthEstimate > 0) || hls.levels.length === 0) return
+  try {
+    localStorage.setItem(BANDWIDTH_KEY, String(Math.round(hls.bandwidthEstimate)))
+  } catch {
+    // Storage is forbidden: nothing is remembered.
+  }
+}
+
+/** A version 4 UUID, also on plain http, where crypto.randomUUID isn't. */
+export function randomUUID(): string {
+  if (typeof crypto.randomUUID === 'function') return crypto.randomUUID()
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-')
+}

@@ -1,0 +1,17 @@
+import { expect, test } from 'vitest'
+import { parseRoute, watchPath } from './route'
+
+test.each([
+  ['/', { page: 'home' }],
+  ['', { page: 'home' }],
+  ['/demo', { page: 'watch', channel: 'demo' }],
+  ['/demo/', { page: 'watch', channel: 'demo' }],
+  ['/caf%C3%A9', { page: 'watch', channel: 'café' }],
+  ['/%E0%A4%A', { page: 'watch', channel: '%E0%A4%A' }], // malformed, yet no crash
+])('%s', (path, want) => {
+  expect(parseRoute(path)).toEqual(want)
+})
+
+test('a watch page’s address leads back to it', () => {
+  expect(parseRoute(watchPath('a b/c'))).toEqual({ page: 'watch', channel: 'a b/c' })
+})

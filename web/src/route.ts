@@ -1,0 +1,18 @@
+/** Which page an address means. Pure. */
+
+export type Route = { page: 'home' } | { page: 'watch'; channel: string }
+
+/** "/" is the home page, "/{channel}" (a slash may follow) the watch page. */
+export function parseRoute(pathname: string): Route {
+  const first = pathname.split('/').find((segment) => segment !== '')
+  if (first === undefined) return { page: 'home' }
+  try {
+    return { page: 'watch', channel: decodeURIComponent(first) }
+  } catch {
+    return { page: 'watch', channel: first }
+  }
+}
+
+export function watchPath(channel: string): string {
+  return `/${encodeURIComponent(channel)}`
+}
