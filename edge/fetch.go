@@ -1,0 +1,352 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"millrace/edge/playlist"
+	"millrace/internal/index"
+	"millrace/internal/objects"
+	"millrace/internal/window"
+)
+
+const (
+	// fetchTimeout bounds a fetch from all sources, workerTimeout one from a worker.
+	fetchTimeout  = 12 * time.Second
+	workerTimeout = 3 * time.Second
+	// recentFor is how old a segment may be to be looked for at workers first.
+	recentFor = 60 * time.Second
+	// maxObject bounds an object whose size isn't known, in bytes.
+	maxObject = 64 << 20
+	// maxThumbnail bounds a picture, in bytes.
+	maxThumbnail = 2 << 20
+	// thumbnailFor is how long a picture is kept.
+	thumbnailFor = 2 * time.Second
+	// hotFor is how long after a request for a part the next ones are fetched
+	// ahead of requests.
+	hotFor = 3 * time.Second
+)
+
+var errSize = errors.New("its size differs from the index")
+
+// part returns a part's bytes.
+func (b *broadcast) part(ctx context.Context, a *address) ([]byte, error) {
+	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+		return b.fetchPart(ctx, a)
+	})
+}
+
+// segment returns a whole segment's bytes.
+func (b *broadcast) segment(ctx context.Context, a *address) ([]byte, error) {
+	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+		return b.fetchSegment(ctx, a)
+	})
+}
+
+// init returns an init section's bytes.
+func (b *broadcast) init(ctx context.Context, a *address) ([]byte, error) {
+	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+		sources := b.fromWorkers(window.InitPath(b.id, a.rendition, a.profile), 0)
+		if r := b.board.now.Load().renditions[a.rendition]; r != nil {
+			for _, epoch := range r.initEpochs[a.profile] {
+				sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.rendition, a.profile), 0))
+			}
+		}
+		return first(ctx, sources)
+	})
+}
+
+// thumbnail returns the newest picture, at most thumbnailFor old.
+func (b *broadcast) thumbnail(ctx context.Context, now time.Time) ([]byte, error) {
+	o := object{kind: kindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
+	return b.cached(ctx, o, func(ctx context.Context) ([]byte, error) {
+		data, err := first(ctx, b.fromWorkers(window.ThumbnailPath(b.id), 0))
+		if err == nil && len(data) > maxThumbnail {
+			return nil, errSize
+		}
+		return data, err
+	})
+}
+
+func (a *address) object(broadcast string) object {
+	return object{
+		kind: a.kind, broadcast: broadcast, rendition: a.rendition,
+		epoch: a.epoch, sequence: a.sequence, part: a.part, profile: a.profile,
+	}
+}
+
+func (b *broadcast) cached(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+	return b.service.cache.get(ctx, o, b.service.spawn, func(ctx context.Context) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		return fetch(ctx)
+	})
+}
+
+// prefetch fetches a part that was just told of when viewers take the parts of
+// its rendition: they ask for it a round trip later.
+func (b *broadcast) prefetch(ctx context.Context, e *index.Entry) {
+	asked, ok := b.hot.Load(e.Rendition)
+	if !ok || time.Now().UnixNano()-asked.(*atomic.Int64).Load() > int64(hotFor) {
+		return
+	}
+	a := &address{
+		kind: kindPart, rendition: e.Rendition,
+		epoch: e.Epoch, sequence: e.Sequence, part: e.Part, profile: e.Profile,
+	}
+	if _, ok := b.service.cache.peek(a.object(b.id)); ok {
+		return
+	}
+	if r := b.board.now.Load().renditions[e.Rendition]; r == nil || findPart(r, a) == nil {
+		return
+	}
+	// An error means that the edge is stopping; one of the fetch comes back to
+	// the viewer who asks.
+	_ = b.service.spawn(ctx, func(ctx context.Context) { _, _ = b.part(ctx, a) })
+}
+
+// heat notes that a viewer takes the parts of a rendition.
+func (b *broadcast) heat(rendition string) {
+	asked, ok := b.hot.Load(rendition)
+	if !ok {
+		asked, _ = b.hot.LoadOrStore(rendition, new(atomic.Int64))
+	}
+	asked.(*atomic.Int64).Store(time.Now().UnixNano())
+}
+
+// fetchPart asks the workers, then cuts the part out of its segment.
+func (b *broadcast) fetchPart(ctx context.Context, a *address) ([]byte, error) {
+	r := b.board.now.Load().renditions[a.rendition]
+	p := findPart(r, a)
+	if p == nil {
+		return nil, objects.ErrNotFound
+	}
+	s := r.Find(a.sequence)
+	if s != r.Open {
+		whole := *a
+		whole.kind, whole.part, whole.profile, whole.epoch = kindSegment, playlist.NoPart, s.Profile, s.Epoch
+		if data, ok := b.service.cache.peek(whole.object(b.id)); ok {
+			if part := cut(data, s.Parts, a.part); part != nil {
+				return part, nil
+			}
+		}
+	}
+	sources := b.fromWorkers(b.windowMedia(a).Path(), p.Size)
+	if s != r.Open && !s.Gap {
+		sources = append(sources, func(ctx context.Context) ([]byte, error) {
+			data, err := first(ctx, []source{b.fromBucket(objects.SegmentKey(b.id, s.Epoch, a.rendition, s.Sequence, s.Profile), s.Size)})
+			if err != nil {
+				return nil, err
+			}
+			if part := cut(data, s.Parts, a.part); part != nil {
+				return part, nil
+			}
+			return nil, errSize
+		})
+	}
+	return first(ctx, sources)
+}
+
+// cut returns a copy of one part of a segment, or nil when the sizes don't add up.
+func cut(segment []byte, parts []playlist.Part, part int) []byte {
+	from, sum := 0, 0
+	for i := range parts {
+		if parts[i].Size <= 0 {
+			return nil
+		}
+		if i == part {
+			from = sum
+		}
+		sum += parts[i].Size
+	}
+	if sum != len(segment) || part >= len(parts) {
+		return nil
+	}
+	return bytes.Clone(segment[from : from+parts[part].Size])
+}
+
+// fetchSegment joins the segment's parts where the cache has them all, else
+// asks the workers and S3, for an older segment S3 first.
+func (b *broadcast) fetchSegment(ctx context.Context, a *address) ([]byte, error) {
+	size, recent := 0, false
+	if r := b.board.now.Load().renditions[a.rendition]; r != nil {
+		if s := r.Find(a.sequence); s != nil && s != r.Open {
+			if s.Gap || s.Epoch != a.epoch || s.Profile != a.profile {
+				return nil, objects.ErrNotFound
+			}
+			if data := b.join(a, s); data != nil {
+				return data, nil
+			}
+			size = s.Size
+			recent = r.Segments[len(r.Segments)-1].Time.Sub(s.Time) < recentFor
+		} else if s != nil || len(r.Segments) == 0 || a.sequence > r.Segments[0].Sequence {
+			return nil, objects.ErrNotFound // unfinished, or not there yet
+		}
+	}
+	workers := b.fromWorkers(b.windowMedia(a).Path(), size)
+	bucket := b.fromBucket(objects.SegmentKey(b.id, a.epoch, a.rendition, a.sequence, a.profile), size)
+	if recent {
+		return first(ctx, append(workers, bucket))
+	}
+	return first(ctx, append([]source{bucket}, workers...))
+}
+
+// join concatenates a segment's parts, or returns nil.
+func (b *broadcast) join(a *address, s *playlist.Segment) []byte {
+	if len(s.Parts) == 0 {
+		return nil
+	}
+	parts := make([][]byte, len(s.Parts))
+	total := 0
+	for i := range s.Parts {
+		o := object{
+			kind: kindPart, broadcast: b.id, rendition: a.rendition, epoch: s.Parts[i].Epoch,
+			sequence: s.Sequence, part: i, profile: s.Parts[i].Profile,
+		}
+		data, ok := b.service.cache.peek(o)
+		if !ok {
+			return nil
+		}
+		parts[i] = data
+		total += len(data)
+	}
+	if s.Size > 0 && s.Size != total {
+		return nil
+	}
+	return bytes.Join(parts, nil)
+}
+
+func (b *broadcast) windowMedia(a *address) window.Media {
+	return window.Media{
+		Broadcast: b.id, Rendition: a.rendition, Epoch: a.epoch, Sequence: a.sequence, Part: a.part, Profile: a.profile,
+	}
+}
+
+// source fetches one object from one place.
+type source func(context.Context) ([]byte, error)
+
+// first returns what the first source has. Without one the error is
+// objects.ErrNotFound only if every source said so.
+func first(ctx context.Context, sources []source) ([]byte, error) {
+	var errs []error
+	missing := true
+	for _, get := range sources {
+		data, err := get(ctx)
+		if err == nil {
+			return data, nil
+		}
+		if errors.Is(err, objects.ErrNotFound) {
+			continue
+		}
+		missing = false
+		errs = append(errs, err)
+	}
+	if missing {
+		return nil, objects.ErrNotFound
+	}
+	return nil, errors.Join(errs...)
+}
+
+// fromWorkers returns the workers' windows as sources, the newest grant first.
+// size is the object's, 0 where it isn't known.
+func (b *broadcast) fromWorkers(path string, size int) []source {
+	var sources []source
+	for _, address := range b.workers() {
+		sources = append(sources, func(ctx context.Context) ([]byte, error) {
+			data, err := b.getWindow(ctx, strings.TrimSuffix(address, "/")+path, size)
+			b.service.metrics.fetches.WithLabelValues("worker", fetchResult(err)).Inc()
+			return data, err
+		})
+	}
+	return sources
+}
+
+func (b *broadcast) getWindow(ctx context.Context, url string, size int) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, workerTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetch from worker: %w", err)
+	}
+	b.service.cfg.Secret.Authorize(req)
+	resp, err := b.service.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetch from worker: %w", err)
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound, http.StatusGone:
+		return nil, objects.ErrNotFound
+	default:
+		return nil, fmt.Errorf("fetch from worker: %s: status %d", req.URL.Path, resp.StatusCode)
+	}
+	if size == 0 {
+		size = int(min(resp.ContentLength, maxObject+1))
+	}
+	data, err := readSized(resp.Body, size)
+	if err != nil {
+		return nil, fmt.Errorf("fetch from worker: %s: %w", req.URL.Path, err)
+	}
+	return data, nil
+}
+
+// readSized reads a body of size bytes, or up to maxObject where size isn't positive.
+func readSized(r io.Reader, size int) ([]byte, error) {
+	if size > maxObject {
+		return nil, errTooLarge
+	}
+	if size <= 0 {
+		data, err := io.ReadAll(io.LimitReader(r, maxObject+1))
+		if err == nil && len(data) > maxObject {
+			return nil, errTooLarge
+		}
+		return data, err
+	}
+	data := make([]byte, size)
+	if _, err := io.ReadFull(r, data); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, errSize
+		}
+		return nil, err
+	}
+	var more [1]byte
+	if n, err := io.ReadFull(r, more[:]); n > 0 || !errors.Is(err, io.EOF) {
+		if n > 0 {
+			return nil, errSize
+		}
+		return nil, err
+	}
+	return data, nil
+}
+
+// fromBucket returns an object in S3 as a source.
+func (b *broadcast) fromBucket(key string, size int) source {
+	return func(ctx context.Context) ([]byte, error) {
+		data, err := b.service.cfg.Bucket.Get(ctx, key)
+		if err == nil && (size > 0 && len(data) != size || len(data) > maxObject) {
+			err = fmt.Errorf("get %s: %w", key, errSize)
+		}
+		b.service.metrics.fetches.WithLabelValues("bucket", fetchResult(err)).Inc()
+		return data, err
+	}
+}
+
+func fetchResult(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, objects.ErrNotFound):
+		return "missing"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "error"
+}

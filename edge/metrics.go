@@ -1,0 +1,73 @@
+package edge
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the counters of one Service.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	bytes    *prometheus.CounterVec
+	hits     *prometheus.CounterVec
+	misses   *prometheus.CounterVec
+	fetches  *prometheus.CounterVec
+	follows  *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	redis    prometheus.Counter
+	rejected *prometheus.CounterVec
+	renders  prometheus.Counter
+	waiters  prometheus.Gauge
+	channels prometheus.Gauge
+	streams  prometheus.Gauge
+	viewers  prometheus.Gauge
+	held     prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "edge", Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "millrace", Subsystem: "edge", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "millrace", Subsystem: "edge", Name: name, Help: help})
+	}
+	m := &metrics{
+		requests: counters("requests_total", "Requests answered, by kind and status.", "kind", "code"),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "millrace", Subsystem: "edge", Name: "request_seconds",
+			Help:    "Time from a request to the last byte handed to the system, waiting included.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"kind"}),
+		bytes:    counters("bytes_total", "Bytes of bodies sent to viewers, by kind.", "kind"),
+		hits:     counters("cache_hits_total", "Objects found in the cache, by kind.", "kind"),
+		misses:   counters("cache_misses_total", "Objects that had to be fetched or made, by kind.", "kind"),
+		fetches:  counters("upstream_fetches_total", "Requests to workers (window) and S3 (bucket), by result.", "source", "result"),
+		follows:  counters("follow_breaks_total", "Follow streams that broke, by reason.", "reason"),
+		refused:  counters("entries_refused_total", "Index entries that were refused, by reason.", "reason"),
+		redis:    counter("redis_errors_total", "Reads from and reports to Redis that failed."),
+		rejected: counters("rejected_total", "Requests turned away because a bound was reached, by reason.", "reason"),
+		renders:  counter("playlist_renders_total", "Media playlists rendered; many requests share one."),
+		waiters:  gauge("waiters", "Requests that wait for a part or segment to exist."),
+		channels: gauge("channels", "Channels that somebody asked for lately."),
+		streams:  gauge("follows", "Open follow streams."),
+		viewers:  gauge("viewers", "Viewers seen lately on this edge."),
+		held:     gauge("cache_bytes", "Bytes held by the cache."),
+	}
+	reg.MustRegister(m.requests, m.seconds, m.bytes, m.hits, m.misses, m.fetches, m.follows, m.refused,
+		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held)
+	return m
+}
+
+func (m *metrics) answered(k kind, code int, bytes int64, took time.Duration) {
+	m.requests.WithLabelValues(string(k), strconv.Itoa(code)).Inc()
+	m.seconds.WithLabelValues(string(k)).Observe(took.Seconds())
+	if bytes > 0 {
+		m.bytes.WithLabelValues(string(k)).Add(float64(bytes))
+	}
+}

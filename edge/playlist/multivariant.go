@@ -1,0 +1,93 @@
+package playlist
+
+import "strconv"
+
+// Audio is an audio rendition that is shared by all variants.
+type Audio struct {
+	// Name is shown to viewers.
+	Name string
+	// URI is that of its media playlist.
+	URI string
+	// Channels is the number of audio channels, 0 where unknown.
+	Channels int
+}
+
+// Variant is one EXT-X-STREAM-INF.
+type Variant struct {
+	// URI is that of its media playlist.
+	URI string
+	// Codecs are the RFC 6381 names of all that it plays, audio included,
+	// separated by commas.
+	Codecs string
+	// Bandwidth is the peak and AverageBandwidth the average in bits a second,
+	// audio included; the average is 0 until it is measured.
+	Bandwidth, AverageBandwidth int
+	// Width and Height are 0 without video.
+	Width, Height int
+	// FrameRate is 0 where unknown.
+	FrameRate float64
+}
+
+// Multivariant is what a multivariant playlist shows.
+type Multivariant struct {
+	// Audio is the audio group; empty for a broadcast without sound and for
+	// one that is audio only.
+	Audio    []Audio
+	Variants []Variant
+}
+
+// audioGroup is the GROUP-ID of the only audio group.
+const audioGroup = "audio"
+
+// Append appends the rendered playlist to b.
+func (m *Multivariant) Append(b []byte) []byte {
+	b = append(b, "#EXTM3U\n#EXT-X-VERSION:9\n"...)
+	for i := range m.Audio {
+		a := &m.Audio[i]
+		b = append(b, `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="`+audioGroup+`",NAME="`...)
+		b = append(b, a.Name...)
+		b = append(b, `",AUTOSELECT=YES,DEFAULT=`...)
+		if i == 0 {
+			b = append(b, "YES"...)
+		} else {
+			b = append(b, "NO"...)
+		}
+		if a.Channels > 0 {
+			b = append(b, `,CHANNELS="`...)
+			b = strconv.AppendInt(b, int64(a.Channels), 10)
+			b = append(b, '"')
+		}
+		b = append(b, `,URI="`...)
+		b = append(b, a.URI...)
+		b = append(b, "\"\n"...)
+	}
+	for i := range m.Variants {
+		v := &m.Variants[i]
+		b = append(b, "#EXT-X-STREAM-INF:BANDWIDTH="...)
+		b = strconv.AppendInt(b, int64(v.Bandwidth), 10)
+		if v.AverageBandwidth > 0 {
+			b = append(b, ",AVERAGE-BANDWIDTH="...)
+			b = strconv.AppendInt(b, int64(v.AverageBandwidth), 10)
+		}
+		b = append(b, `,CODECS="`...)
+		b = append(b, v.Codecs...)
+		b = append(b, '"')
+		if v.Width > 0 && v.Height > 0 {
+			b = append(b, ",RESOLUTION="...)
+			b = strconv.AppendInt(b, int64(v.Width), 10)
+			b = append(b, 'x')
+			b = strconv.AppendInt(b, int64(v.Height), 10)
+		}
+		if v.FrameRate > 0 {
+			b = append(b, ",FRAME-RATE="...)
+			b = strconv.AppendFloat(b, v.FrameRate, 'f', 3, 64)
+		}
+		if len(m.Audio) > 0 {
+			b = append(b, `,AUDIO="`+audioGroup+`"`...)
+		}
+		b = append(b, '\n')
+		b = append(b, v.URI...)
+		b = append(b, '\n')
+	}
+	return b
+}

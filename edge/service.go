@@ -1,0 +1,206 @@
+// Package edge serves viewers. It follows the workers of each broadcast that
+// somebody watches, folds what they say into state, renders HLS playlists from
+// it, and serves media from a bounded cache that reads workers' windows and S3.
+// It holds nothing that can be lost.
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"millrace/internal/objects"
+	"millrace/internal/private"
+)
+
+// The defaults of Config.
+const (
+	defaultCacheBytes = 256 << 20
+	defaultDVRWindow  = 10 * time.Minute
+)
+
+// maxChannels bounds the channels that are looked up or followed at once.
+const maxChannels = 4096
+
+// Config is what an edge needs.
+type Config struct {
+	// ID names this edge among others.
+	ID    string
+	Redis redis.UniversalClient
+	// Bucket is where segments lie.
+	Bucket *objects.Bucket
+	// Secret opens workers' private listeners.
+	Secret private.Secret
+	// CacheBytes bounds the media held in memory; 0 means 256 MiB.
+	CacheBytes int64
+	// DVRWindow is how far back live playlists reach; 0 means 10 minutes.
+	DVRWindow time.Duration
+	// TrustedProxies may say in X-Forwarded-For who a viewer is.
+	TrustedProxies []netip.Prefix
+	Log            *slog.Logger
+	Registerer     prometheus.Registerer
+}
+
+// Validate names the field that is wrong and the fix.
+func (c *Config) Validate() error {
+	switch {
+	case c.ID == "":
+		return errors.New("edge: ID is empty; give each edge a name of its own")
+	case c.Redis == nil:
+		return errors.New("edge: Redis is missing; pass a client")
+	case c.Bucket == nil:
+		return errors.New("edge: Bucket is missing; open one with objects.Open")
+	case c.CacheBytes < 0:
+		return fmt.Errorf("edge: CacheBytes is %d; use 0 for the default or a positive number", c.CacheBytes)
+	case c.DVRWindow < 0:
+		return fmt.Errorf("edge: DVRWindow is %s; use 0 for the default or a positive duration", c.DVRWindow)
+	}
+	return nil
+}
+
+// Service is an edge. Its handler may be used by many goroutines.
+type Service struct {
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	cache    *cache
+	client   *http.Client
+	audience *audience
+	waiters  *waiters
+	// upstream logs failed fetches.
+	upstream lineASecond
+	// work takes what a request starts but doesn't own; Run does it.
+	work chan func(context.Context)
+	// stopped is closed when Run's context ends.
+	stopped chan struct{}
+
+	// mu guards channels.
+	mu       sync.Mutex
+	channels map[string]*channel
+}
+
+// New builds a Service; it does no I/O.
+func New(cfg Config) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = defaultCacheBytes
+	}
+	if cfg.DVRWindow == 0 {
+		cfg.DVRWindow = defaultDVRWindow
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Registerer == nil {
+		cfg.Registerer = prometheus.NewRegistry()
+	}
+	m := newMetrics(cfg.Registerer)
+	return &Service{
+		cfg: cfg, log: cfg.Log, metrics: m,
+		cache:    newCache(cfg.CacheBytes, m),
+		client:   &http.Client{Transport: private.NewTransport(false), CheckRedirect: noRedirect},
+		audience: newAudience(cfg.TrustedProxies, m),
+		waiters:  &waiters{metrics: m},
+		work:     make(chan func(context.Context)),
+		stopped:  make(chan struct{}),
+		channels: make(map[string]*channel),
+	}, nil
+}
+
+// noRedirect keeps the shared secret from being carried elsewhere.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// Run follows broadcasts and fetches media for the handler until ctx ends. It
+// returns when all that it started has ended. Call it once.
+func (s *Service) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { close(s.stopped) })()
+	var group errgroup.Group
+	group.Go(func() error {
+		s.audience.run(ctx, s.cfg.Redis, s.cfg.ID, s.log)
+		return nil
+	})
+	group.Go(func() error {
+		for {
+			select {
+			case job := <-s.work:
+				group.Go(func() error {
+					job(ctx)
+					return nil
+				})
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	err := group.Wait()
+	s.client.CloseIdleConnections()
+	return err
+}
+
+var errStopped = errors.New("the edge is stopping")
+
+// spawn has Run do a job, which must end when its context does.
+func (s *Service) spawn(ctx context.Context, job func(context.Context)) error {
+	select {
+	case s.work <- job:
+		return nil
+	case <-s.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// channel returns the channel of that name, which is being looked up or
+// followed from now on.
+func (s *Service) channel(ctx context.Context, name string) (*channel, error) {
+	s.mu.Lock()
+	c := s.channels[name]
+	if c != nil {
+		c.asked.Store(time.Now().UnixNano())
+		s.mu.Unlock()
+		return c, nil
+	}
+	if len(s.channels) >= maxChannels {
+		s.mu.Unlock()
+		s.metrics.rejected.WithLabelValues("channels").Inc()
+		return nil, errCrowded
+	}
+	c = newChannel(s, name)
+	s.channels[name] = c
+	s.metrics.channels.Set(float64(len(s.channels)))
+	s.mu.Unlock()
+
+	if err := s.spawn(ctx, c.run); err != nil {
+		s.forget(c, 0)
+		c.publish(nil, err, nil)
+		return nil, err
+	}
+	return c, nil
+}
+
+// forget takes a channel out of the register unless somebody asked for it
+// within idle.
+func (s *Service) forget(c *channel, idle time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if idle > 0 && c.idle() < idle {
+		return false
+	}
+	if s.channels[c.name] == c {
+		delete(s.channels, c.name)
+	}
+	s.metrics.channels.Set(float64(len(s.channels)))
+	return true
+}
