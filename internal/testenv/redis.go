@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -65,11 +66,21 @@ func (s *RedisServer) Start() {
 		s.t.Fatalf("start redis-server: %v", err)
 	}
 	s.cmd = cmd
-	c := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket, MaxRetries: -1, DialerRetries: 1})
-	defer c.Close()
-	if err := await(10*time.Second, func() error { return c.Ping(context.Background()).Err() }); err != nil {
+	if err := await(10*time.Second, s.ping); err != nil {
 		s.t.Fatalf("redis-server didn't start: %v: %s", err, tail.Last(3))
 	}
+}
+
+// ping connects by hand first: go-redis prints what it can't reach.
+func (s *RedisServer) ping() error {
+	conn, err := net.Dial("unix", s.socket)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close()
+	c := redis.NewClient(&redis.Options{Network: "unix", Addr: s.socket, MaxRetries: -1, DialerRetries: 1})
+	defer c.Close()
+	return c.Ping(context.Background()).Err()
 }
 
 // Stop kills the server. One that is stopped stays so.

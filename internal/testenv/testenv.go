@@ -8,12 +8,14 @@
 package testenv
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
 
@@ -26,7 +28,6 @@ var packages = map[string]string{
 	"initdb":         "postgresql",
 	"chromium":       "chromium",
 	"gst-launch-1.0": "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly",
-	"openssl":        "openssl",
 }
 
 // Main runs the tests, ends the servers they shared, and fails if a goroutine
@@ -36,6 +37,7 @@ func Main(m interface{ Run() int }, opts ...goleak.Option) {
 		serveS3(dir) // this process is the S3 server of another one
 	}
 	mainCalled = true
+	redis.SetLogger(quiet{})
 	code := m.Run()
 	stopS3()
 	if code == 0 {
@@ -46,6 +48,12 @@ func Main(m interface{ Run() int }, opts ...goleak.Option) {
 	}
 	os.Exit(code)
 }
+
+// quiet keeps go-redis from printing each connection that a stopped server refuses.
+type quiet struct{}
+
+// Printf prints nothing.
+func (quiet) Printf(context.Context, string, ...any) {}
 
 // mainCalled is set before any test runs.
 var mainCalled bool

@@ -1,0 +1,71 @@
+# make help lists the targets.
+
+STATICCHECK_VERSION := v0.8.2
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO_FILES := $(shell find . -name '*.go' -not -path './web/node_modules/*' -o -name '*.lua' -o -name '*.sql')
+WEB_FILES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*')
+UNIT_PACKAGES = $$(go list ./... | grep -v /e2e)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
+		while IFS=$$'\t' read -r target what; do printf 'make %-10s %s\n' "$$target" "$$what"; done
+
+.PHONY: run
+run: ## install what is missing (ffmpeg, redis-server), build, and start everything; ARGS="--http :80" adds flags
+	@scripts/need run
+	@$(MAKE) --no-print-directory build
+	@exec bin/millrace all $(ARGS)
+
+.PHONY: build
+build: bin/millrace ## build the pages and bin/millrace
+
+bin/millrace: go.mod go.sum $(GO_FILES) web/dist/index.html
+	go build -o $@ ./cmd/millrace
+
+# npm ci is run again when the lock file changes, the build when a source does.
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+web/dist/index.html: web/node_modules/.package-lock.json $(WEB_FILES)
+	cd web && npm run build
+	@touch $@
+
+.PHONY: test
+test: ## install what the tests need, then run all that decides whether a change is good
+	@scripts/need test
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory lint
+	go test -race -timeout 10m $(UNIT_PACKAGES)
+	cd web && npm test
+	@$(MAKE) --no-print-directory e2e
+
+.PHONY: unit
+unit: ## run the Go tests without the race detector and without e2e, for a quick look
+	go test $(UNIT_PACKAGES)
+
+.PHONY: e2e
+e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
+	go test -count=1 -timeout 15m ./e2e/...
+
+.PHONY: lint
+lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-lock.json ## gofmt, go vet, staticcheck, svelte-check
+	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
+		if [ -n "$$files" ]; then echo "gofmt -w these files:"; echo "$$files"; exit 1; fi
+	go vet ./...
+	$< ./...
+	cd web && npm run check
+
+bin/tools/staticcheck-$(STATICCHECK_VERSION):
+	GOBIN=$(CURDIR)/bin/tools go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	mv bin/tools/staticcheck $@
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin web/node_modules
+	find web/dist -mindepth 1 -not -name .gitkeep -delete

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"millrace/api"
+	"millrace/api/store"
+	"millrace/internal/credentials"
+)
+
+// createChannel makes a channel; its key is alone on the last line of stdout.
+func createChannel(ctx context.Context, s settings, name string, stdout, stderr io.Writer) error {
+	if err := credentials.CheckChannelName(name); err != nil {
+		return err
+	}
+	return withStore(ctx, s, func(st *store.Store) error {
+		key := credentials.NewStreamKey()
+		err := st.CreateChannel(ctx, name, key)
+		if errors.Is(err, store.ErrExists) {
+			return fmt.Errorf("there is a channel %q already; for another stream key run: millrace channel reset-key %s", name, name)
+		}
+		if err != nil {
+			return err
+		}
+		return showKey(ctx, s, st, key, "Channel "+name+" is there.", stdout, stderr)
+	})
+}
+
+// resetKey gives a channel another key, shown as createChannel does.
+func resetKey(ctx context.Context, s settings, name string, stdout, stderr io.Writer) error {
+	return withStore(ctx, s, func(st *store.Store) error {
+		key := credentials.NewStreamKey()
+		err := st.ResetKey(ctx, name, key)
+		if errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("there is no channel %q; \"millrace channel list\" shows those there are", name)
+		}
+		if err != nil {
+			return err
+		}
+		return showKey(ctx, s, st, key, "Channel "+name+" has another stream key; the earlier one stops working.", stdout, stderr)
+	})
+}
+
+func showKey(ctx context.Context, s settings, st *store.Store, key credentials.StreamKey, done string, stdout, stderr io.Writer) error {
+	if err := publishKeys(ctx, s, st); err != nil {
+		fmt.Fprintf(stderr, "Redis can't be reached now (%v); the key works within 30 s of its return.\n", err)
+	}
+	_, err := fmt.Fprintf(stdout, "%s Its stream key, shown only this once:\n%s\n", done, key.Reveal())
+	return err
+}
+
+// publishKeys tells Redis, if there is one that runs: api does it as well.
+func publishKeys(ctx context.Context, s settings, st *store.Store) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if s.Redis != "" {
+		db, err := openRedis(s.Redis)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return api.PublishKeys(ctx, st, db)
+	}
+	// The redis-server of a `millrace all` on this data directory. When it
+	// doesn't run, nobody needs to be told: it is when it starts.
+	db := openSocket(redisSocket(s.Data))
+	defer db.Close()
+	if db.Ping(ctx).Err() != nil {
+		return nil
+	}
+	return api.PublishKeys(ctx, st, db)
+}
+
+// listChannels prints a table.
+func listChannels(ctx context.Context, s settings, stdout io.Writer) error {
+	return withStore(ctx, s, func(st *store.Store) error {
+		all, err := st.Channels(ctx)
+		if err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(stdout, 0, 0, 3, ' ', 0)
+		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM")
+		for _, c := range all {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime), c.KeyReset.Local().Format(time.DateTime))
+		}
+		return w.Flush()
+	})
+}
+
+// withStore opens the database for one command.
+func withStore(ctx context.Context, s settings, do func(*store.Store) error) error {
+	st, err := openStore(ctx, s)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(st), st.Close())
+}
+
+func openStore(ctx context.Context, s settings) (*store.Store, error) {
+	if s.Database == "" {
+		if err := os.MkdirAll(s.Data, 0o700); err != nil {
+			return nil, fmt.Errorf("data directory: %w; choose another with --data", err)
+		}
+	}
+	return store.Open(ctx, s.databaseURL())
+}

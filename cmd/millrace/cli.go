@@ -1,0 +1,104 @@
+package main
+
+import (
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// cli is the command line. Every flag is also an environment variable
+// (MILLRACE_ and its name) and a key of the configuration file (its name).
+type cli struct {
+	Config string `help:"YAML file with flags, one \"name: value\" a line. The command line and the environment go before it." placeholder:"FILE"`
+
+	settings `embed:""`
+
+	All       struct{} `cmd:"" help:"Run everything in one process, with a Redis, an S3 server and a database of its own unless others are named."`
+	Ingest    struct{} `cmd:"" help:"Run the service that streamers publish to."`
+	Transcode struct{} `cmd:"" help:"Run the service that makes the renditions."`
+	Edge      struct{} `cmd:"" help:"Run the service that viewers get video from."`
+	API       struct{} `cmd:"" name:"api" help:"Run the service with the web pages, the HTTP API and the channels."`
+	Channel   struct {
+		Create struct {
+			Name string `arg:"" help:"1 to 25 of a-z, 0-9 and _, not beginning with _."`
+		} `cmd:"" help:"Make a channel and print its stream key, once, on the last line."`
+		List     struct{} `cmd:"" help:"List the channels."`
+		ResetKey struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"Give a channel another stream key and print it, once, on the last line. The earlier key stops working."`
+	} `cmd:"" help:"Make and list channels; this works while millrace runs and while it doesn't."`
+	Version struct{} `cmd:"" help:"Print the version."`
+}
+
+const description = `A live video platform: streamers publish with OBS or FFmpeg, viewers watch in the browser.
+
+Every flag can also be given as an environment variable (--dvr-window as MILLRACE_DVR_WINDOW) and in a --config file (dvr-window: 10m).`
+
+// parse reads the command line. An empty command means that help was printed.
+func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err error) {
+	file, err := loadConfig(configPath(args))
+	if err != nil {
+		return nil, "", err
+	}
+	c = new(cli)
+	helped := false
+	parser, err := kong.New(c,
+		kong.Name("millrace"),
+		kong.Description(description),
+		kong.DefaultEnvars("MILLRACE"),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Resolvers(file),
+	)
+	if err != nil {
+		return nil, "", err
+	}
+	k, err := parser.Parse(args)
+	if helped {
+		return c, "", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	if err := c.check(); err != nil {
+		return nil, "", err
+	}
+	return c, k.Command(), nil
+}
+
+// configPath finds the configuration file, which must be read before kong runs.
+func configPath(args []string) string {
+	for i, a := range args {
+		if path, ok := strings.CutPrefix(a, "--config="); ok {
+			return path
+		}
+		if a == "--config" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return os.Getenv("MILLRACE_CONFIG")
+}
+
+// release is set by the linker when a release is built.
+var release string
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && v == "(devel)" {
+			return s.Value
+		}
+	}
+	return v
+}

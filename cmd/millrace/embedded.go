@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"millrace/internal/objects"
+)
+
+// redisReach is how long a Redis that the settings name may take to answer at
+// the start.
+const redisReach = 5 * time.Second
+
+// startBacking starts the Redis and the S3 server that the settings don't name,
+// and reaches those that they do.
+func (p *process) startBacking(ctx context.Context) error {
+	if err := p.startRedis(ctx); err != nil {
+		return err
+	}
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	p.needs = append(p.needs, dependency{"redis", func(ctx context.Context) error { return db.Ping(ctx).Err() }})
+	if p.role.bucket() {
+		if err := p.startBucket(ctx); err != nil {
+			return err
+		}
+	}
+	if !p.role.runs(roleAPI) {
+		return nil
+	}
+	if p.store, err = openStore(ctx, p.settings); err != nil {
+		return err
+	}
+	p.onClose = append(p.onClose, func() { _ = p.store.Close() })
+	p.needs = append(p.needs, dependency{"database", p.store.Ping})
+	if p.role == roleAll {
+		p.demoKey, err = ensureDemo(ctx, p.store)
+	}
+	return err
+}
+
+func (p *process) startRedis(ctx context.Context) error {
+	if p.settings.Redis != "" {
+		p.openRedis = func() (redis.UniversalClient, error) { return openRedis(p.settings.Redis) }
+		return reachRedis(ctx, p.openRedis)
+	}
+	r, err := newRedisChild(p.settings.Data, p.log)
+	if err != nil {
+		return err
+	}
+	ready := make(chan error, 1)
+	p.layers.start(levelBacking, "redis-server", func(ctx context.Context) error { return r.Run(ctx, ready) })
+	p.openRedis = func() (redis.UniversalClient, error) { return openSocket(r.socket), nil }
+	select {
+	case err := <-ready:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// reachRedis says plainly when a named Redis doesn't answer.
+func reachRedis(ctx context.Context, open func() (redis.UniversalClient, error)) error {
+	db, err := open()
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(ctx, redisReach)
+	defer cancel()
+	if err := db.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("the Redis that --redis names can't be reached: %w; check the URL, and that it runs", err)
+	}
+	return nil
+}
+
+func (p *process) startBucket(ctx context.Context) (err error) {
+	if p.settings.S3Bucket != "" {
+		p.bucket, err = objects.Open(ctx, objects.Config{
+			Endpoint: p.settings.S3Endpoint, Bucket: p.settings.S3Bucket, Region: p.settings.S3Region,
+			AccessKey: string(p.settings.S3AccessKey), SecretKey: string(p.settings.S3SecretKey),
+		})
+		if err != nil {
+			return err
+		}
+		return p.bucket.Check(ctx)
+	}
+	s, err := newS3Server(p.settings.Data)
+	if err != nil {
+		return err
+	}
+	if p.bucket, err = objects.Open(ctx, s.config()); err != nil {
+		return err
+	}
+	p.layers.start(levelBacking, "S3 server", s.Run)
+	if err := s.await(ctx); err != nil {
+		return err
+	}
+	return p.bucket.Create(ctx)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// stallPiece and stallLimit cut off a reader who is slower than 3 kB/s:
+	// every piece of an answer must be taken within the limit. An answer may wait
+	// as long as it likes before its first byte (blocking playlist reload).
+	stallPiece = 64 << 10
+	stallLimit = 20 * time.Second
+	// bodyLimit is how long a request's body may take.
+	bodyLimit = 15 * time.Second
+)
+
+// newPublicServer returns a server for the world: HTTP/1.1 and HTTP/2, over TLS
+// or without.
+func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:           limitStalls(h),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what clients do wrong
+		Protocols:         new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 128,
+			SendPingTimeout:      15 * time.Second,
+			PingTimeout:          15 * time.Second,
+			WriteByteTimeout:     stallLimit,
+		},
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	return s
+}
+
+// serveHTTP serves, with TLS if the server has a TLSConfig, until ctx ends, then gives requests under way half of the
+// time there is to end.
+func serveHTTP(s *http.Server, l net.Listener) func(context.Context) error {
+	return func(ctx context.Context) error {
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			<-ctx.Done()
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimits[levelPublic]/2)
+			defer cancel()
+			if s.Shutdown(limit) != nil {
+				_ = s.Close() // what is left are readers who wait or are slow
+			}
+		}()
+		var err error
+		if s.TLSConfig != nil {
+			err = s.ServeTLS(l, "", "")
+		} else {
+			err = s.Serve(l)
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			<-stop
+			return nil
+		}
+		return err
+	}
+}
+
+// limitStalls gives each piece of an answer a deadline.
+func limitStalls(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		if r.Body != nil && r.Body != http.NoBody {
+			_ = rc.SetReadDeadline(time.Now().Add(bodyLimit))
+		}
+		next.ServeHTTP(&patientWriter{ResponseWriter: w, rc: rc}, r)
+	})
+}
+
+// patientWriter writes in pieces, each with a deadline.
+type patientWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func (w *patientWriter) extend() { _ = w.rc.SetWriteDeadline(time.Now().Add(stallLimit)) }
+
+func (w *patientWriter) WriteHeader(status int) {
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *patientWriter) Write(p []byte) (n int, err error) {
+	for {
+		w.extend()
+		m, err := w.ResponseWriter.Write(p[n:min(n+stallPiece, len(p))])
+		n += m
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// Flush is for handlers that ask for http.Flusher.
+func (w *patientWriter) Flush() {
+	w.extend()
+	_ = w.rc.Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (w *patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// level orders the parts of the process: what stands on a level needs the
+// levels below it, so the highest is stopped first.
+type level int
+
+// The levels, and how long each may take to stop. Together they stay below the
+// 5 s in which Ctrl-C must have ended everything.
+const (
+	levelBacking  level = iota // Redis and S3
+	levelPrivate               // private and ops listeners
+	levelServices              // ingest, transcode, edge, api
+	levelPublic                // public listeners
+	levels
+)
+
+var stopLimits = [levels]time.Duration{
+	levelBacking:  1500 * time.Millisecond,
+	levelPrivate:  500 * time.Millisecond,
+	levelServices: 2 * time.Second,
+	levelPublic:   700 * time.Millisecond,
+}
+
+// errStopping is the cause of the contexts of parts that are asked to end.
+var errStopping = errors.New("millrace is stopping")
+
+// layers runs the parts of the process. start and stop are called by one
+// goroutine.
+type layers struct {
+	log    *slog.Logger
+	ctx    [levels]context.Context
+	cancel [levels]context.CancelCauseFunc
+	wait   [levels]sync.WaitGroup
+	// failed gets the first part that ended without being asked to.
+	failed chan error
+}
+
+func newLayers(log *slog.Logger) *layers {
+	l := &layers{log: log, failed: make(chan error, 1)}
+	for i := range levels {
+		l.ctx[i], l.cancel[i] = context.WithCancelCause(context.Background())
+	}
+	return l
+}
+
+// start runs a part until stop.
+func (l *layers) start(at level, name string, run func(context.Context) error) {
+	l.wait[at].Go(func() {
+		ctx := l.ctx[at]
+		err := run(ctx)
+		if ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errStopping) {
+				l.log.Warn("stopped with an error", "part", name, "error", err)
+			}
+			return
+		}
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		select {
+		case l.failed <- fmt.Errorf("%s: %w", name, err):
+		default: // another part failed before
+		}
+	})
+}
+
+// run waits until ctx ends or a part fails.
+func (l *layers) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-l.failed:
+		return err
+	}
+}
+
+// stop ends all parts, level by level from the top. A level that doesn't end
+// in time is left behind.
+func (l *layers) stop() {
+	for at := levels - 1; at >= 0; at-- {
+		start := time.Now()
+		l.cancel[at](errStopping)
+		done := make(chan struct{})
+		go func() {
+			l.wait[at].Wait()
+			close(done)
+		}()
+		limit := time.NewTimer(stopLimits[at])
+		select {
+		case <-done:
+		case <-limit.C:
+			l.log.Error("something didn't stop in time", "level", int(at), "limit", stopLimits[at])
+		}
+		limit.Stop()
+		l.log.Debug("level stopped", "level", int(at), "after", time.Since(start))
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+)
+
+// listeners are the sockets of a process; those it has no use for are nil.
+type listeners struct {
+	http, https, rtmp, rtmps, ops, private net.Listener
+}
+
+// listen opens what the role needs. Nothing has been started yet, so a port in
+// use costs nothing.
+func listen(r role, s settings) (l listeners, err error) {
+	tls := s.TLSCert != ""
+	for _, want := range []struct {
+		flag, address string
+		needed        bool
+		to            *net.Listener
+	}{
+		{"http", s.HTTP, r.public(), &l.http},
+		{"https", s.HTTPS, r.public() && tls, &l.https},
+		{"rtmp", s.RTMP, r.runs(roleIngest), &l.rtmp},
+		{"rtmps", s.RTMPS, r.runs(roleIngest) && tls, &l.rtmps},
+		{"ops", s.Ops, true, &l.ops},
+		{"private", s.Private, r.private(), &l.private},
+	} {
+		if !want.needed {
+			continue
+		}
+		*want.to, err = net.Listen("tcp", want.address)
+		if err != nil {
+			l.close()
+			return listeners{}, listenError(want.flag, want.address, err)
+		}
+	}
+	return l, nil
+}
+
+func listenError(flag, address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("--%s: address %s is in use by another program: stop that one, or choose another address with --%s", flag, address, flag)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("--%s: this user may not listen on %s: choose a port above 1023 with --%s, or give the program CAP_NET_BIND_SERVICE", flag, address, flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("--%s: this machine doesn't have the address %s: choose another with --%s", flag, address, flag)
+	}
+	return fmt.Errorf("--%s: %w", flag, err)
+}
+
+// close closes what is open; a server that was given one closes it itself, and
+// twice is no harm.
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.http, l.https, l.rtmp, l.rtmps, l.ops, l.private} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}

@@ -1,0 +1,28 @@
+package main
+
+// role is the command that a process was started with.
+type role string
+
+// The roles.
+const (
+	roleAll       role = "all"
+	roleIngest    role = "ingest"
+	roleTranscode role = "transcode"
+	roleEdge      role = "edge"
+	roleAPI       role = "api"
+)
+
+// runs reports whether a process of this role runs a service.
+func (r role) runs(service role) bool { return r == roleAll || r == service }
+
+// public reports whether it serves HTTP to the world.
+func (r role) public() bool { return r.runs(roleEdge) || r.runs(roleAPI) }
+
+// private reports whether it serves other services.
+func (r role) private() bool { return r.runs(roleIngest) || r.runs(roleTranscode) }
+
+// bucket reports whether it needs S3.
+func (r role) bucket() bool { return r.runs(roleTranscode) || r.runs(roleEdge) }
+
+// ownsData reports whether no second process may use the data directory.
+func (r role) ownsData() bool { return r.runs(roleTranscode) }

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/versity/versitygw/auth"
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/embedgw"
+
+	"millrace/internal/objects"
+)
+
+// s3Start bounds the start of the S3 server.
+const s3Start = 10 * time.Second
+
+// s3Keys are the credentials of our own S3 server, kept in the data directory.
+type s3Keys struct {
+	Access secretText `json:"access_key"`
+	Secret secretText `json:"secret_key"`
+}
+
+// s3Server is the S3 server of `millrace all`, over a directory, on a loopback
+// port. There is one in a process, and it changes the working directory.
+type s3Server struct {
+	dir     string
+	address string
+	keys    s3Keys
+}
+
+func newS3Server(data string) (*s3Server, error) {
+	s := &s3Server{dir: filepath.Join(data, "s3")}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory for S3: %w", err)
+	}
+	if err := (meta.XattrMeta{}).Test(s.dir); err != nil {
+		return nil, fmt.Errorf("the S3 server can't use %s: %w; put --data on ext4, xfs, btrfs or zfs, or name a bucket with --s3-bucket", s.dir, err)
+	}
+	var err error
+	if s.keys, err = loadS3Keys(filepath.Join(data, "s3-keys.json")); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
+	if err != nil {
+		return nil, fmt.Errorf("find a port for the S3 server: %w", err)
+	}
+	s.address = l.Addr().String()
+	return s, l.Close()
+}
+
+// loadS3Keys reads the credentials, or makes them at the first start.
+func loadS3Keys(path string) (s3Keys, error) {
+	var k s3Keys
+	doc, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(doc, &k)
+		if err == nil && (k.Access == "" || k.Secret == "") {
+			err = errors.New("a key is missing")
+		}
+		if err != nil {
+			return k, fmt.Errorf("credentials of the S3 server in %s: %w; delete the file, new ones will be made", path, err)
+		}
+		return k, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, fmt.Errorf("credentials of the S3 server: %w", err)
+	}
+	k = s3Keys{secretText("millrace-" + strings.ToLower(rand.Text()[:8])), secretText(rand.Text() + rand.Text())}
+	if doc, err = json.Marshal(k); err != nil {
+		return k, err
+	}
+	if err := os.WriteFile(path, doc, 0o600); err != nil {
+		return k, fmt.Errorf("keep credentials of the S3 server: %w", err)
+	}
+	return k, nil
+}
+
+// config is how to reach it.
+func (s *s3Server) config() objects.Config {
+	return objects.Config{
+		Endpoint: "http://" + s.address, Bucket: "millrace",
+		AccessKey: string(s.keys.Access), SecretKey: string(s.keys.Secret),
+	}
+}
+
+// Run serves until ctx ends.
+func (s *s3Server) Run(ctx context.Context) error {
+	be, err := posix.New(s.dir, meta.XattrMeta{}, posix.PosixOpts{CopyObjectThreshold: 5 << 30})
+	if err != nil {
+		return fmt.Errorf("S3 server over %s: %w", s.dir, err)
+	}
+	access, secret := string(s.keys.Access), string(s.keys.Secret)
+	return embedgw.RunVersityGW(ctx, be, &embedgw.Config{
+		RootUserAccess: access, RootUserSecret: secret,
+		// Given, since the default one writes to standard output.
+		IAMService: auth.NewIAMServiceSingle(auth.Account{Access: access, Secret: secret, Role: auth.RoleAdmin}),
+		Ports:      []string{s.address}, Quiet: true, KeepAlive: true, HealthPath: "/healthz",
+		MaxConnections: 10000, MaxRequests: 5000, MultipartMaxParts: 10000,
+	})
+}
+
+// await waits until the server takes connections.
+func (s *s3Server) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s3Start)
+	defer cancel()
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "tcp", s.address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the S3 server over %s doesn't answer: %w", s.dir, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"millrace/api/store"
+	"millrace/internal/credentials"
+	"millrace/internal/objects"
+	"millrace/internal/private"
+)
+
+// process is one running millrace: its settings, what it stands on, and its
+// services. It is built and taken down by one goroutine.
+type process struct {
+	role     role
+	settings settings
+	log      *slog.Logger
+	registry *prometheus.Registry
+
+	layers    *layers
+	listeners listeners
+	// certificate is nil without TLS.
+	certificate *certificate
+	ffmpeg      string
+	openRedis   func() (redis.UniversalClient, error)
+	bucket      *objects.Bucket
+	store       *store.Store
+	needs       []dependency
+	demoKey     credentials.StreamKey // set when the channel demo was made just now
+
+	public, private *http.ServeMux
+	onClose         []func()
+}
+
+// serve runs the services of a role until ctx ends or one of them fails.
+func serve(ctx context.Context, r role, s settings, stdout, stderr io.Writer) error {
+	p := &process{
+		role: r, settings: s, log: newLog(s, stderr), registry: newRegistry(),
+		public: http.NewServeMux(), private: http.NewServeMux(),
+	}
+	takeOverLogs(p.log)
+	p.layers = newLayers(p.log)
+	defer p.close()
+
+	for _, step := range []func(context.Context) error{p.prepare, p.startBacking, p.startServices, p.startListeners} {
+		if err := step(ctx); err != nil {
+			if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
+				return nil // stopped while it started
+			}
+			return err
+		}
+	}
+	p.log.Info("millrace runs", "role", string(r), "version", version(), "data", s.Data)
+	if r == roleAll {
+		if err := printBanner(stdout, s, p.listeners, p.demoKey); err != nil {
+			return fmt.Errorf("print where to publish and watch: %w", err)
+		}
+	}
+	err := p.layers.run(ctx)
+	if err == nil {
+		p.log.Info("stopping")
+	}
+	return err
+}
+
+// prepare does all that can fail without having started anything.
+func (p *process) prepare(ctx context.Context) (err error) {
+	if err := p.settings.checkRole(p.role); err != nil {
+		return err
+	}
+	if p.role.ownsData() {
+		unlock, err := lockData(p.settings.Data)
+		if err != nil {
+			return err
+		}
+		p.onClose = append(p.onClose, unlock)
+	}
+	if p.listeners, err = listen(p.role, p.settings); err != nil {
+		return err
+	}
+	p.onClose = append(p.onClose, p.listeners.close)
+	if p.settings.TLSCert != "" && (p.role.public() || p.role.runs(roleIngest)) {
+		if p.certificate, err = newCertificate(p.settings.TLSCert, p.settings.TLSKey, p.log); err != nil {
+			return err
+		}
+		p.layers.start(levelPrivate, "certificate", p.certificate.Run)
+	}
+	if p.role.runs(roleTranscode) {
+		if p.ffmpeg, err = findFFmpeg(ctx, p.settings.FFmpeg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRole finds what a role needs and the settings don't say.
+func (s *settings) checkRole(r role) error {
+	if r != roleAll && s.Redis == "" {
+		return fmt.Errorf("millrace %s needs --redis: the URL of the Redis that all services share", r)
+	}
+	if r != roleAll && r.bucket() && s.S3Bucket == "" {
+		return fmt.Errorf("millrace %s needs --s3-bucket: the bucket that transcode and edge share", r)
+	}
+	if !r.private() {
+		return nil
+	}
+	if err := private.CheckAddress(s.Private, s.PrivateSecret); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(s.Private) // checked above
+	if ip := net.ParseIP(host); s.Advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return fmt.Errorf("--private %s has no address that others could use: set --advertise to the URL at which they reach it, such as http://10.0.0.5:7080", s.Private)
+	}
+	return nil
+}
+
+// redis returns a client of its own for one service, so that the blocked reads
+// of one take no connection from another.
+func (p *process) redis() (redis.UniversalClient, error) {
+	db, err := p.openRedis()
+	if err != nil {
+		return nil, err
+	}
+	p.onClose = append(p.onClose, func() { _ = db.Close() })
+	return db, nil
+}
+
+// startListeners serves the handlers of the services.
+func (p *process) startListeners(context.Context) error {
+	l := p.listeners
+	p.layers.start(levelPrivate, "ops listener", serveHTTP(newOpsServer(p.registry, p.needs), l.ops))
+	if l.private != nil {
+		h := p.settings.PrivateSecret.Guard(p.private)
+		p.layers.start(levelPrivate, "private listener", serveHTTP(private.NewServer(h), l.private))
+	}
+	if l.http != nil {
+		p.layers.start(levelPublic, "http listener", serveHTTP(newPublicServer(p.public, p.log), l.http))
+	}
+	if l.https != nil {
+		s := newPublicServer(p.public, p.log)
+		s.TLSConfig = p.certificate.config("h2", "http/1.1")
+		p.layers.start(levelPublic, "https listener", serveHTTP(s, l.https))
+	}
+	return nil
+}
+
+// close takes everything down again, the last first.
+func (p *process) close() {
+	start := time.Now()
+	p.layers.stop()
+	for i := len(p.onClose) - 1; i >= 0; i-- {
+		p.onClose[i]()
+	}
+	p.log.Debug("stopped", "after", time.Since(start))
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"millrace/api"
+	"millrace/edge"
+	"millrace/ingest"
+	"millrace/transcode"
+	"millrace/web"
+)
+
+// startServices builds the services of the role and runs them.
+func (p *process) startServices(context.Context) error {
+	for _, s := range []struct {
+		role  role
+		start func() error
+	}{
+		{roleAPI, p.startAPI}, // first: it brings the stream keys to Redis
+		{roleTranscode, p.startTranscode},
+		{roleEdge, p.startEdge},
+		{roleIngest, p.startIngest},
+	} {
+		if !p.role.runs(s.role) {
+			continue
+		}
+		if err := s.start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *process) startAPI() error {
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	s, err := api.New(api.Config{
+		Redis: db, Store: p.store, Web: web.Files(),
+		Log: p.log.With("service", "api"), Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	p.public.Handle("/", s.Handler())
+	p.layers.start(levelServices, "api", s.Run)
+	return nil
+}
+
+func (p *process) startEdge() error {
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	proxies, err := p.settings.trustedProxies()
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name this edge: %w", err)
+	}
+	s, err := edge.New(edge.Config{
+		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.bucket, Secret: p.settings.PrivateSecret,
+		CacheBytes: int64(p.settings.CacheMax), DVRWindow: p.settings.DVRWindow, TrustedProxies: proxies,
+		Log: p.log.With("service", "edge"), Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	p.public.Handle("/hls/", s.Handler())
+	p.layers.start(levelServices, "edge", s.Run)
+	return nil
+}
+
+func (p *process) startTranscode() error {
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	s, err := transcode.New(transcode.Config{
+		Redis: db, Bucket: p.bucket, Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
+		Ladder: p.settings.Ladder, FFmpeg: p.ffmpeg,
+		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
+		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow,
+		Log: p.log.With("service", "transcode"), Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{"/follow/", "/window/"} {
+		p.private.Handle(path, s.Private())
+	}
+	p.layers.start(levelServices, "transcode", s.Run)
+	return nil
+}
+
+func (p *process) startIngest() error {
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	rtmps := p.listeners.rtmps
+	if rtmps != nil {
+		rtmps = tls.NewListener(rtmps, p.certificate.config())
+	}
+	s, err := ingest.New(ingest.Config{
+		Redis: db, RTMP: p.listeners.rtmp, RTMPS: rtmps,
+		Advertise: p.settings.advertise(), Grace: p.settings.Grace,
+		Log: p.log.With("service", "ingest"), Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{"/relay/", "/claim/"} {
+		p.private.Handle(path, s.Private())
+	}
+	p.layers.start(levelServices, "ingest", s.Run)
+	return nil
+}

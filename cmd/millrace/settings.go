@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"millrace/internal/private"
+)
+
+// settings are the flags that all commands share.
+type settings struct {
+	Data        string     `default:"./data" help:"Directory for everything that is kept (default ${default})." placeholder:"DIR" group:"Storage:"`
+	Redis       string     `help:"Redis: redis://, rediss:// or unix:// URL; with ?master_name= its Sentinels. Default: a redis-server of our own (only all)." placeholder:"URL" group:"Storage:"`
+	Database    string     `help:"Accounts and channels: postgres:// or sqlite:// URL. Default: an SQLite file in --data." placeholder:"URL" group:"Storage:"`
+	S3Bucket    string     `name:"s3-bucket" help:"Bucket for segments. Default: an S3 server of our own over --data (only all)." placeholder:"NAME" group:"Storage:"`
+	S3Endpoint  string     `name:"s3-endpoint" help:"Base URL of an S3-compatible server. Default: AWS." placeholder:"URL" group:"Storage:"`
+	S3Region    string     `name:"s3-region" default:"us-east-1" help:"The bucket's region (default ${default})." placeholder:"NAME" group:"Storage:"`
+	S3AccessKey secretText `name:"s3-access-key" help:"Better given as MILLRACE_S3_ACCESS_KEY. Default: what the AWS tools use." placeholder:"KEY" group:"Storage:"`
+	S3SecretKey secretText `name:"s3-secret-key" help:"Better given as MILLRACE_S3_SECRET_KEY." placeholder:"KEY" group:"Storage:"`
+	SpoolMax    byteSize   `default:"2GB" help:"Disk space for segments on their way to S3 (default ${default})." placeholder:"SIZE" group:"Storage:"`
+	CacheMax    byteSize   `default:"256MB" help:"Memory of an edge for segments (default ${default})." placeholder:"SIZE" group:"Storage:"`
+
+	HTTP           string         `name:"http" default:":8080" help:"Address for pages, API and video (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	HTTPS          string         `name:"https" default:":8443" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	RTMP           string         `name:"rtmp" default:":1935" help:"Address that streamers publish to (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	RTMPS          string         `name:"rtmps" default:":1936" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Ops            string         `default:"127.0.0.1:9190" help:"Address for operators: /healthz, /readyz, /metrics, /debug/pprof (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Private        string         `default:"127.0.0.1:7080" help:"Address that services use among each other (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Advertise      string         `help:"Base URL at which other services reach --private. Default: its own address." placeholder:"URL" group:"Addresses:"`
+	PublicURL      string         `name:"public-url" help:"Base URL at which people reach the pages. Default: this machine's address." placeholder:"URL" group:"Addresses:"`
+	TrustedProxies []string       `help:"Proxies whose X-Forwarded-For is believed, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
+	PrivateSecret  private.Secret `help:"Shared secret of the services; needed when --private isn't loopback. Better given as MILLRACE_PRIVATE_SECRET." placeholder:"TEXT" group:"Addresses:"`
+
+	TLSCert string `name:"tls-cert" help:"Certificate file (PEM, with its chain): switches HTTPS and RTMPS on; read again when it changes." placeholder:"FILE" group:"TLS:"`
+	TLSKey  string `name:"tls-key" help:"Its key file (PEM)." placeholder:"FILE" group:"TLS:"`
+
+	Ladder    string        `help:"Renditions to make below the source, such as 720p60=3000k,480p30=1400k. Default: by the source's size and frame rate." placeholder:"LIST" group:"Video:"`
+	DVRWindow time.Duration `name:"dvr-window" default:"10m" help:"How far back viewers can seek in a live broadcast (default ${default})." placeholder:"TIME" group:"Video:"`
+	Retention time.Duration `default:"2h" help:"How long a broadcast is kept after its end (default ${default})." placeholder:"TIME" group:"Video:"`
+	Grace     time.Duration `default:"1m" help:"How long a broadcast waits for a streamer who lost the connection (default ${default})." placeholder:"TIME" group:"Video:"`
+	FFmpeg    string        `name:"ffmpeg" default:"ffmpeg" help:"The ffmpeg program, with libx264 (default ${default} in PATH)." placeholder:"FILE" group:"Video:"`
+
+	LogFormat string     `default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal (default ${default})." placeholder:"FORMAT" group:"Logs:"`
+	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error (default ${default})." placeholder:"LEVEL" group:"Logs:"`
+}
+
+// secretText prints as "[redacted]".
+type secretText string
+
+func (secretText) String() string       { return "[redacted]" }
+func (secretText) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// byteSize is a number of bytes, written 500MB or 2GB (powers of 1,000).
+type byteSize int64
+
+// UnmarshalText reads a number with an optional unit.
+func (b *byteSize) UnmarshalText(text []byte) error {
+	s := strings.ToUpper(strings.TrimSpace(string(text)))
+	unit := int64(1)
+	for _, u := range []struct {
+		suffix string
+		size   int64
+	}{{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}} {
+		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
+			s, unit = strings.TrimSpace(rest), u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/unit {
+		return fmt.Errorf("%q is no size; write 500MB or 2GB", text)
+	}
+	*b = byteSize(n * unit)
+	return nil
+}
+
+// check finds what is wrong with the settings whatever the command is, and
+// makes paths absolute: the S3 server changes the working directory.
+func (s *settings) check() error {
+	for _, p := range []*string{&s.Data, &s.TLSCert, &s.TLSKey} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	if s.Data == "" {
+		return errors.New("--data names no directory")
+	}
+	for _, a := range []struct{ flag, address string }{
+		{"http", s.HTTP}, {"https", s.HTTPS}, {"rtmp", s.RTMP}, {"rtmps", s.RTMPS}, {"ops", s.Ops}, {"private", s.Private},
+	} {
+		_, port, err := net.SplitHostPort(a.address)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Errorf("--%s: %q is no address; write :8080 or 127.0.0.1:8080", a.flag, a.address)
+		}
+	}
+	for _, u := range []struct{ flag, url string }{
+		{"advertise", s.Advertise}, {"public-url", s.PublicURL}, {"s3-endpoint", s.S3Endpoint},
+	} {
+		if p, err := url.Parse(u.url); u.url != "" && (err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https") {
+			return fmt.Errorf("--%s: %q is no URL; write https://host or http://host:port", u.flag, u.url)
+		}
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key belong together: one of them is missing")
+	}
+	if s.S3Bucket == "" && s.S3Endpoint != "" {
+		return errors.New("--s3-endpoint needs --s3-bucket")
+	}
+	if (s.S3AccessKey == "") != (s.S3SecretKey == "") {
+		return errors.New("MILLRACE_S3_ACCESS_KEY and MILLRACE_S3_SECRET_KEY belong together: one of them is missing")
+	}
+	for _, d := range []struct {
+		flag      string
+		is, least time.Duration
+	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"grace", s.Grace, 0}} {
+		if d.is < d.least {
+			return fmt.Errorf("--%s: %s is too short; at least %s", d.flag, d.is, d.least)
+		}
+	}
+	if _, err := s.trustedProxies(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// trustedProxies reads --trusted-proxies.
+func (s *settings) trustedProxies() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range s.TrustedProxies {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			list = append(list, netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("--trusted-proxies: %q is no address or network; write 10.0.0.1 or 10.0.0.0/8", text)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// databaseURL is --database or the SQLite file in --data.
+func (s *settings) databaseURL() string {
+	if s.Database != "" {
+		return s.Database
+	}
+	return "sqlite://" + filepath.Join(s.Data, "millrace.db")
+}
+
+// advertise is the base URL of the private listener.
+func (s *settings) advertise() string {
+	if s.Advertise != "" {
+		return strings.TrimSuffix(s.Advertise, "/")
+	}
+	return "http://" + s.Private
+}

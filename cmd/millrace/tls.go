@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// certificateEvery is how often the certificate's files are looked at.
+const certificateEvery = 2 * time.Second
+
+// certificate is read again when its files change. A pair that can't be read
+// leaves the one before it in use: tools write the two files one by one.
+type certificate struct {
+	certFile, keyFile string
+	log               *slog.Logger
+	current           atomic.Pointer[tls.Certificate]
+	seen              string // owned by Run
+}
+
+func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	c.seen = c.stamp()
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// config is for a listener that speaks these protocols by ALPN.
+func (c *certificate) config(protocols ...string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: protocols,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return c.current.Load(), nil
+		},
+	}
+}
+
+// Run watches the files until ctx ends.
+func (c *certificate) Run(ctx context.Context) error {
+	tick := time.NewTicker(certificateEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			c.check()
+		}
+	}
+}
+
+func (c *certificate) check() {
+	now := c.stamp()
+	if now == c.seen {
+		return
+	}
+	c.seen = now
+	if err := c.load(); err != nil {
+		c.log.Error("the changed certificate can't be used, the earlier one stays", "error", err)
+		return
+	}
+	c.log.Info("certificate read again", "file", c.certFile, "valid_until", c.current.Load().Leaf.NotAfter)
+}
+
+func (c *certificate) load() error {
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("--tls-cert and --tls-key: %w", err)
+	}
+	c.current.Store(&pair)
+	return nil
+}
+
+// stamp changes when one of the files does, also behind a symbolic link.
+func (c *certificate) stamp() string {
+	var s string
+	for _, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil {
+			s += fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " ")
+		}
+	}
+	return s
+}
