@@ -7,12 +7,11 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"millrace/internal/index"
 )
@@ -22,42 +21,71 @@ func newIdleStorage() *storage {
 	return newStorage(storageConfig{Log: slog.New(slog.DiscardHandler)})
 }
 
+// lockedBuffer is what a follow stream is written to.
+type lockedBuffer struct {
+	mu      sync.Mutex
+	buf     bytes.Buffer
+	flushed int
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) flush() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.flushed++
+	return nil
+}
+
+func (b *lockedBuffer) flushes() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.flushed
+}
+
+// take returns and forgets what was written.
+func (b *lockedBuffer) take() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.buf.Reset()
+	return b.buf.String()
+}
+
 func TestFollowHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newIdleStorage()
 		p := s.open("b", grantOf(1, 0, 0))
-		var mu sync.Mutex
-		var got bytes.Buffer
-		flushed := 0
+		var got lockedBuffer
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- p.store.stream(ctx, &got, func() error { flushed++; return nil })
+			done <- p.store.stream(ctx, &got, got.flush)
 		}()
 		expect := func(what, want string) {
 			t.Helper()
 			synctest.Wait()
-			mu.Lock()
-			defer mu.Unlock()
-			if got.String() != want {
-				t.Errorf("%s: got %q, want %q", what, got.String(), want)
+			if text := got.take(); text != want {
+				t.Errorf("%s: got %q, want %q", what, text, want)
 			}
-			got.Reset()
 		}
 		expect("at the start", "[]\n")
 		time.Sleep(index.Heartbeat - 1)
 		expect("before the heartbeat", "")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect("a heartbeat", "[]\n")
 		time.Sleep(index.Heartbeat / 2)
 		p.pause("away")
 		expect("an entry", `[{"type":"pause","writer":{"lease":1,"grant":1},"reason":"away"}]`+"\n")
 		time.Sleep(index.Heartbeat - 1)
 		expect("the entry puts the heartbeat off", "")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		expect("a heartbeat", "[]\n")
-		if flushed != 4 {
-			t.Errorf("flushed %d times, want 4", flushed)
+		if n := got.flushes(); n != 4 {
+			t.Errorf("flushed %d times, want 4", n)
 		}
 		cancel()
 		if err := <-done; err != context.Canceled {
@@ -74,14 +102,14 @@ func TestFollowEndsWithTheBroadcast(t *testing.T) {
 		s := newIdleStorage()
 		p := s.open("b", grantOf(1, 0, 0))
 		done := make(chan error, 1)
-		var got bytes.Buffer
-		go func() { done <- p.store.stream(t.Context(), &got, func() error { return nil }) }()
+		var got lockedBuffer
+		go func() { done <- p.store.stream(t.Context(), &got, got.flush) }()
 		synctest.Wait()
 		p.end(0, "done")
 		time.Sleep(forgetAfter - 1)
 		s.forget(time.Now())
 		synctest.Wait()
-		if !bytes.Contains(got.Bytes(), []byte(`"end"`)) {
+		if !strings.Contains(got.take(), `"end"`) {
 			t.Error("the end isn't delivered")
 		}
 		select {
@@ -89,7 +117,7 @@ func TestFollowEndsWithTheBroadcast(t *testing.T) {
 			t.Fatalf("the stream ended early: %v", err)
 		default:
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		s.forget(time.Now())
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -121,7 +149,7 @@ func TestFollowCutsSlowReadersOff(t *testing.T) {
 	if lines != readerLines {
 		t.Errorf("the slow reader got %d lines, want %d", lines, readerLines)
 	}
-	if n := testutil.ToFloat64(s.metrics.disconnects.WithLabelValues("slow")); n != 1 {
+	if n := value(t, s.metrics.disconnects.WithLabelValues("slow")); n != 1 {
 		t.Errorf("%g readers are counted, want 1", n)
 	}
 	p.store.unfollow(slow)

@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"millrace/internal/index"
 	"millrace/internal/objects"
@@ -138,13 +137,14 @@ func TestSpoolFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.spool.close()
-	free := 3 // files
+	var free atomic.Int32 // files
+	free.Store(3)
 	u.write = func(o object) (int64, error) {
 		files, err := filepath.Glob(filepath.Join(u.Dir, "broadcasts*"))
 		if err != nil {
 			t.Error(err)
 		}
-		if len(files) >= free {
+		if len(files) >= int(free.Load()) {
 			return 0, &fs.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}
 		}
 		return u.spool.write(o)
@@ -157,13 +157,13 @@ func TestSpoolFullDisk(t *testing.T) {
 	r := &rig{storage: &storage{uploader: u}, t: t}
 	through := func(n int) {
 		t.Helper()
-		r.waitUntil("all went through the spool", func(u *uploader) bool { return len(u.ready) == n })
+		r.waitUntil("all went through the spool", func(u *uploader) bool { return len(u.ready) == n && len(u.items) == n && len(u.incoming) == 0 })
 	}
 	for n := range uint64(5) {
 		u.add(spoolObject(n, strings.Repeat("x", 100)))
 	}
 	through(3)
-	free = 0
+	free.Store(0)
 	u.add(spoolObject(5, strings.Repeat("x", 100)))
 	through(1)
 	u.mu.Lock()
@@ -171,7 +171,7 @@ func TestSpoolFullDisk(t *testing.T) {
 		t.Errorf("on a full disk are %d items, %d bytes in memory and %d on disk", len(u.items), u.memory, u.disk)
 	}
 	u.mu.Unlock()
-	if n := testutil.ToFloat64(u.Metrics.spoolDropped.WithLabelValues(dropDisk)); n != 5 {
+	if n := value(t, u.Metrics.spoolDropped.WithLabelValues(dropDisk)); n != 5 {
 		t.Errorf("%g drops are counted, want 5", n)
 	}
 	wg.Go(func() { u.reportDrops(ctx) })
@@ -245,7 +245,7 @@ func TestSpoolDropsDamagedAndExpiredFiles(t *testing.T) {
 	r.waitUploaded()
 	r.stop()
 	for _, reason := range []string{dropDamaged, dropExpired} {
-		if n := testutil.ToFloat64(r.metrics.spoolDropped.WithLabelValues(reason)); n != 1 {
+		if n := value(t, r.metrics.spoolDropped.WithLabelValues(reason)); n != 1 {
 			t.Errorf("%g drops as %q, want 1", n, reason)
 		}
 	}

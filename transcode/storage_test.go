@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/index"
@@ -246,7 +246,7 @@ func TestStorage(t *testing.T) {
 		t.Errorf("safe is %d, want 6: a6 doesn't exist", s)
 	}
 	r.stop()
-	if n := testutil.ToFloat64(r.metrics.uploads.WithLabelValues("ok")); n != 8 {
+	if n := value(t, r.metrics.uploads.WithLabelValues("ok")); n != 8 {
 		t.Errorf("%g uploads, want 8", n)
 	}
 	ttl, err := db.PTTL(t.Context(), index.StreamKey("b")).Result()
@@ -305,7 +305,7 @@ func TestStorageDropsTheOldest(t *testing.T) {
 	bucket, s3, start := newFaultyS3(t)
 	s3.set("503")
 	start()
-	const bound = 4 << 10
+	const bound = 2 << 10
 	r := startStorage(t, storageConfig{Redis: db, Bucket: bucket, SpoolBytes: bound, Uploads: 1})
 	p := r.open("b", grantOf(1, 0, 0))
 	p.init("v", &media.Init{Hash: "i", Data: []byte("init")}, index.Entry{Epoch: 7})
@@ -341,7 +341,7 @@ func TestStorageDropsTheOldest(t *testing.T) {
 	if !slices.IsSorted(gaps) || len(gaps) < 20 {
 		t.Errorf("the gaps are %v", gaps)
 	}
-	if n := testutil.ToFloat64(r.metrics.spoolDropped.WithLabelValues(dropFull)); int(n) != len(gaps) {
+	if n := value(t, r.metrics.spoolDropped.WithLabelValues(dropFull)); int(n) != len(gaps) {
 		t.Errorf("%g drops are counted, %d gaps announced", n, len(gaps))
 	}
 	inIndex := map[uint64]index.Type{}
@@ -471,10 +471,10 @@ func TestStorageConflict(t *testing.T) {
 	readIndex(t, db, "b", 1)
 	r.waitUploaded()
 	r.stop()
-	if n := testutil.ToFloat64(r.metrics.conflicts.WithLabelValues("object")); n != 1 {
+	if n := value(t, r.metrics.conflicts.WithLabelValues("object")); n != 1 {
 		t.Errorf("%g alarms, want 1", n)
 	}
-	if n := testutil.ToFloat64(r.metrics.uploads.WithLabelValues("conflict")); n != 1 {
+	if n := value(t, r.metrics.uploads.WithLabelValues("conflict")); n != 1 {
 		t.Errorf("%g conflicts, want 1: they aren't retried", n)
 	}
 	if s := p.safe(); s != 2 {
@@ -483,7 +483,7 @@ func TestStorageConflict(t *testing.T) {
 	if err := p.part(partEntry("v", 1, 0), []byte("else")); !errors.Is(err, errDiffers) {
 		t.Errorf("a part with other bytes: %v, want %v", err, errDiffers)
 	}
-	if n := testutil.ToFloat64(r.metrics.conflicts.WithLabelValues("part")); n != 1 {
+	if n := value(t, r.metrics.conflicts.WithLabelValues("part")); n != 1 {
 		t.Errorf("%g alarms for parts, want 1", n)
 	}
 }
@@ -531,29 +531,27 @@ func TestPublicationConcurrently(t *testing.T) {
 	var makers, readers sync.WaitGroup
 	for _, rendition := range renditions {
 		// Several processes make a rendition's segments at a time, two make each.
-		turn := make(chan uint64, 2*segments)
-		for n := range uint64(segments) {
-			turn <- n
-			turn <- n
-		}
-		close(turn)
-		for range 4 {
-			makers.Go(func() {
-				for n := range turn {
-					// The two of one segment may refuse each other's order, never the bytes.
-					for part := range 2 {
-						err := p.part(partEntry(rendition, n, part), partData(rendition, n, part))
-						if err != nil {
+		const parallel = 4
+		makers.Go(func() {
+			for first := uint64(0); first < segments; first += parallel {
+				var round sync.WaitGroup
+				for i := range uint64(2 * parallel) {
+					round.Go(func() {
+						n := first + i%parallel
+						for part := range 2 {
+							if err := p.part(partEntry(rendition, n, part), partData(rendition, n, part)); err != nil {
+								t.Error(err)
+							}
+						}
+						if err := p.finish(index.Entry{}, nil, segmentEntry(rendition, n)); err != nil {
 							t.Error(err)
 						}
-					}
-					if err := p.finish(index.Entry{}, nil, segmentEntry(rendition, n)); err != nil {
-						t.Error(err)
-					}
-					p.thumbnail([]byte("jpeg"))
+						p.thumbnail([]byte("jpeg"))
+					})
 				}
-			})
-		}
+				round.Wait()
+			}
+		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	for range 3 {
@@ -596,4 +594,14 @@ func TestPublicationConcurrently(t *testing.T) {
 	if s := p.safe(); s != segments {
 		t.Errorf("safe is %d, want %d", s, segments)
 	}
+}
+
+// value reads a counter.
+func value(t *testing.T, m prometheus.Metric) float64 {
+	t.Helper()
+	var d dto.Metric
+	if err := m.Write(&d); err != nil {
+		t.Fatal(err)
+	}
+	return d.GetCounter().GetValue()
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/index"
@@ -55,7 +54,7 @@ func TestSweep(t *testing.T) {
 	if v := db.Get(t.Context(), sweepKey).Val(); v != "another" {
 		t.Errorf("the other worker's lock is %q", v)
 	}
-	if n := testutil.ToFloat64(m.sweptObjects); n != 0 {
+	if n := value(t, m.sweptObjects); n != 0 {
 		t.Errorf("%g objects were deleted under another's lock", n)
 	}
 	db.Del(t.Context(), sweepKey)
@@ -72,7 +71,7 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s has %d indexes in Redis", id, n)
 		}
 	}
-	if n, b := testutil.ToFloat64(m.sweptObjects), testutil.ToFloat64(m.sweptBroadcasts); n != 6 || b != 2 {
+	if n, b := value(t, m.sweptObjects), value(t, m.sweptBroadcasts); n != 6 || b != 2 {
 		t.Errorf("%g objects of %g broadcasts were deleted, want 6 of 2", n, b)
 	}
 	if n := db.Exists(t.Context(), sweepKey).Val(); n != 0 {

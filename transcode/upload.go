@@ -27,6 +27,9 @@ const (
 	dropShutdown = "shutdown"
 )
 
+// spoolOverhead bounds what a file of the spool has beside its object, in bytes.
+const spoolOverhead = 1 << 10
+
 // The pace of retries.
 const (
 	firstRetry = 200 * time.Millisecond
@@ -236,7 +239,7 @@ func (u *uploader) spoolAll(ctx context.Context) {
 // toSpool writes an object, after room was made for it within the bound, and
 // on a full disk at the expense of older files.
 func (u *uploader) toSpool(it *item) (int64, error) {
-	u.makeRoom(it.size, u.Bytes, dropFull)
+	u.makeRoom(it.size+spoolOverhead, u.Bytes, dropFull)
 	for {
 		size, err := u.write(it.object)
 		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
@@ -408,12 +411,18 @@ func (u *uploader) take(ctx context.Context, queue *[]*item) *item {
 func (u *uploader) reportDrops(ctx context.Context) {
 	for {
 		u.mu.Lock()
-		dropped := u.dropped
-		u.dropped = nil
+		dropped := u.dropped[:len(u.dropped):len(u.dropped)]
 		changed := u.changed
 		u.mu.Unlock()
 		for _, d := range dropped {
 			u.Lost(d.key, d.entry, d.reason)
+		}
+		if len(dropped) > 0 {
+			u.mu.Lock()
+			u.dropped = slices.Delete(u.dropped, 0, len(dropped))
+			u.wakeLocked()
+			u.mu.Unlock()
+			continue
 		}
 		select {
 		case <-ctx.Done():
