@@ -228,3 +228,27 @@ func directiveValues(query string) (msn, part, skip string, err error) {
 	}
 	return msn, part, skip, nil
 }
+
+// isName reports whether s can stand between dots in an address.
+func isName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// isCodec reports whether s can stand in a CODECS attribute.
+func isCodec(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == ',' {
+			return false
+		}
+	}
+	return len(s) <= 64
+}

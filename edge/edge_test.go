@@ -426,3 +426,21 @@ func TestPlayback(t *testing.T) {
 func xadd(broadcast string, doc []byte) *redis.XAddArgs {
 	return &redis.XAddArgs{Stream: index.StreamKey(broadcast), Values: []any{index.Field, doc}}
 }
+
+// newHungWorker returns the address of a worker that accepts and says nothing.
+func newHungWorker(t testing.TB) string {
+	t.Helper()
+	w := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/follow/") {
+			_ = http.NewResponseController(rw).Flush()
+			<-r.Context().Done()
+			return
+		}
+		http.NotFound(rw, r)
+	}))
+	t.Cleanup(func() {
+		w.CloseClientConnections()
+		w.Close()
+	})
+	return w.URL
+}

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -22,8 +21,6 @@ const (
 	maxJump = 256
 	// maxInitEpochs bounds how many ingest epochs are remembered per init section.
 	maxInitEpochs = 8
-	// measuredSegments is how many segments make a bitrate measured.
-	measuredSegments = 3
 )
 
 // fold is the state of one broadcast, made from index entries. It does no I/O;
@@ -49,48 +46,6 @@ type fold struct {
 }
 
 const noEnd = ^uint64(0)
-
-// foldRendition is the state of one rendition.
-type foldRendition struct {
-	info index.Rendition
-	// listed is set for renditions of the broadcast entry.
-	listed bool
-	// media is what playlists show.
-	media playlist.Media
-	// next is the sequence of the segment to complete next; valid once based.
-	next  uint64
-	based bool
-	// drafts are the segments from next on, as far as they are known.
-	drafts map[uint64]*draft
-	// initEpochs are, by hash, the ingest epochs under which an init section
-	// may lie in S3, the newest first.
-	initEpochs   map[string][]uint64
-	initsChanged bool
-	// begin is the broadcast's start.
-	begin time.Time
-	// stalled is since when entries past a hole wait for it.
-	stalled time.Time
-	rate    bitrate
-	changed bool
-}
-
-// draft is a segment that isn't shown complete yet.
-type draft struct {
-	writer  jobs.Epoch
-	segment *index.Entry
-	gap     *index.Entry
-	// first is the entry of part 0, which carries what is known of the segment.
-	first *index.Entry
-	parts map[int]playlist.Part
-}
-
-// bitrate measures segments.
-type bitrate struct {
-	segments int
-	bits     float64
-	seconds  float64
-	peak     float64
-}
 
 func newFold(window time.Duration) *fold {
 	return &fold{
@@ -279,11 +234,16 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 		d = &draft{parts: make(map[int]playlist.Part)}
 		r.drafts[e.Sequence] = d
 	}
-	if e.Writer.Less(d.writer) && !d.sameProfile(e) {
+	// A lower epoch is heard only where it says what the higher one would: a
+	// hot standby with the same profile makes the same bytes.
+	if e.Writer.Less(d.writer) && (e.Type == index.TypeGap || e.Profile != d.profile) {
 		return errStale
 	}
-	if d.writer.Less(e.Writer) {
+	if !e.Writer.Less(d.writer) {
 		d.writer = e.Writer
+		if e.Type != index.TypeGap {
+			d.profile = e.Profile
+		}
 	}
 	// A segment told of after its PUT may come later than the pause after it.
 	if f.paused && e.Sequence >= f.resume && (f.resume > 0 || e.Type == index.TypePart) {
@@ -325,23 +285,6 @@ func (f *fold) shows(sequence uint64) bool {
 	return false
 }
 
-// sameProfile reports whether e continues the draft with the same bytes that
-// the draft's own writer would make.
-func (d *draft) sameProfile(e *index.Entry) bool {
-	if e.Type == index.TypeGap {
-		return false
-	}
-	if d.segment != nil {
-		return d.segment.Profile == e.Profile
-	}
-	for _, p := range d.parts {
-		if p.Profile == e.Profile {
-			return true
-		}
-	}
-	return false
-}
-
 // begin shows what has been collected: of each rendition the newest run of
 // segments without a hole. Entries that come after it only add to that.
 func (f *fold) begin() bool {
@@ -351,29 +294,6 @@ func (f *fold) begin() bool {
 	f.begun = true
 	return f.advance()
 }
-
-// base chooses a rendition's first segment among its drafts.
-func (r *foldRendition) base() {
-	known := slices.Sorted(maps.Keys(r.drafts))
-	i := len(known) - 1
-	for i >= 0 && !r.drafts[known[i]].showable() {
-		i--
-	}
-	if i < 0 {
-		return
-	}
-	for i > 0 && known[i-1]+1 == known[i] && r.drafts[known[i-1]].complete() {
-		i--
-	}
-	for _, old := range known[:i] {
-		delete(r.drafts, old)
-	}
-	r.next, r.based = known[i], true
-}
-
-func (d *draft) complete() bool { return d.segment != nil || d.gap != nil }
-
-func (d *draft) showable() bool { return d.complete() || d.first != nil }
 
 // advance completes segments in order, and shows the parts of the one after.
 func (f *fold) advance() bool {
@@ -388,168 +308,14 @@ func (f *fold) advance() bool {
 		if r.based {
 			r.advance()
 			r.trim(max(f.window, 4*r.media.Target()))
-			if f.end != noEnd && r.next >= f.end && !r.media.Ended {
-				r.media.Ended, r.changed = true, true
-			}
-		} else if f.end != noEnd && !r.media.Ended {
+		}
+		if f.end != noEnd && (!r.based || r.next >= f.end) && !r.media.Ended {
 			r.media.Ended, r.changed = true, true
+			clear(r.drafts)
 		}
 		changed = changed || r.changed
 	}
 	return changed
-}
-
-func (r *foldRendition) advance() {
-	for {
-		d := r.drafts[r.next]
-		if d == nil {
-			return
-		}
-		if !d.complete() {
-			r.showParts(d)
-			return
-		}
-		r.complete(d)
-	}
-}
-
-// showParts makes the draft's parts up to the first missing one the open segment.
-func (r *foldRendition) showParts(d *draft) {
-	if d.first == nil {
-		return
-	}
-	shown := 0
-	var parts []playlist.Part
-	if r.media.Open != nil {
-		parts = r.media.Open.Parts
-		shown = len(parts)
-	}
-	for {
-		p, ok := d.parts[len(parts)]
-		if !ok {
-			break
-		}
-		parts = append(parts, p)
-	}
-	if len(parts) == shown {
-		return
-	}
-	var open playlist.Segment
-	if r.media.Open != nil {
-		open = *r.media.Open
-	} else {
-		open = r.head(d.first)
-	}
-	open.Parts = parts
-	r.media.Open, r.changed = &open, true
-}
-
-// head starts a segment from the first entry that told of it. What the entry
-// leaves out follows from the segment before.
-func (r *foldRendition) head(e *index.Entry) playlist.Segment {
-	s := playlist.Segment{
-		Sequence: r.next, Epoch: e.Epoch, Profile: e.Profile, Init: e.Init,
-		Time: e.Time, Discontinuity: e.Discontinuity,
-	}
-	if n := len(r.media.Segments); n > 0 {
-		before := r.media.Segments[n-1]
-		s.Discontinuity = max(s.Discontinuity, before.Discontinuity)
-		s.Breaks = int(min(s.Discontinuity-before.Discontinuity, maxJump))
-		if end := before.Time.Add(before.Duration.Duration()); s.Time.IsZero() {
-			s.Time = end
-		}
-		if s.Init == "" {
-			s.Init = before.Init
-		}
-	} else if s.Time.IsZero() {
-		s.Time = r.begin
-	}
-	return s
-}
-
-// complete moves the draft with the number next to the complete segments.
-func (r *foldRendition) complete(d *draft) {
-	// A segment's last part and its EXTINF appear in one step.
-	r.showParts(d)
-	e := d.segment
-	if e == nil {
-		e = d.gap
-	}
-	var s playlist.Segment
-	if r.media.Open != nil {
-		s = *r.media.Open
-	} else {
-		s = r.head(e)
-	}
-	s.Duration = e.Duration
-	var sum media.Ticks
-	size := 0
-	for _, p := range s.Parts {
-		sum += p.Duration
-		size += p.Size
-	}
-	if d.segment != nil {
-		s.Epoch, s.Profile, s.Size = e.Epoch, e.Profile, e.Size
-		if e.Init != "" {
-			s.Init = e.Init
-		}
-		if e.Parts > 0 && e.Parts != len(s.Parts) {
-			s.Parts = nil // some were never heard of: list none rather than a part of them
-		} else if s.Size == 0 {
-			s.Size = size
-		}
-		if s.Duration == 0 {
-			s.Duration = sum
-		}
-		r.rate.add(s.Size, s.Duration, r.media.Target())
-	} else {
-		r.completeGap(&s, sum)
-	}
-	r.media.Segments = append(r.media.Segments, &s)
-	r.media.Open = nil
-	delete(r.drafts, r.next)
-	r.next++
-	r.stalled = time.Time{}
-	r.changed = true
-}
-
-// completeGap fills a missing segment with missing parts, so that the position
-// of the last part is always known.
-func (r *foldRendition) completeGap(s *playlist.Segment, sum media.Ticks) {
-	s.Gap = true
-	if s.Profile == "" {
-		s.Profile = "gap"
-	}
-	if s.Duration == 0 {
-		s.Duration = r.media.Target()
-		if n := len(r.media.Segments); n > 0 {
-			s.Duration = r.media.Segments[n-1].Duration
-		}
-	}
-	s.Duration = max(s.Duration, sum)
-	s.Parts = slices.Clip(s.Parts)
-	for left := s.Duration - sum; left > 0 && len(s.Parts) < index.MaxParts; {
-		d := min(left, r.media.PartTarget)
-		s.Parts = append(s.Parts, playlist.Part{Epoch: s.Epoch, Profile: s.Profile, Duration: d, Gap: true})
-		left -= d
-	}
-}
-
-// trim drops the oldest segments beyond the window.
-func (r *foldRendition) trim(window media.Ticks) {
-	var total media.Ticks
-	for _, s := range r.media.Segments {
-		total += s.Duration
-	}
-	n := 0
-	for n < len(r.media.Segments) && total-r.media.Segments[n].Duration >= window {
-		total -= r.media.Segments[n].Duration
-		n++
-	}
-	if n > 0 {
-		r.media.Segments = r.media.Segments[n:]
-		r.changed = true
-	}
 }
 
 // giveUp turns holes into gaps that later segments have waited for longer than
@@ -571,58 +337,6 @@ func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 		}
 	}
 	return f.advance()
-}
-
-// afterHole returns the first segment known past the one that is due, or the
-// broadcast's end.
-func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
-	if !r.based || r.media.Ended {
-		return 0, false
-	}
-	first, ok := end, end != noEnd && end > r.next
-	for sequence, d := range r.drafts {
-		if sequence > r.next && sequence < first && d.showable() {
-			first, ok = sequence, true
-		}
-	}
-	return first, ok
-}
-
-// fill makes gaps of all segments before after.
-func (r *foldRendition) fill(after uint64) {
-	if after-r.next > maxJump {
-		// Too much is missing to say anything of it.
-		for sequence := range r.drafts {
-			if sequence < after {
-				delete(r.drafts, sequence)
-			}
-		}
-		r.media.Segments, r.media.Open, r.next, r.changed = nil, nil, after, true
-		return
-	}
-	// Where the time after the hole is known, the gaps share what lies between.
-	var each media.Ticks
-	if d, n := r.drafts[after], len(r.media.Segments); d != nil && n > 0 && r.media.Open == nil {
-		e := d.segment
-		if e == nil {
-			e = d.first
-		}
-		last := r.media.Segments[n-1]
-		if e != nil && !e.Time.IsZero() {
-			hole := e.Time.Sub(last.Time.Add(last.Duration.Duration()))
-			each = min(media.TicksOf(max(hole, 0))/media.Ticks(after-r.next), r.media.Target())
-		}
-	}
-	for sequence := r.next; sequence < after; sequence++ {
-		d := r.drafts[sequence]
-		if d == nil {
-			d = &draft{}
-			r.drafts[sequence] = d
-		}
-		if !d.complete() {
-			d.gap = &index.Entry{Type: index.TypeGap, Rendition: r.info.Name, Sequence: sequence, Duration: each}
-		}
-	}
 }
 
 // finish ends the broadcast without an end entry: what is open is completed as
@@ -662,64 +376,4 @@ func (f *fold) ended() bool {
 		}
 	}
 	return true
-}
-
-func (r *foldRendition) noteInit(hash string, epoch uint64) {
-	epochs, known := r.initEpochs[hash]
-	if known && (epoch == 0 || slices.Contains(epochs, epoch)) || !known && len(r.initEpochs) >= maxDrafts {
-		return
-	}
-	if epoch != 0 {
-		epochs = append([]uint64{epoch}, epochs...)
-	}
-	r.initEpochs[hash] = epochs[:min(len(epochs), maxInitEpochs)]
-	r.initsChanged = true
-}
-
-func (b *bitrate) add(size int, d, target media.Ticks) {
-	if size <= 0 || d <= 0 {
-		return
-	}
-	bits, seconds := float64(size)*8, d.Seconds()
-	b.bits += bits
-	b.seconds += seconds
-	// The peak is that of segments of at least half a target duration
-	// (RFC 8216bis, 4.1); it only rises, so that it doesn't swing.
-	if 2*d >= target {
-		b.segments++
-		b.peak = max(b.peak, bits/seconds)
-	}
-}
-
-// measured returns the peak and the average in bits a second; until enough is
-// known, the cap and no average.
-func (b *bitrate) measured(maxBitrate int) (peak, average int) {
-	if b.segments < measuredSegments {
-		return maxBitrate + maxBitrate/5, 0
-	}
-	return int(b.peak) + 1, int(b.bits / b.seconds)
-}
-
-// isName reports whether s can stand between dots in an address.
-func isName(s string) bool {
-	if s == "" || len(s) > 64 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return true
-}
-
-// isCodec reports whether s can stand in a CODECS attribute.
-func isCodec(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' || s[i] == '"' || s[i] == ',' {
-			return false
-		}
-	}
-	return len(s) <= 64
 }

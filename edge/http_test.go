@@ -606,3 +606,30 @@ func TestChannelsDontDisturbEachOther(t *testing.T) {
 		t.Error("the line without end wasn't noticed")
 	}
 }
+
+// A worker that hangs keeps its connection open; its silence is noticed.
+func TestHungWorker(t *testing.T) {
+	st := newEdge(t)
+	st.goLive()
+	hung := newHungWorker(t)
+	if err := lease.SetSlot(t.Context(), st.db, st.broadcast, 0, jobs.Slot{Address: hung, Epoch: st.epoch}); err != nil {
+		t.Fatal(err)
+	}
+	// The second slot has a standby that works.
+	standby := newFakeWorker(t, st.broadcast)
+	standby.begin(st.epoch)
+	standby.part(st.epoch, 0, 0)
+	st.slot(1, standby)
+	st.want(200, "/hls/demo/index.m3u8")
+	deadline := time.Now().Add(10 * time.Second)
+	for st.metric("follow_breaks_total", "quiet") == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the silence wasn't noticed")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	standby.part(st.epoch, 0, 1)
+	st.want(200, st.media("source/index.m3u8?_HLS_msn=0&_HLS_part=1"))
+	// Media is found at the worker that has it.
+	st.want(200, st.media("source/7.0.1.p1.m4s"))
+}

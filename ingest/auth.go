@@ -52,7 +52,8 @@ func (s *Service) publish(ctx context.Context, p publishRequest) (publication, e
 		}
 		pub, err := b.attach(p, time.Now())
 		if errors.Is(err, errEnded) {
-			continue // it ended just now: begin another
+			s.forgetChannel(b) // it ended just now: begin another
+			continue
 		}
 		if err != nil {
 			return nil, err
@@ -67,8 +68,23 @@ func (s *Service) broadcastOf(channel string) *broadcast {
 	return s.channels[channel]
 }
 
-// begin starts a broadcast: the lease first, so that no other ingest has the channel.
+// begin starts a broadcast, or returns the one that another publisher of the
+// channel began at the same time: two leases would end one another.
 func (s *Service) begin(ctx context.Context, channel string) (*broadcast, error) {
+	b, err, _ := s.begins.Do(channel, func() (any, error) {
+		if b := s.broadcastOf(channel); b != nil {
+			return b, nil
+		}
+		return s.beginAlone(ctx, channel)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.(*broadcast), nil
+}
+
+// beginAlone takes the lease first, so that no other ingest has the channel.
+func (s *Service) beginAlone(ctx context.Context, channel string) (*broadcast, error) {
 	record, err := lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, takeoverSilence+renewInterval)
 	if errors.Is(err, lease.ErrBusy) {
 		return nil, refusalBusy
@@ -80,9 +96,6 @@ func (s *Service) begin(ctx context.Context, channel string) (*broadcast, error)
 	defer s.mu.Unlock()
 	if s.ctx == nil {
 		return nil, errors.New("the ingest shuts down")
-	}
-	if b := s.channels[channel]; b != nil {
-		return b, nil // another publisher of the channel was quicker
 	}
 	b := newBroadcast(s, channel, record)
 	s.broadcasts[b.id], s.channels[channel] = b, b

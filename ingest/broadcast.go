@@ -48,8 +48,7 @@ type broadcast struct {
 	seen      bool       // a publisher has been here before
 	lost      time.Time  // when the publisher went
 	ended     time.Time  // zero while it goes on
-	endReason string
-	drained   bool // no worker is needed any more
+	drained   bool       // no worker is needed any more
 	video     *media.AVCConfig
 }
 
@@ -92,7 +91,7 @@ func (b *broadcast) attach(req publishRequest, now time.Time) (*publisher, error
 		old.close(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder took over, since this one had sent nothing for 2 s."})
 		b.detach()
 	}
-	p := &publisher{broadcast: b, close: req.Close, last: now, logger: b.logger.With("remote", req.Remote)}
+	p := &publisher{broadcast: b, close: req.Close, last: now, keyframe: now, logger: b.logger.With("remote", req.Remote)}
 	b.publisher = p
 	b.service.metrics.publishers.Inc()
 	b.seq.attach(b.seen)
@@ -114,6 +113,13 @@ func (b *broadcast) detach() {
 	b.wakeUp()
 }
 
+// reconnecting reports whether the broadcast waits for its publisher.
+func (b *broadcast) reconnecting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.publisher == nil && b.ended.IsZero()
+}
+
 // end closes the broadcast.
 func (b *broadcast) end(reason string) {
 	b.mu.Lock()
@@ -126,7 +132,7 @@ func (b *broadcast) endLocked(reason string) {
 		return
 	}
 	b.seq.finish()
-	b.ended, b.endReason = time.Now(), reason
+	b.ended = time.Now()
 	b.logger.Info("broadcast ended", "reason", reason, "duration", time.Since(b.started).Round(time.Second), "segments", b.seq.mark.Sequence)
 	b.wakeUp()
 }
@@ -161,27 +167,26 @@ func (b *broadcast) run(ctx context.Context) {
 			default: // the one before is still under way
 			}
 		}
+		if over || ctx.Err() != nil {
+			if state != record.State { // that it has ended must be the last word
+				select {
+				case renewals <- record:
+				case <-time.After(redisTimeout):
+				}
+			}
+			break
+		}
 		for _, n := range b.reapSilent(now) {
 			select {
 			case offers <- n:
 			default: // offered again in a second
 			}
 		}
-		if over {
-			break
-		}
 		select {
 		case <-tick.C:
 		case <-b.wake:
 		case <-ctx.Done():
 			b.end("the ingest shuts down")
-			record, _ := b.step(time.Now())
-			select {
-			case renewals <- record:
-			case <-time.After(redisTimeout):
-			}
-			b.leave()
-			return
 		}
 	}
 	b.leave()
@@ -202,8 +207,8 @@ func (b *broadcast) step(now time.Time) (r lease.Record, over bool) {
 	case !b.ended.IsZero():
 	case p != nil:
 		b.seq.tick(now)
-		if wait := now.Sub(p.last); wait >= publisherSilence {
-			p.close(Refusal{Code: codePublishFailed, Reason: "silent", Description: "Nothing was received for 30 s."})
+		if r := p.overdue(now); r != nil {
+			p.close(*r)
 		}
 	case now.Sub(b.lost) >= b.service.cfg.Grace:
 		b.endLocked("the publisher didn't come back")

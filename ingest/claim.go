@@ -207,7 +207,7 @@ func (s *Service) serveClaim(w http.ResponseWriter, r *http.Request) {
 	case <-b.done:
 		_ = say(jobs.End{Reason: "the broadcast is over"})
 	}
-	// The answer's end closes the request's body, and with it the reader.
-	_ = r.Body.Close()
+	// End the reader. Closing the body would wait for it, over HTTP/1.1.
+	_ = control.SetReadDeadline(time.Unix(1, 0))
 	<-read
 }

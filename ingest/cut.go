@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -74,6 +75,7 @@ type sequencer struct {
 	step      media.Ticks
 	heldBytes int
 	phase     media.Ticks // of the first sound gathered that isn't before the first IDR
+	delay     media.Ticks // what is added to the clock's times
 
 	// Of the segment that is open, in the video's decode order.
 	shift    media.Ticks // composition time of the IDR that decoding starts at
@@ -103,7 +105,7 @@ func (s *sequencer) attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.claimed = nil, nil, 0
-	s.brk = resumed
+	s.brk, s.delay = resumed, 0
 }
 
 // end is where the media ends.
@@ -117,7 +119,7 @@ func (s *sequencer) setVideo(c *media.AVCConfig) (changed bool) {
 	}
 	changed = s.video != nil
 	s.video = c
-	if !s.gathering {
+	if !s.gathering && s.settings.Video {
 		s.brk = true
 	}
 	return changed
@@ -130,7 +132,7 @@ func (s *sequencer) setAudio(c *media.AACConfig) (changed bool) {
 	}
 	changed = s.audio != nil
 	s.audio = c
-	if !s.gathering {
+	if !s.gathering && s.settings.Audio {
 		s.brk = true
 	}
 	return changed
@@ -200,55 +202,67 @@ func (s *sequencer) heldIDR() bool {
 	return false
 }
 
+// picturesDue reports whether the publisher must send pictures: they are
+// announced, or the broadcast has them.
+func (s *sequencer) picturesDue() bool {
+	if s.settled {
+		return s.settings.Video
+	}
+	return s.video != nil
+}
+
 // gathered reports whether the tracks are all here, or have been waited for long enough.
 func (s *sequencer) gathered(now time.Time) bool {
-	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
-	waited := now.Sub(s.since) >= tracksWait || last-first >= media.TicksOf(tracksWait) || len(s.held) >= maxGather || s.heldBytes >= maxGatherBytes
 	frames, sounds := 0, 0
+	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
 	for i := range s.held {
-		if s.held[i].unit.Kind == media.Video {
-			frames++
-		} else {
+		if s.held[i].unit.Kind != media.Video {
 			sounds++
+			continue
+		}
+		if frames++; frames == 1 {
+			first = s.held[i].unit.DTS
 		}
 	}
-	if s.video != nil && frames == 0 {
-		// Pictures are announced but the first IDR isn't here: only the newest
-		// second of sound is of use.
-		for len(s.held) > 0 && last-s.held[0].unit.DTS > media.TicksOf(tracksWait) {
-			s.held = s.held[1:]
-		}
+	if frames == 0 && s.picturesDue() {
+		s.keepNewestSound(last)
+		s.since = now // the wait begins with the first IDR
 		return false
 	}
-	if s.settled && s.settings.Video && frames == 0 {
-		return false
-	}
-	complete := sounds > 0 && s.video != nil && frames >= rateFrames
+	complete := sounds > 0 && frames >= rateFrames
 	if s.settled {
 		complete = (frames > 0 || !s.settings.Video) && (sounds > 0 || !s.settings.Audio)
 	}
-	return complete || waited
+	return complete || now.Sub(s.since) >= tracksWait || last-first >= media.TicksOf(tracksWait) ||
+		len(s.held) >= maxGather || s.heldBytes >= maxGatherBytes
+}
+
+// keepNewestSound bounds what is held while the first IDR isn't here: only the
+// newest second is of use.
+func (s *sequencer) keepNewestSound(last media.Ticks) {
+	n := 0
+	for n < len(s.held)-1 && (last-s.held[n].unit.DTS > media.TicksOf(tracksWait) || len(s.held)-n > maxGather || s.heldBytes > maxGatherBytes) {
+		s.heldBytes -= len(s.held[n].unit.Payload)
+		s.held[n] = heldUnit{}
+		n++
+	}
+	s.held = s.held[n:]
 }
 
 // settle fixes, at the first publisher, what never changes in a broadcast.
 func (s *sequencer) settle(held []heldUnit) {
-	frameRate := measureRate(held, s.claimed)
-	if frameRate > 0 {
-		s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
-	}
 	if s.settled {
 		return
 	}
 	s.settled = true
-	var hasVideo, hasAudio bool
-	for i := range held {
-		hasVideo = hasVideo || held[i].unit.Kind == media.Video
-		hasAudio = hasAudio || held[i].unit.Kind == media.Audio
-	}
+	frameRate := measureRate(held, s.claimed)
+	// Sound that is announced but late is silence until it comes.
+	hasVideo, hasAudio := frameRate > 0, s.audio != nil
 	st := &s.settings
 	st.Video, st.Audio, st.Started = hasVideo, hasAudio, held[0].now.UTC().Truncate(time.Millisecond)
 	switch {
 	case hasVideo:
+		s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
 		st.FrameRate = frameRate
 		st.FrameStep = 1
 		if frameRate > 40 {
@@ -287,23 +301,20 @@ func partDuration(frameRate float64, step int) media.Ticks {
 // commonRates are the frame rates that a measured one is taken for when near.
 var commonRates = []float64{10, 12, 15, 20, 24000.0 / 1001, 24, 25, 30000.0 / 1001, 30, 48, 50, 60000.0 / 1001, 60, 90, 100, 120, 144}
 
-// soundPhase returns the time of the first sound that isn't before the first
-// picture nor before what the log has of the sound; 0 without.
+// soundPhase returns the time of the first sound gathered that will be used:
+// it follows the first picture, and isn't before it nor before what the log has
+// of the sound. 0 without.
 func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
 	var from media.Ticks
-	if s.settings.Video {
-		for i := range held {
-			if held[i].unit.IDR {
-				from = held[i].unit.PTS
-				break
-			}
-		}
-	}
 	if s.grid != nil {
-		from = max(from, s.grid.next.Ticks(s.grid.rate))
+		from = s.grid.next.Ticks(s.grid.rate)
 	}
+	started := !s.settings.Video
 	for i := range held {
-		if u := &held[i].unit; u.Kind == media.Audio && u.DTS >= from {
+		switch u := &held[i].unit; {
+		case u.IDR && !started:
+			started, from = true, max(from, u.PTS)
+		case u.Kind == media.Audio && started && u.DTS >= from:
 			return u.DTS
 		}
 	}
@@ -350,6 +361,7 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 
 // sequence puts one unit into the log, with a mark before it where one is due.
 func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
+	u.DTS, u.PTS = u.DTS+s.delay, u.PTS+s.delay
 	switch {
 	case u.Kind == media.Video && s.settings.Video:
 		s.sequenceVideo(u, now)
@@ -359,35 +371,45 @@ func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
 }
 
 func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
-	at := u.DTS + s.shift
 	switch {
 	case u.IDR && (s.brk || !s.opened):
-		s.shift = u.PTS - u.DTS
-		s.open(u.PTS, true, now)
-		s.firstIDR = cmpOr(s.firstIDR, u.PTS)
+		s.openAtIDR(&u, now)
+		s.firstIDR = cmp.Or(s.firstIDR, u.PTS)
 	case !s.opened:
 		return // after a pause: nothing can be decoded before the first IDR
 	case u.IDR:
 		s.settleTarget(u.PTS, true)
 		elapsed := u.PTS - s.mark.Start
 		if elapsed >= segmentDuration || (!s.mark.Independent() && elapsed >= dependentDuration) {
-			s.shift = u.PTS - u.DTS
-			s.open(u.PTS, true, now)
+			s.openAtIDR(&u, now)
 		}
 	default:
+		at := u.DTS + s.shift
 		s.settleTarget(at, false)
 		if td := media.Ticks(s.settings.TargetDuration) * media.VideoTimescale; td > 0 &&
-			(at-s.mark.Start > td-cutAhead && at > s.maxPTS || at+s.step-s.mark.Start > td) {
+			(at-s.mark.Start > td-cutAhead && at > s.maxPTS+s.step/2 || at+s.step-s.mark.Start > td) {
 			// The GOP outlasts the target duration. Where at > maxPTS no later
 			// frame is shown before this one, and the pictures divide cleanly.
 			s.open(at, false, now)
 		}
 	}
-	at = max(u.DTS+s.shift, s.lastDTS+1)
-	s.lastDTS = at
+	s.lastDTS = u.DTS + s.shift
 	s.maxPTS = max(s.maxPTS, u.PTS)
 	s.emit(entry{unit: &u})
-	s.fillSilence(at)
+	s.fillSilence(s.lastDTS)
+}
+
+// openAtIDR opens a segment that decoding can start at. Where its composition
+// time is shorter than the one before, all that follows is delayed: a segment
+// begins after the last picture of the one before it.
+func (s *sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
+	if s.wallAt != 0 && u.PTS <= s.lastDTS {
+		d := wholeMilliseconds(s.end() - u.PTS)
+		s.delay += d
+		u.DTS, u.PTS = u.DTS+d, u.PTS+d
+	}
+	s.shift = u.PTS - u.DTS
+	s.open(u.PTS, true, now)
 }
 
 // settleTarget fixes the target duration once enough of the first GOP has been seen.
@@ -396,7 +418,7 @@ func (s *sequencer) settleTarget(at media.Ticks, idr bool) {
 		return
 	}
 	s.settings.TargetDuration = longTarget
-	if at-s.firstIDR <= settleAfter {
+	if idr && at-s.firstIDR <= settleAfter {
 		s.settings.TargetDuration = shortTarget
 	}
 	s.emitSettings()
@@ -455,16 +477,21 @@ func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	if s.opened {
 		m.Sequence++
 	}
-	if s.brk {
+	if s.brk && independent { // else the break waits for the next IDR
 		if s.wallAt != 0 {
 			m.Discontinuity++
+		}
+		if s.audio != nil && s.settings.Audio {
+			s.startGrid(start)
+			if !s.settings.Video {
+				start = s.grid.next.Ticks(s.grid.rate)
+			}
 		}
 		s.anchor(start, now)
 		if s.video != nil && s.settings.Video {
 			s.emit(entry{video: s.video})
 		}
 		if s.audio != nil && s.settings.Audio {
-			s.startGrid(start)
 			s.sounding = s.audio
 			s.emit(entry{audio: s.audio})
 		}
@@ -500,10 +527,10 @@ func (s *sequencer) startGrid(start media.Ticks) {
 	near := func(t media.Ticks) bool { return t > start-media.VideoTimescale && t < start+media.VideoTimescale }
 	switch {
 	case s.phase != 0 && near(s.phase):
-		s.grid = &audioGrid{rate: rate, next: media.SamplesOf(s.phase, rate)}
+		s.grid = newAudioGrid(s.phase, rate)
 	case s.grid != nil && s.grid.rate == rate && near(s.grid.next.Ticks(rate)):
 	default:
-		s.grid = &audioGrid{rate: rate, next: media.SamplesOf(start, rate)}
+		s.grid = newAudioGrid(start, rate)
 	}
 	s.phase = 0
 }
@@ -539,11 +566,4 @@ func (s *sequencer) closeSegment(kind relay.MarkKind) {
 	}
 	m.Time = s.wall.Add((end - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
 	s.emit(entry{mark: &m})
-}
-
-func cmpOr(a, b media.Ticks) media.Ticks {
-	if a != 0 {
-		return a
-	}
-	return b
 }

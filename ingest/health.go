@@ -98,6 +98,10 @@ func (h *health) video(u *media.AccessUnit, now time.Time) (found []advice, done
 	return append(found, more...), sum
 }
 
+// jumped notes that the timestamps were closed up: what was measured before
+// says nothing of what comes.
+func (h *health) jumped() { h.begun = false }
+
 // audio notes that sound came.
 func (h *health) audio(u *media.AccessUnit) {
 	h.hasAudio = true

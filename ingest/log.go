@@ -155,36 +155,20 @@ func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest
 	if len(l.marks) == 0 { // nothing was published yet: all that will be is wanted
 		return nil, l.first, 0, true
 	}
+	oldest = l.oldestLocked()
 	var want *markAt
 	for i := range l.marks {
-		m := &l.marks[i]
-		if m.lead < l.first {
+		m := l.origin(i)
+		if m == nil || newest && want != nil && !l.marks[i].mark.Independent() {
 			continue
 		}
-		if want == nil {
-			oldest = m.mark.Sequence
-		}
-		if newest && !m.mark.Independent() && want != nil {
-			continue
-		}
-		if !newest && m.mark.Sequence > from && want != nil {
+		if !newest && l.marks[i].mark.Sequence > from {
 			break
 		}
 		want = m
 	}
-	if want == nil || (!newest && oldest > from) {
+	if want == nil {
 		return nil, 0, oldest, false
-	}
-	// Decoding starts at the IDR.
-	for i := range l.marks {
-		m := &l.marks[i]
-		if m.mark.Sequence == want.mark.DecodeFrom && m.mark.Kind == relay.Open && want.mark.Kind == relay.Open {
-			if m.lead < l.first {
-				return nil, 0, oldest, false
-			}
-			want = m
-			break
-		}
 	}
 	for _, tag := range [][]byte{l.settings, want.videoConfig, want.audioConfig} {
 		if tag != nil {
@@ -192,6 +176,18 @@ func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest
 		}
 	}
 	return preamble, want.lead, oldest, true
+}
+
+// origin returns where a reader of the i-th mark's segment starts: at the IDR
+// that it is decoded from. nil: the log no longer has that. The caller holds mu.
+func (l *log) origin(i int) *markAt {
+	want := l.marks[i].mark
+	for ; i >= 0 && l.marks[i].lead >= l.first; i-- {
+		if m := &l.marks[i]; m.mark.Sequence == want.DecodeFrom && m.mark.Kind == want.Kind {
+			return m
+		}
+	}
+	return nil
 }
 
 // maxBatch bounds what one read returns, in items.
@@ -220,14 +216,22 @@ func (l *log) size() int {
 	return l.bytes
 }
 
-// oldest returns the first segment that the log can still give whole.
+// oldest returns the first segment that the log can still give whole, or the
+// next one if there is none.
 func (l *log) oldest() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.oldestLocked()
+}
+
+func (l *log) oldestLocked() uint64 {
 	for i := range l.marks {
-		if l.marks[i].lead >= l.first {
+		if l.origin(i) != nil {
 			return l.marks[i].mark.Sequence
 		}
+	}
+	if n := len(l.marks); n > 0 {
+		return l.marks[n-1].mark.Sequence + 1
 	}
 	return 0
 }

@@ -6,7 +6,7 @@ import (
 )
 
 type metrics struct {
-	broadcasts, publishers, waiting   prometheus.Gauge
+	broadcasts, publishers            prometheus.Gauge
 	relayReaders                      prometheus.Gauge
 	relayLost                         prometheus.Counter
 	claimsLost                        *prometheus.CounterVec
@@ -27,7 +27,6 @@ func newMetrics(r prometheus.Registerer) metrics {
 	m := metrics{
 		broadcasts:   gauge("broadcasts", "Broadcasts whose log this ingest holds."),
 		publishers:   gauge("publishers", "Publishers that are connected."),
-		waiting:      gauge("broadcasts_reconnecting", "Broadcasts that wait for their publisher to come back."),
 		relayReaders: gauge("relay_readers", "Readers of the relay."),
 		relayLost: f.NewCounter(prometheus.CounterOpts{
 			Name: "millrace_ingest_relay_lost_total", Help: "Relay readers that fell behind the log's oldest item.",

@@ -27,7 +27,7 @@ type publisher struct {
 	// guarded by the broadcast's mu
 	last     time.Time // of the newest audio or video
 	health   health
-	keyframe time.Time // of the newest IDR, by our clock
+	keyframe time.Time // of the newest IDR, by our clock; before it, of the connection
 	has      map[problem]bool
 	told     map[problem]time.Time
 }
@@ -50,11 +50,25 @@ func (p *publisher) metadata(m map[string]any) {
 	}
 }
 
-// refuse turns a codec that isn't taken into words that name what to set.
-func refuse(err error) error {
+// overdue returns why the publisher must end: it sends nothing, or nothing that
+// can be shown. The caller holds the broadcast's mu.
+func (p *publisher) overdue(now time.Time) *Refusal {
+	switch {
+	case now.Sub(p.last) >= publisherSilence:
+		return &Refusal{Code: codePublishFailed, Reason: "silent", Description: "Nothing was received for 30 s."}
+	case p.broadcast.seq.picturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
+		return &Refusal{Code: codePublishFailed, Reason: "no_keyframe", Description: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
+	}
+	return nil
+}
+
+// refuse turns a codec that isn't taken into words that name what to set. A tag
+// that makes no sense is left out.
+func (p *publisher) refuse(err error) error {
 	var codec *media.UnsupportedCodecError
 	if !errors.As(err, &codec) {
-		return err
+		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
+		return nil
 	}
 	if codec.Kind == media.Audio {
 		return &Refusal{Code: codePublishFailed, Reason: "audio_codec", Description: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", codec.Name)}
@@ -70,7 +84,7 @@ func badConfig(kind media.Kind, err error) error {
 func (p *publisher) video(timestamp uint32, payload []byte) error {
 	tag, err := media.ParseVideoTag(payload)
 	if err != nil {
-		return refuse(err)
+		return p.refuse(err)
 	}
 	now := time.Now()
 	b := p.broadcast
@@ -80,8 +94,9 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		return nil
 	}
 	p.last = now
-	if p.keyframe.IsZero() {
-		p.keyframe = now
+	if b.seq.settled && !b.seq.settings.Video {
+		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
+		return nil
 	}
 	if tag.Config {
 		config, err := media.ParseAVCConfig(tag.Data)
@@ -107,16 +122,10 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 	}
 	if idr {
 		p.keyframe = now
-	} else if now.Sub(p.keyframe) > keyframeLimit {
-		return &Refusal{Code: codePublishFailed, Reason: "no_keyframe", Description: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
-	}
-	if b.seq.settled && !b.seq.settings.Video {
-		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
-		return nil
 	}
 	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
 	if b.seq.pushVideo(timestamp, composition, idr, tag.Data, now) {
-		p.note([]advice{{problemJump, "the timestamps jumped: players see a short break; if it happens often, restart the encoder"}})
+		p.jumped()
 	}
 	u := media.AccessUnit{DTS: b.seq.clock.tracks[media.Video].last, IDR: idr, Payload: tag.Data}
 	u.PTS = u.DTS + composition
@@ -129,10 +138,7 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	tag, err := media.ParseAudioTag(payload)
 	if err != nil {
-		if len(payload) == 0 {
-			return nil
-		}
-		return refuse(err)
+		return p.refuse(err)
 	}
 	now := time.Now()
 	b := p.broadcast
@@ -142,6 +148,10 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 		return nil
 	}
 	p.last = now
+	if b.seq.settled && !b.seq.settings.Audio {
+		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
+		return nil
+	}
 	if tag.Config {
 		config, err := media.ParseAACConfig(tag.Data)
 		if err != nil {
@@ -155,12 +165,8 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	if len(tag.Data) == 0 || b.seq.audio == nil {
 		return nil
 	}
-	if b.seq.settled && !b.seq.settings.Audio {
-		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
-		return nil
-	}
 	if b.seq.pushAudio(timestamp, tag.Data, now) {
-		p.note([]advice{{problemJump, "the timestamps jumped: players see a short break; if it happens often, restart the encoder"}})
+		p.jumped()
 	}
 	p.health.audio(&media.AccessUnit{DTS: b.seq.clock.newest})
 	return nil
@@ -174,14 +180,18 @@ func (p *publisher) end(clean bool) {
 	if b.publisher != p {
 		return
 	}
-	b.detach()
 	if clean {
 		b.endLocked("the publisher stopped")
-		return
 	}
+	b.detach()
 	if b.ended.IsZero() {
 		b.logger.Info("publisher lost, waiting for it", "grace", b.service.cfg.Grace)
 	}
+}
+
+func (p *publisher) jumped() {
+	p.health.jumped()
+	p.note([]advice{{problemJump, "the timestamps jumped: players see a short break; if it happens often, restart the encoder"}})
 }
 
 // judge publishes what health found in a window.

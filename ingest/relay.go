@@ -70,6 +70,8 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 		if len(tags) > 0 {
 			continue
 		}
+		// Over HTTP/2 a deadline ends the answer even while nothing is written.
+		_ = control.SetWriteDeadline(time.Time{})
 		select {
 		case <-changed:
 		case <-b.done:

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"millrace/internal/jobs"
 )
@@ -41,6 +44,7 @@ type Service struct {
 	cfg     Config
 	metrics metrics
 	rtmp    *rtmpServer
+	begins  singleflight.Group // by channel
 
 	mu         sync.Mutex // guards what follows
 	ctx        context.Context
@@ -67,6 +71,9 @@ func New(c Config) (*Service, error) {
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "millrace_ingest_log_bytes", Help: "Bytes held in the logs of all broadcasts.",
 	}, s.logBytes)
+	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_ingest_broadcasts_reconnecting", Help: "Broadcasts that wait for their publisher to come back.",
+	}, s.reconnecting)
 	s.rtmp = newRTMPServer(rtmpConfig{Publishers: s, Log: c.Log, Metrics: c.Registerer})
 	return s, nil
 }
@@ -122,11 +129,25 @@ func (s *Service) broadcastByID(id string) *broadcast {
 }
 
 func (s *Service) logBytes() float64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	total := 0
-	for _, b := range s.broadcasts {
+	for _, b := range s.all() {
 		total += b.log.size()
 	}
 	return float64(total)
+}
+
+func (s *Service) reconnecting() float64 {
+	n := 0
+	for _, b := range s.all() {
+		if b.reconnecting() {
+			n++
+		}
+	}
+	return float64(n)
+}
+
+func (s *Service) all() []*broadcast {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.broadcasts))
 }

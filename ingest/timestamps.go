@@ -17,7 +17,8 @@ const (
 )
 
 // clock maps one publisher's RTMP timestamps onto the broadcast's timeline:
-// unwrapped, without jumps, and rising on each track.
+// unwrapped, without jumps, and rising on each track. Its results are whole
+// milliseconds, as FLV has them: marks are exact, and must agree with the tags.
 type clock struct {
 	origin media.Ticks // where the first timestamp goes
 	base   media.Ticks // the newest offset from the publisher's time to ours
@@ -34,7 +35,15 @@ type trackClock struct {
 	last    media.Ticks // the last result
 }
 
-func newClock(origin media.Ticks) *clock { return &clock{origin: origin, newest: origin} }
+func newClock(origin media.Ticks) *clock {
+	origin = wholeMilliseconds(origin)
+	return &clock{origin: origin, newest: origin}
+}
+
+// wholeMilliseconds rounds up.
+func wholeMilliseconds(t media.Ticks) media.Ticks {
+	return (t + media.TicksPerMillisecond - 1) / media.TicksPerMillisecond * media.TicksPerMillisecond
+}
 
 // at maps a timestamp in milliseconds. step is the usual distance to the
 // track's next one: what a jump is closed up to. jumped reports that the
@@ -49,10 +58,10 @@ func (c *clock) at(kind media.Kind, raw uint32, step media.Ticks) (t media.Ticks
 			c.base = c.origin - media.Ticks(tr.ms)*media.TicksPerMillisecond
 		}
 		tr.base = c.base
-		tr.last = media.Ticks(tr.ms)*media.TicksPerMillisecond + tr.base - 1
+		tr.last = media.Ticks(tr.ms)*media.TicksPerMillisecond + tr.base - media.TicksPerMillisecond
 		if !c.plausible(tr.last, tr.last) {
 			tr.base = c.newest - media.Ticks(tr.ms)*media.TicksPerMillisecond
-			tr.last = c.newest - 1
+			tr.last = c.newest - media.TicksPerMillisecond
 		}
 	} else {
 		// RTMP timestamps wrap at 2^32 ms; the shorter way round is the right one.
@@ -65,14 +74,14 @@ func (c *clock) at(kind media.Kind, raw uint32, step media.Ticks) (t media.Ticks
 		if next := own + c.base; tr.base != c.base && c.plausible(next, tr.last) {
 			tr.base = c.base // the other track jumped first: follow it
 		} else {
-			c.base = max(c.newest, tr.last+step) - own
+			c.base = wholeMilliseconds(max(c.newest, tr.last+step)) - own
 			tr.base = c.base
 			jumped = true
 		}
 		t = own + tr.base
 	}
 	// Decode times must rise; a late frame keeps its place in the order.
-	t = max(t, tr.last+1)
+	t = max(t, tr.last+media.TicksPerMillisecond)
 	tr.last = t
 	c.newest = max(c.newest, t)
 	return t, jumped
@@ -95,9 +104,24 @@ func (c *clock) unwrapFirst(kind media.Kind, raw uint32) int64 {
 // audioGrid places AAC frames on one grid of 1,024 samples, so that their times
 // are exact, and tells where silence must be filled in or a frame left out.
 type audioGrid struct {
-	rate int
-	next media.Samples // where the next frame goes
-	off  int           // frames in a row that were off by more than driftLimit, signed
+	rate  int
+	next  media.Samples // where the next frame goes
+	begun bool          // a frame was placed
+	off   int           // frames in a row that were off by more than driftLimit, signed
+}
+
+// newAudioGrid begins a grid at the first sample that isn't before t.
+func newAudioGrid(t media.Ticks, rate int) *audioGrid {
+	return &audioGrid{rate: rate, next: sampleFrom(t, rate)}
+}
+
+// sampleFrom returns the first sample that isn't before t.
+func sampleFrom(t media.Ticks, rate int) media.Samples {
+	s := media.SamplesOf(t, rate)
+	if s.Ticks(rate) < t { // it was rounded down
+		s++
+	}
+	return s
 }
 
 const (
@@ -105,6 +129,7 @@ const (
 	// once, in frames; below it, only when driftCount frames in a row are off
 	// by more than driftLimit: jitter is no drift.
 	gapLimit   = 5
+	driftLimit = media.AACFrameSamples * 3 / 2
 	driftCount = 50
 	// maxFill bounds the silence for one gap; the clock closes larger ones.
 	maxFill = 400
@@ -116,21 +141,24 @@ func (g *audioGrid) place(t media.Ticks) (fill int, drop bool) {
 	const frame = media.AACFrameSamples
 	diff := media.SamplesOf(t, g.rate) - g.next
 	switch {
-	case diff > frame*3/2 && g.off >= 0:
+	case diff > driftLimit && g.off >= 0:
 		g.off++
-	case diff < -frame*3/2 && g.off <= 0:
+	case diff < -driftLimit && g.off <= 0:
 		g.off--
 	default:
 		g.off = 0
 	}
 	sudden := diff > gapLimit*frame || diff < -gapLimit*frame
-	if !sudden && g.off < driftCount && g.off > -driftCount {
+	drifted := g.off >= driftCount || g.off <= -driftCount
+	// The first frame goes to the nearest place: all that follow keep its error.
+	if g.begun && !sudden && !drifted {
 		return 0, false
 	}
 	g.off = 0
-	if diff < 0 {
+	if diff < -frame/2 {
 		return 0, true
 	}
+	g.begun = true
 	return min(int((diff+frame/2)/frame), maxFill), false
 }
 
@@ -144,11 +172,7 @@ func (g *audioGrid) advance() media.Samples {
 // atOrAfter returns the first place on the grid that isn't before t.
 func (g *audioGrid) atOrAfter(t media.Ticks) media.Samples {
 	const frame = media.AACFrameSamples
-	// Ticks round down: one sample later is surely not before t.
-	at := media.SamplesOf(t, g.rate)
-	if at.Ticks(g.rate) < t {
-		at++
-	}
+	at := sampleFrom(t, g.rate)
 	k := (at - g.next) / frame
 	if rest := (at - g.next) % frame; rest > 0 {
 		k++

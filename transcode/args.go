@@ -68,8 +68,8 @@ func (j encodeJob) filter() string {
 	var b strings.Builder
 	b.WriteString("[0:v]")
 	if j.Skip > 0 {
-		// Half a millisecond less: FLV's times are whole milliseconds.
-		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.0005)
+		// A little less: decode and presentation times are rounded differently.
+		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.003)
 	}
 	fmt.Fprintf(&b, "split=%d", outputs)
 	for i := range outputs {

@@ -30,7 +30,7 @@ type encoding struct {
 	outputs chan output
 	spares  []*encoder // one for each group, or nil
 	spareAt <-chan time.Time
-	using   map[*encoder]*encodingRun
+	using   map[*encoder]*encodingRun // nil for spares and those that were discarded
 }
 
 // encodingRun is what one process is used for.
@@ -111,6 +111,7 @@ func (w *worker) startSpares(ctx context.Context) {
 			continue
 		}
 		w.encoding.spares[i] = spare
+		w.encoding.using[spare] = nil
 	}
 }
 
@@ -181,9 +182,6 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), media.VideoTimescale, r.rung.Step)
 		r.out.publish = w.put
 	}
-	if e.using == nil {
-		e.using = map[*encoder]*encodingRun{}
-	}
 	e.using[enc] = run
 	enc.config(s.config)
 	for _, u := range s.pictures {
@@ -198,7 +196,7 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 func (w *worker) feed(s *segment, u *media.AccessUnit) {
 	s.pictures = append(s.pictures, u)
 	for enc, run := range w.encoding.using {
-		if run.segment == s {
+		if run != nil && run.segment == s {
 			enc.picture(u)
 		}
 	}
@@ -207,7 +205,7 @@ func (w *worker) feed(s *segment, u *media.AccessUnit) {
 // finishEncoding says that the segment's pictures are all fed.
 func (w *worker) finishEncoding(s *segment) {
 	for enc, run := range w.encoding.using {
-		if run.segment == s {
+		if run != nil && run.segment == s {
 			enc.finish()
 		}
 	}
@@ -326,10 +324,12 @@ func (w *worker) discardSpares() {
 	}
 }
 
-// discardEncoders ends all processes.
+// discardEncoders ends all processes and waits for them.
 func (w *worker) discardEncoders() {
-	w.discardSpares()
 	for enc := range w.encoding.using {
 		enc.discard()
+	}
+	for enc := range w.encoding.using {
+		enc.running.Wait()
 	}
 }

@@ -71,65 +71,140 @@ type exit struct {
 	cpu time.Duration
 }
 
-// encoder is one FFmpeg process: started ahead of time, fed when its mark comes.
-type encoder struct {
-	job  encodeJob
-	cmd  *exec.Cmd
-	feed chan []byte // FLV; closed by finish
-	out  chan<- output
-
+// process is one FFmpeg process that is fed FLV on its standard input.
+type process struct {
+	cmd     *exec.Cmd
+	feed    chan []byte // closed by finish
+	stderr  *tail
 	stop    context.CancelCauseFunc
-	ctx     context.Context // of the process; ends with it
+	ctx     context.Context // ends with the process; os/exec needs it for as long
 	running sync.WaitGroup
-	fed     bool
-	base    media.Ticks // of the first picture fed
+}
+
+// start starts a process with pipes for its outputs, which the caller reads
+// and closes. The caller must call wait.
+func (f *ffmpeg) start(ctx context.Context, args []string, pipes int) (*process, []*os.File, error) {
+	p := &process{feed: make(chan []byte, feedQueue), stderr: &tail{max: maxStderr}}
+	p.ctx, p.stop = context.WithCancelCause(ctx)
+	p.cmd = exec.CommandContext(p.ctx, f.path, args...)
+	p.cmd.Env = []string{"LC_ALL=C", "AV_LOG_FORCE_NOCOLOR=1"}
+	p.cmd.Dir = os.TempDir()
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.WaitDelay = time.Second
+	p.cmd.Stderr = p.stderr
+	var readers []*os.File
+	fail := func(err error) (*process, []*os.File, error) {
+		closeAll(readers)
+		closeAll(p.cmd.ExtraFiles)
+		p.stop(nil)
+		return nil, nil, fmt.Errorf("start ffmpeg: %w", err)
+	}
+	stdin, err := p.cmd.StdinPipe()
+	if err != nil {
+		return fail(err)
+	}
+	for range pipes {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return fail(err)
+		}
+		readers = append(readers, r)
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, w)
+	}
+	if err := p.cmd.Start(); err != nil {
+		return fail(err)
+	}
+	closeAll(p.cmd.ExtraFiles)
+	p.running.Go(func() { p.write(stdin) })
+	return p, readers, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// write feeds the process. It ends with the feed or the process.
+func (p *process) write(stdin io.WriteCloser) {
+	defer stdin.Close()
+	for {
+		select {
+		case b, ok := <-p.feed:
+			if !ok {
+				return
+			}
+			if _, err := stdin.Write(b); err != nil {
+				return // the process is gone, and its exit says why
+			}
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// put queues FLV for the process. One that doesn't keep up is ended.
+func (p *process) put(b []byte) {
+	select {
+	case p.feed <- b:
+	default:
+		p.stop(errors.New("it doesn't keep up with what it is fed"))
+	}
+}
+
+// finish says that all is fed. The process then has encoderSilence to end.
+func (p *process) finish() {
+	close(p.feed)
+	timer := time.AfterFunc(encoderSilence, func() {
+		p.stop(fmt.Errorf("it didn't end within %s", encoderSilence))
+	})
+	context.AfterFunc(p.ctx, func() { timer.Stop() })
+}
+
+// wait reaps the process once its outputs are read.
+func (p *process) wait() exit {
+	err := p.cmd.Wait()
+	x := exit{}
+	if s := p.cmd.ProcessState; s != nil {
+		x.cpu = s.UserTime() + s.SystemTime()
+	}
+	if cause := context.Cause(p.ctx); cause != nil {
+		err = cause
+	}
+	if err != nil {
+		x.err = fmt.Errorf("ffmpeg: %w: %s", err, p.stderr)
+	}
+	return x
+}
+
+// discard ends the process at once; it doesn't wait for its end.
+func (p *process) discard() { p.stop(errDiscarded) }
+
+var errDiscarded = errors.New("not needed any more")
+
+// encoder is one process that encodes a segment's rungs: started ahead of
+// time, fed when its mark comes.
+type encoder struct {
+	*process
+	job  encodeJob
+	out  chan<- output
+	gone <-chan struct{} // closed when nobody reads out any more
+	fed  bool
+	base media.Ticks // of the first picture fed
 }
 
 // startEncoder starts a process. What it makes goes to out until its exit,
 // which comes last; whoever reads out must do so until then, or end ctx.
 func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- output) (*encoder, error) {
-	e := &encoder{job: job, feed: make(chan []byte, feedQueue), out: out}
-	e.ctx, e.stop = context.WithCancelCause(ctx)
-	e.cmd = exec.CommandContext(e.ctx, f.path, job.args()...)
-	e.cmd.Env = []string{"LC_ALL=C", "AV_LOG_FORCE_NOCOLOR=1"}
-	e.cmd.Dir = os.TempDir()
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	e.cmd.WaitDelay = time.Second
-	stderr := &tail{max: maxStderr}
-	e.cmd.Stderr = stderr
-	stdin, err := e.cmd.StdinPipe()
-	if err != nil {
-		e.stop(nil)
-		return nil, fmt.Errorf("start ffmpeg: %w", err)
-	}
 	pipes := len(job.Rungs)
 	if job.Thumbnail {
 		pipes++
 	}
-	readers := make([]*os.File, 0, pipes)
-	closeAll := func(files []*os.File) {
-		for _, f := range files {
-			_ = f.Close()
-		}
-	}
-	for range pipes {
-		r, w, err := os.Pipe()
-		if err != nil {
-			closeAll(readers)
-			closeAll(e.cmd.ExtraFiles)
-			e.stop(nil)
-			return nil, fmt.Errorf("start ffmpeg: %w", err)
-		}
-		readers = append(readers, r)
-		e.cmd.ExtraFiles = append(e.cmd.ExtraFiles, w)
-	}
-	err = e.cmd.Start()
-	closeAll(e.cmd.ExtraFiles)
+	p, readers, err := f.start(ctx, job.args(), pipes)
 	if err != nil {
-		closeAll(readers)
-		e.stop(nil)
-		return nil, fmt.Errorf("start ffmpeg: %w", err)
+		return nil, err
 	}
+	e := &encoder{process: p, job: job, out: out, gone: ctx.Done()}
 	var reading sync.WaitGroup
 	for i, r := range readers {
 		reading.Go(func() {
@@ -141,62 +216,22 @@ func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- out
 			}
 		})
 	}
-	e.running.Go(func() { e.write(stdin) })
 	e.running.Go(func() {
 		reading.Wait()
-		e.wait(stderr)
+		x := e.wait()
+		e.send(output{exit: &x})
+		e.stop(nil)
 	})
 	return e, nil
 }
 
-// write feeds the process. It ends with the feed or the process.
-func (e *encoder) write(stdin io.WriteCloser) {
-	defer stdin.Close()
-	for {
-		select {
-		case b, ok := <-e.feed:
-			if !ok {
-				return
-			}
-			if _, err := stdin.Write(b); err != nil {
-				return // the process is gone, and its exit says why
-			}
-		case <-e.ctx.Done():
-			return
-		}
-	}
-}
-
-// wait reaps the process.
-func (e *encoder) wait(stderr *tail) {
-	err := e.cmd.Wait()
-	x := exit{}
-	if s := e.cmd.ProcessState; s != nil {
-		x.cpu = s.UserTime() + s.SystemTime()
-	}
-	if cause := context.Cause(e.ctx); cause != nil {
-		err = cause
-	}
-	if err != nil {
-		x.err = fmt.Errorf("ffmpeg: %w: %s", err, stderr)
-	}
-	e.send(output{exit: &x})
-	e.stop(nil)
-}
-
+// send hands something to the reader of out; false when there is none any more.
 func (e *encoder) send(o output) bool {
 	o.encoder = e
 	select {
 	case e.out <- o:
 		return true
-	case <-e.ctx.Done():
-		// A process that is ended still has its exit told, if there's room.
-		if o.exit != nil {
-			select {
-			case e.out <- o:
-			default:
-			}
-		}
+	case <-e.gone:
 		return false
 	}
 }
@@ -257,31 +292,6 @@ func (e *encoder) picture(u *media.AccessUnit) {
 	}
 	e.put(media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), u))
 }
-
-func (e *encoder) put(b []byte) {
-	select {
-	case e.feed <- b:
-	default:
-		e.stop(errors.New("it doesn't keep up with the pictures"))
-	}
-}
-
-// finish says that all pictures are fed. The process then has encoderSilence to end.
-func (e *encoder) finish() {
-	close(e.feed)
-	timer := time.AfterFunc(encoderSilence, func() {
-		e.stop(fmt.Errorf("it didn't end within %s", encoderSilence))
-	})
-	context.AfterFunc(e.ctx, func() { timer.Stop() })
-}
-
-// discard ends the process at once and waits for it.
-func (e *encoder) discard() {
-	e.stop(errDiscarded)
-	e.running.Wait()
-}
-
-var errDiscarded = errors.New("not needed any more")
 
 // tail keeps the end of what is written to it, as one line.
 type tail struct {

@@ -98,25 +98,16 @@ func (s *storage) serveFollow(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.readers.Inc()
 	defer s.metrics.readers.Dec()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	go func() {
-		select {
-		case <-ctx.Done():
-		case <-s.stopped:
-			cancel()
-		}
-	}()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Cache-Control", "no-store")
 	c := http.NewResponseController(w)
-	err := b.stream(ctx, w, func() error {
+	err := b.stream(r.Context(), w, func() error {
 		if err := c.Flush(); err != nil {
 			return err
 		}
 		return extendDeadline(c)
 	})
-	if err != nil && ctx.Err() == nil {
+	if err != nil && r.Context().Err() == nil {
 		s.Log.Debug("a reader of the follow stream went away", "broadcast", b.id, "err", err)
 	}
 }
@@ -153,6 +144,8 @@ func (b *broadcastStore) stream(ctx context.Context, w io.Writer, flush func() e
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-b.storage.stopped:
+			return nil
 		case next, ok := <-r.lines:
 			if !ok {
 				return nil

@@ -163,8 +163,10 @@ func TestFollowHTTP(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
-	if res, err := server.Client().Get(server.URL + "/follow/unknown"); err != nil || res.StatusCode != http.StatusNotFound {
-		t.Errorf("an unknown broadcast: %v, %v", res, err)
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest("GET", index.FollowPath("unknown"), nil))
+	if w.Code != http.StatusNotFound {
+		t.Errorf("an unknown broadcast: %d, want 404", w.Code)
 	}
 	p := s.open("b", grantOf(1, 0, 0))
 	p.broadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}})

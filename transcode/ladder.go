@@ -11,7 +11,7 @@ import (
 // rungSpec is one line of a configured ladder: what to make at most.
 type rungSpec struct {
 	Height  int // of the picture's shorter side, in pixels
-	Rate    int // frames a second at most
+	Rate    int // frames a second: 30 or 60
 	Bitrate int // cap in bits a second
 }
 
@@ -59,8 +59,8 @@ func parseLadder(text string) ([]rungSpec, error) {
 		height, _ := strconv.Atoi(m[1]) // the pattern admits numbers only
 		rate, _ := strconv.Atoi(m[2])
 		kilobits, _ := strconv.Atoi(m[3])
-		if height < 64 || height > 4320 || height%2 != 0 || rate < 1 || rate > 240 {
-			return nil, fmt.Errorf("ladder: %q is out of range: 64 to 4320 lines (even), 1 to 240 frames a second", field)
+		if height < 64 || height > 4320 || height%2 != 0 || rate != 30 && rate != 60 {
+			return nil, fmt.Errorf("ladder: %q is out of range: 64 to 4320 lines (even), 30 or 60 frames a second", field)
 		}
 		specs = append(specs, rungSpec{height, rate, kilobits * 1000})
 	}
@@ -86,15 +86,13 @@ func buildLadder(specs []rungSpec, width, height int, frameRate float64, step in
 		if s.Height >= short {
 			continue
 		}
-		r := rung{Lines: s.Height, Step: 1, FrameRate: frameRate, Bitrate: s.Bitrate}
-		// A rung of 30 takes 25 and 29.97 as they are, and each second frame of 60.
-		if frameRate > float64(s.Rate)*1.34 {
-			r.Step = max(step, int(math.Round(frameRate/float64(s.Rate))))
-			if r.Step%step != 0 {
-				r.Step = step // parts are cut at multiples of step
-			}
-			r.FrameRate = frameRate / float64(r.Step)
+		r := rung{Lines: s.Height, Step: 1, Bitrate: s.Bitrate}
+		// A rung of 30 takes 25 and 29.97 as they are, and each second frame of
+		// 60; one of 60 takes what comes.
+		if s.Rate == 30 || frameRate > 80 {
+			r.Step = step
 		}
+		r.FrameRate = frameRate / float64(r.Step)
 		if r.FrameRate < float64(s.Rate)*0.67 {
 			// Half the frames need about two thirds of the bits.
 			r.Bitrate = s.Bitrate * 2 / 3

@@ -1,6 +1,8 @@
 package transcode
 
 import (
+	"slices"
+
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/media"
@@ -135,6 +137,18 @@ func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, r
 			Discontinuity: tl.mark.Discontinuity, Time: tl.mark.Time,
 		},
 	}
+}
+
+// takeFrom removes and returns the frames from time on: sound that came before
+// the mark of the segment that it belongs to.
+func (r *rendering) takeFrom(time int64) []frame {
+	n := len(r.frames)
+	for n > 0 && r.frames[n-1].time >= time {
+		n--
+	}
+	taken := slices.Clone(r.frames[n:])
+	r.frames = r.frames[:n]
+	return taken
 }
 
 func (r *rendering) add(f frame) { r.frames = append(r.frames, f) }

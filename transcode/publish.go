@@ -21,7 +21,7 @@ type broadcastStore struct {
 	feed  feed
 	// over is when the broadcast ended or the last claim was given up; zero while neither is so.
 	over time.Time
-	// epochs rise; the newest one may publish.
+	// writer is the newest grant's epoch; its publication alone may publish.
 	writer jobs.Epoch
 }
 
@@ -73,6 +73,7 @@ func (b *broadcastStore) locked(fn func(*shelf, *outcome)) {
 		b.refused(err)
 		b.storage.Log.Error("media that had waited for its turn was refused", "broadcast", b.id, "err", err)
 	}
+	m.gaps.WithLabelValues("not made").Add(float64(out.gaps))
 	if out.late > 0 {
 		m.gaps.WithLabelValues("late").Add(float64(out.late))
 		b.storage.Log.Error("segments were given up, later ones were waiting", "broadcast", b.id, "segments", out.late)
@@ -183,16 +184,14 @@ func (p *publication) finish(last index.Entry, data []byte, seg index.Entry) err
 // gap declares a segment missing for good. A complete segment stays.
 func (p *publication) gap(e index.Entry) {
 	p.announce(func(s *shelf, out *outcome) {
-		if err := s.gap(e, out); err == nil {
-			p.store.storage.metrics.gaps.WithLabelValues("not made").Inc()
-		}
+		_ = s.gap(e, out) // a gap is never refused
 	})
 }
 
 // skip says that a rendition has no such segment: nothing is announced, and
 // neither safe, finished nor later segments wait for it.
 func (p *publication) skip(rendition string, sequence uint64) {
-	p.announce(func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) })
+	p.announce(func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) }) // nor is this
 }
 
 // pause announces that the publisher is away, until the next part.

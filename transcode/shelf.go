@@ -71,42 +71,6 @@ type shelf struct {
 	recorded int
 }
 
-// shelfTrack is one rendition on a shelf.
-type shelfTrack struct {
-	// next is the first segment that isn't finished.
-	next uint64
-	// held are calls about segments after next, by sequence.
-	held      map[uint64][]delivery
-	heldBytes int
-	// safe is the first segment not in S3; settled are those after it that are.
-	safe    uint64
-	settled map[uint64]struct{}
-	// segments are those in memory, by sequence.
-	segments []*shelved
-	// records are the complete segments and gaps, by sequence.
-	records []index.Entry
-	inits   []initSection
-}
-
-// shelved is one version of a segment in memory, complete or not.
-type shelved struct {
-	sequence, epoch uint64
-	profile         string
-	writer          jobs.Epoch
-	parts           []index.Entry
-	data            [][]byte
-	size            int
-	done, safe      bool
-	duration        media.Ticks
-}
-
-// initSection is an announced init section; its data is nil when it is only
-// known from an earlier worker.
-type initSection struct {
-	entry index.Entry
-	data  []byte
-}
-
 // delivery is one call that waits for its turn.
 type delivery struct {
 	kind index.Type // TypePart, TypeSegment, TypeGap, or "" for a skip
@@ -126,9 +90,9 @@ type outcome struct {
 	records []index.Entry
 	// errs are of deliveries that had waited for their turn.
 	errs []error
-	// late counts segments that were given up, evicted those that left memory
-	// before they were safe.
-	late, evicted int
+	// gaps counts segments that the caller declared missing, late those that
+	// were given up, evicted those that left memory before they were safe.
+	gaps, late, evicted int
 }
 
 // object is something on its way to S3.
@@ -201,13 +165,6 @@ func (s *shelf) announceInit(rendition string, init *media.Init, e index.Entry, 
 	}
 	out.lines = append(out.lines, []index.Entry{e})
 	out.stores = append(out.stores, object{objects.InitKey(s.broadcast, e.Epoch, rendition, e.Init), e, [][]byte{init.Data}})
-}
-
-func (t *shelfTrack) addInit(i initSection) {
-	if len(t.inits) >= maxInits {
-		t.inits = slices.Delete(t.inits, 0, 1)
-	}
-	t.inits = append(t.inits, i)
 }
 
 func (s *shelf) part(e index.Entry, data []byte, out *outcome) error {
@@ -307,7 +264,9 @@ func (s *shelf) apply(t *shelfTrack, d delivery, out *outcome) error {
 			return fmt.Errorf("finish segment %s/%d: %w", d.entry.Rendition, d.entry.Sequence, err)
 		}
 	case index.TypeGap:
-		s.addGap(t, d.entry, out)
+		if s.addGap(t, d.entry, out) {
+			out.gaps++
+		}
 	default:
 		t.settle(d.entry.Sequence)
 		t.advance(d.entry.Sequence)
@@ -402,11 +361,11 @@ func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
 	return nil
 }
 
-// addGap declares a segment missing, unless it is complete.
-func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) {
+// addGap declares a segment missing, unless it is complete or a gap already.
+func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) bool {
 	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeSegment || !r.Writer.Less(s.writer)) {
 		t.advance(e.Sequence)
-		return
+		return false
 	}
 	t.segments = slices.DeleteFunc(t.segments, func(g *shelved) bool {
 		if g.sequence != e.Sequence {
@@ -418,6 +377,7 @@ func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) {
 	s.declareGap(t, e, out)
 	t.advance(e.Sequence)
 	s.prune(t)
+	return true
 }
 
 func (s *shelf) declareGap(t *shelfTrack, e index.Entry, out *outcome) {
@@ -458,347 +418,6 @@ func (s *shelf) end(sequence uint64, reason string, out *outcome) {
 	s.over = &index.Entry{Type: index.TypeEnd, Writer: s.writer, Sequence: sequence, Reason: shorten(reason)}
 	out.lines = append(out.lines, []index.Entry{*s.over})
 	s.record(*s.over, out)
-}
-
-// uploaded notes that an object is in S3. Only now do the readers of Redis
-// learn of it.
-func (s *shelf) uploaded(e index.Entry, out *outcome) {
-	s.stored(e)
-	s.record(e, out)
-	s.evict(out)
-}
-
-// stored notes that S3 has something under the object's key.
-func (s *shelf) stored(e index.Entry) {
-	if e.Type != index.TypeSegment {
-		return
-	}
-	t := s.track(e.Rendition)
-	if r := t.find(e.Sequence); r == nil || sameVersion(*r, e) {
-		t.settle(e.Sequence)
-	}
-	if g := t.lookup(e.Sequence, e.Epoch, e.Profile); g != nil {
-		g.safe = true
-	}
-}
-
-// lost declares a gap for a segment that was dropped on its way to S3.
-func (s *shelf) lost(e index.Entry, reason string, out *outcome) {
-	if e.Type != index.TypeSegment {
-		return
-	}
-	t := s.track(e.Rendition)
-	if g := t.lookup(e.Sequence, e.Epoch, e.Profile); g != nil {
-		g.safe = true // nothing will make it safer
-	}
-	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeGap || !sameVersion(*r, e)) {
-		return
-	}
-	e.Reason = reason
-	s.declareGap(t, e, out)
-	s.prune(t)
-	s.evict(out)
-}
-
-// restore takes what earlier workers have written to Redis.
-func (s *shelf) restore(entries []index.Entry, out *outcome) {
-	var news []index.Entry
-	for _, e := range entries {
-		switch e.Type {
-		case index.TypeBroadcast:
-			if s.settings == nil {
-				s.settings = &e
-				s.arrange()
-				news = append(news, e)
-			}
-		case index.TypeInit:
-			t := s.track(e.Rendition)
-			if !slices.ContainsFunc(t.inits, func(i initSection) bool { return i.entry.Init == e.Init && i.entry.Epoch == e.Epoch }) {
-				t.addInit(initSection{entry: e})
-				news = append(news, e)
-			}
-		case index.TypeSegment, index.TypeGap:
-			t := s.track(e.Rendition)
-			if r := t.find(e.Sequence); r != nil && !r.Writer.Less(e.Writer) {
-				if sameVersion(*r, e) && r.Type == e.Type {
-					t.settle(e.Sequence)
-				}
-				continue
-			}
-			t.addRecord(e)
-			t.settle(e.Sequence)
-			if g := t.lookup(e.Sequence, e.Epoch, e.Profile); g != nil && e.Type == index.TypeSegment {
-				g.safe = true
-			}
-			news = append(news, e)
-		}
-	}
-	for _, t := range s.tracks {
-		s.prune(t)
-	}
-	for chunk := range slices.Chunk(news, lineEntries) {
-		out.lines = append(out.lines, chunk)
-	}
-}
-
-// safe is the first segment that isn't in S3 in every rendition.
-func (s *shelf) safe() uint64 {
-	return s.least(s.backfill, func(t *shelfTrack) uint64 { return t.safe })
-}
-
-// finished is the first segment that isn't complete in every rendition.
-func (s *shelf) finished() uint64 {
-	return s.least(s.live, func(t *shelfTrack) uint64 { return t.next })
-}
-
-func (s *shelf) least(none uint64, of func(*shelfTrack) uint64) uint64 {
-	if len(s.tracks) == 0 {
-		return none
-	}
-	least := ^uint64(0)
-	for _, t := range s.tracks {
-		least = min(least, of(t))
-	}
-	return least
-}
-
-// snapshot returns what a new reader is told, as lines.
-func (s *shelf) snapshot() [][]index.Entry {
-	type placed struct {
-		index.Entry
-		track, kind int
-	}
-	var head []index.Entry
-	var body []placed
-	if s.settings != nil {
-		head = append(head, *s.settings)
-	}
-	for n, name := range s.names {
-		t := s.tracks[name]
-		for _, i := range t.inits {
-			head = append(head, i.entry)
-		}
-		for _, r := range t.records {
-			body = append(body, placed{r, n, 1})
-		}
-		for _, g := range t.recent(recentTargets * s.target()) {
-			for _, p := range g.parts {
-				body = append(body, placed{p, n, 0})
-			}
-		}
-	}
-	slices.SortStableFunc(body, func(a, b placed) int {
-		switch {
-		case a.Sequence != b.Sequence && a.Sequence < b.Sequence:
-			return -1
-		case a.Sequence != b.Sequence:
-			return 1
-		case a.track != b.track:
-			return a.track - b.track
-		}
-		return a.kind - b.kind
-	})
-	all := head
-	for _, p := range body {
-		all = append(all, p.Entry)
-	}
-	for _, e := range []*index.Entry{s.pausing, s.over} {
-		if e != nil {
-			all = append(all, *e)
-		}
-	}
-	return slices.Collect(slices.Chunk(all, lineEntries))
-}
-
-// recent returns the newest version of each segment in memory that lies within
-// span of the newest one, unfinished ones included.
-func (t *shelfTrack) recent(span media.Ticks) []*shelved {
-	var found []*shelved
-	var total media.Ticks
-	for _, g := range slices.Backward(t.segments) {
-		if total >= span {
-			break
-		}
-		if r := t.find(g.sequence); r != nil && (r.Type == index.TypeGap || r.Profile != g.profile || r.Epoch != g.epoch) && g.writer.Less(r.Writer) {
-			continue
-		}
-		if n := len(found); n > 0 && found[n-1].sequence == g.sequence {
-			if found[n-1].writer.Less(g.writer) {
-				found[n-1] = g
-			}
-			continue
-		}
-		found = append(found, g)
-		total += g.duration
-	}
-	slices.Reverse(found)
-	return found
-}
-
-// record puts e on the way to Redis. The stream is trimmed from its beginning,
-// so the settings and init sections are repeated before they are trimmed.
-func (s *shelf) record(e index.Entry, out *outcome) {
-	out.records = append(out.records, e)
-	if s.recorded++; s.recorded < s.indexLength()/2 || s.settings == nil {
-		return
-	}
-	s.recorded = 0
-	out.records = append(out.records, *s.settings)
-	for _, n := range s.names {
-		for _, i := range s.tracks[n].inits {
-			out.records = append(out.records, i.entry)
-		}
-	}
-}
-
-// indexLength is how many entries of the broadcast Redis keeps: the DVR
-// window's segments of 2 s or more, and a third for all else.
-func (s *shelf) indexLength() int {
-	segments := int(s.dvr/(2*media.VideoTimescale)) + 30
-	return 100 + segments*max(2, len(s.tracks))*4/3
-}
-
-// target is the target duration.
-func (s *shelf) target() media.Ticks {
-	if s.settings == nil {
-		return defaultTarget
-	}
-	return media.Ticks(s.settings.Broadcast.TargetDuration) * media.VideoTimescale
-}
-
-// prune forgets records before the DVR window.
-func (s *shelf) prune(t *shelfTrack) {
-	keep := s.dvr + recentTargets*s.target()
-	var total media.Ticks
-	for i, r := range slices.Backward(t.records) {
-		if total >= keep {
-			t.records = slices.Delete(t.records, 0, i+1)
-			return
-		}
-		total += r.Duration
-	}
-}
-
-// evict lets go of media: what is old and safe, and beyond the bound in bytes
-// the oldest complete segments whether safe or not.
-func (s *shelf) evict(out *outcome) {
-	span := max(s.span, (recentTargets+1)*s.target())
-	for _, t := range s.tracks {
-		var total media.Ticks
-		old := map[*shelved]bool{}
-		for _, g := range slices.Backward(t.segments) {
-			if total >= span && (g.safe || s.abandoned(g)) {
-				old[g] = true
-			}
-			total += g.duration
-		}
-		t.segments = slices.DeleteFunc(t.segments, func(g *shelved) bool {
-			if old[g] {
-				s.bytes -= g.size
-			}
-			return old[g]
-		})
-	}
-	for s.bytes > s.maxBytes {
-		var oldest *shelfTrack
-		for _, t := range s.tracks {
-			if len(t.segments) > 1 && (t.segments[0].done || s.abandoned(t.segments[0])) && (oldest == nil || t.segments[0].sequence < oldest.segments[0].sequence) {
-				oldest = t
-			}
-		}
-		if oldest == nil {
-			return
-		}
-		g := oldest.segments[0]
-		if !g.safe {
-			out.evicted++
-		}
-		s.bytes -= g.size
-		oldest.segments = slices.Delete(oldest.segments, 0, 1)
-	}
-}
-
-// abandoned reports whether an earlier grant began g and nobody went on with it.
-func (s *shelf) abandoned(g *shelved) bool { return !g.done && g.writer.Less(s.writer) }
-
-// lookup returns a version of a segment in memory, or nil.
-func (t *shelfTrack) lookup(sequence, epoch uint64, profile string) *shelved {
-	for _, g := range slices.Backward(t.segments) {
-		if g.sequence == sequence && g.epoch == epoch && g.profile == profile {
-			return g
-		}
-		if g.sequence < sequence {
-			break
-		}
-	}
-	return nil
-}
-
-// find returns the record of a sequence, or nil. It is valid until the next change.
-func (t *shelfTrack) find(sequence uint64) *index.Entry {
-	at, ok := t.position(sequence)
-	if !ok {
-		return nil
-	}
-	return &t.records[at]
-}
-
-func (t *shelfTrack) position(sequence uint64) (int, bool) {
-	return slices.BinarySearchFunc(t.records, sequence, func(r index.Entry, n uint64) int {
-		switch {
-		case r.Sequence < n:
-			return -1
-		case r.Sequence > n:
-			return 1
-		}
-		return 0
-	})
-}
-
-// addRecord inserts e, or puts it in the place of the one of its sequence.
-func (t *shelfTrack) addRecord(e index.Entry) {
-	at, ok := t.position(e.Sequence)
-	if ok {
-		t.records[at] = e
-		return
-	}
-	t.records = slices.Insert(t.records, at, e)
-}
-
-// advance moves on when sequence was the first unfinished one.
-func (t *shelfTrack) advance(sequence uint64) {
-	if sequence == t.next {
-		t.next++
-	}
-}
-
-// settle notes that sequence needs no upload any more.
-func (t *shelfTrack) settle(sequence uint64) {
-	if sequence < t.safe {
-		return
-	}
-	t.settled[sequence] = struct{}{}
-	if len(t.settled) > maxSettled {
-		// One that nobody makes any more must not hold up all others.
-		t.safe++
-	}
-	t.raiseSafe(t.safe)
-}
-
-// raiseSafe sets safe to at least to, and past what is settled there.
-func (t *shelfTrack) raiseSafe(to uint64) {
-	for t.safe < to && len(t.settled) > 0 {
-		delete(t.settled, t.safe)
-		t.safe++
-	}
-	t.safe = max(t.safe, to)
-	for {
-		if _, ok := t.settled[t.safe]; !ok {
-			return
-		}
-		delete(t.settled, t.safe)
-		t.safe++
-	}
 }
 
 func sameVersion(a, b index.Entry) bool {

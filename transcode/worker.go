@@ -64,7 +64,8 @@ type worker struct {
 
 	settings   *relay.Settings
 	video      *media.AVCConfig
-	audio      *media.AACConfig
+	source     *media.AACConfig // of the source's sound
+	audio      *media.AACConfig // of the rendition's: the same, unless it is of an odd kind
 	videoInit  *media.Init
 	audioInit  *media.Init
 	early      []logEvent          // what came before the settings
@@ -84,6 +85,9 @@ type worker struct {
 	ended      bool     // the log's end was read
 
 	encoding encoding
+	sound    *soundEncoder // set while the sound is of an odd kind
+	sounds   chan soundFrame
+	ending   []*process // of sound, that were discarded
 }
 
 // segment is one that is being made.
@@ -101,6 +105,8 @@ func newWorker(c workerConfig) *worker {
 	w := &worker{workerConfig: c}
 	w.finished.Store(c.Grant.Live)
 	w.encoding.outputs = make(chan output, 64)
+	w.encoding.using = map[*encoder]*encodingRun{}
+	w.sounds = make(chan soundFrame, 64)
 	return w
 }
 
@@ -109,18 +115,23 @@ func newWorker(c workerConfig) *worker {
 // and returns why it stopped.
 func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logEvent) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	events := make(chan logEvent, 64)
+	queue := make(chan logEvent, 64)
 	stopped := make(chan error, 1)
 	go func() {
-		err := read(ctx, events)
-		close(events)
+		err := read(ctx, queue)
+		close(queue)
 		stopped <- err
 	}()
+	events := queue // nil once it is read to its end
 	defer func() {
 		cancel(nil)
-		for range events { // until the reader has ended
+		for range queue { // until the reader has ended
 		}
 		w.discardEncoders()
+		w.endSound()
+		for _, p := range w.ending {
+			p.running.Wait()
+		}
 	}()
 	for {
 		if w.ended && len(w.segments) == 0 {
@@ -140,6 +151,8 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 			}
 		case o := <-w.encoding.outputs:
 			w.encoded(ctx, o)
+		case f := <-w.sounds:
+			w.soundEncoded(ctx, f)
 		case <-w.encoding.spareAt:
 			w.encoding.spareAt = nil
 			w.startSpares(ctx)
@@ -173,8 +186,7 @@ func (w *worker) take(ctx context.Context, e logEvent) error {
 	case e.video != nil:
 		err = w.setVideo(e.video)
 	case e.audio != nil:
-		w.audio = e.audio
-		w.audioInit, err = media.AudioInit(e.audio)
+		err = w.setAudio(ctx, e.audio)
 	case e.mark != nil:
 		w.markRead(ctx, *e.mark)
 	case e.unit != nil:
@@ -196,6 +208,57 @@ func (w *worker) setVideo(c *media.AVCConfig) (err error) {
 	w.videoInit, err = media.VideoInit(c)
 	w.planRungs()
 	return err
+}
+
+// setAudio prepares for sound of another configuration.
+func (w *worker) setAudio(ctx context.Context, c *media.AACConfig) (err error) {
+	if w.source != nil && string(w.source.ASC) == string(c.ASC) {
+		return nil
+	}
+	w.source, w.audio = c, c
+	w.endSound()
+	if !c.Plain {
+		if w.sound, err = w.FFmpeg.startSound(ctx, c, w.sounds); err != nil {
+			return err
+		}
+		if w.audio, err = media.ParseAACConfig(media.SilentStereo48k); err != nil {
+			return err
+		}
+		w.Log.Info("sound of an odd kind is encoded to AAC-LC, 48 kHz, stereo", "rate", c.Rate, "channels", c.Channels)
+	}
+	w.audioInit, err = media.AudioInit(w.audio)
+	return err
+}
+
+// soundEncoded handles what the encoder of odd sound made. One that died is
+// started again.
+func (w *worker) soundEncoded(ctx context.Context, f soundFrame) {
+	if f.encoder != w.sound {
+		return // an earlier configuration's
+	}
+	if f.exit == nil {
+		w.placeAudio(w.sound.place(f.at), f.payload)
+		return
+	}
+	w.Metrics.failures.Inc()
+	w.Log.Warn("the encoder of the sound died; it is started again", "err", f.exit.err)
+	next := w.sound.next
+	w.endSound()
+	sound, err := w.FFmpeg.startSound(ctx, w.source, w.sounds)
+	if err != nil {
+		w.Log.Error("the sound can't be encoded", "err", err)
+		return
+	}
+	sound.next = next
+	w.sound = sound
+}
+
+func (w *worker) endSound() {
+	if w.sound != nil {
+		w.sound.discard()
+		w.ending = append(w.ending, w.sound.process)
+		w.sound = nil
+	}
 }
 
 // markRead ends the segment before a mark and begins the one after it.
@@ -235,6 +298,9 @@ func (w *worker) markRead(ctx context.Context, m relay.Mark) {
 
 // open begins a segment.
 func (w *worker) open(ctx context.Context, m relay.Mark) {
+	if w.sound != nil {
+		m.AudioStart = soundGrid(m.Start)
+	}
 	s := &segment{tl: newTimeline(m, *w.settings), config: w.video}
 	if w.settings.Video && w.video == nil || w.settings.Audio && w.audio == nil {
 		w.Log.Error("a segment can't be made: the log lacks a configuration", "sequence", m.Sequence)
@@ -252,6 +318,9 @@ func (w *worker) open(ctx context.Context, m relay.Mark) {
 		if !w.settings.Video {
 			s.tl.nominal = media.Samples(media.AACFrameSamples).Ticks(w.audio.Rate)
 		}
+	}
+	if n := len(w.segments); n > 0 && s.audio != nil && w.segments[n-1].tl.mark.Discontinuity == m.Discontinuity {
+		s.audio.frames = w.segments[n-1].audio.takeFrom(int64(m.AudioStart))
 	}
 	w.current = s
 	w.segments = append(w.segments, s)
@@ -291,42 +360,45 @@ func (w *worker) takeVideo(u *media.AccessUnit) {
 	s.advance()
 }
 
-// takeAudio puts one frame of sound on the grid of the segment it belongs to.
+// takeAudio handles one frame of the source's sound: it lies on the grid that
+// the marks give, and its own time is exact to the millisecond only.
 func (w *worker) takeAudio(u *media.AccessUnit) {
-	if w.current == nil && len(w.segments) == 0 {
-		w.lead = append(w.lead, u)
-		if len(w.lead) > maxLead {
-			w.lead = w.lead[1:]
+	if w.sound != nil {
+		w.sound.frame(u)
+		return
+	}
+	if len(w.segments) == 0 {
+		if w.current == nil {
+			w.lead = append(w.lead, u)
+			if len(w.lead) > maxLead {
+				w.lead = w.lead[1:]
+			}
 		}
 		return
 	}
+	start := w.segments[len(w.segments)-1].tl.mark.AudioStart
+	exact := float64(u.DTS) * float64(w.audio.Rate) / media.VideoTimescale
+	k := math.Floor((exact-float64(start))/media.AACFrameSamples + 0.5)
+	w.placeAudio(start+media.Samples(k)*media.AACFrameSamples, u.Payload)
+}
+
+// placeAudio gives a frame of sound to the segment that its first sample is in.
+func (w *worker) placeAudio(sample media.Samples, payload []byte) {
 	for i := len(w.segments) - 1; i >= 0; i-- {
 		s := w.segments[i]
-		if s.audio == nil || w.current != nil && s.tl.mark.Discontinuity != w.current.tl.mark.Discontinuity {
+		if s.audio == nil || sample < s.tl.mark.AudioStart {
 			continue
 		}
-		k := s.gridIndex(u.DTS)
-		if k < 0 {
-			continue
-		}
-		w.soundSize += len(u.Payload)
-		sample := s.tl.mark.AudioStart + k*media.AACFrameSamples
+		w.soundSize += len(payload)
 		at := sample.Ticks(s.audio.rate)
 		if !w.settings.Video {
 			s.tl.add(at)
 		}
-		s.audio.add(frame{time: int64(sample), at: at, idr: true, payload: u.Payload})
+		s.audio.add(frame{time: int64(sample), at: at, idr: true, payload: payload})
 		s.audio.advance(false)
 		w.retire()
 		return
 	}
-}
-
-// gridIndex returns which frame of the segment's sound begins at t, which is
-// exact to the millisecond only; negative for sound before the segment.
-func (s *segment) gridIndex(t media.Ticks) media.Samples {
-	samples := float64(t) * float64(s.audio.rate) / media.VideoTimescale
-	return media.Samples(math.Floor((samples-float64(s.tl.mark.AudioStart))/media.AACFrameSamples + 0.5))
 }
 
 // advance writes what is settled of all renditions.

@@ -69,11 +69,12 @@ func publishKeys(ctx context.Context, s settings, st *store.Store) error {
 	}
 	// The redis-server of a `millrace all` on this data directory. When it
 	// doesn't run, nobody needs to be told: it is when it starts.
-	db := openSocket(redisSocket(s.Data))
-	defer db.Close()
-	if db.Ping(ctx).Err() != nil {
+	socket := redisSocket(s.Data)
+	if pingSocket(ctx, socket) != nil {
 		return nil
 	}
+	db := openSocket(socket)
+	defer db.Close()
 	return api.PublishKeys(ctx, st, db)
 }
 

@@ -48,7 +48,7 @@ func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err
 	parser, err := kong.New(c,
 		kong.Name("millrace"),
 		kong.Description(description),
-		kong.DefaultEnvars("MILLRACE"),
+		kong.PostBuild(nameEnvironment),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
@@ -64,10 +64,25 @@ func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err
 	if err != nil {
 		return nil, "", err
 	}
+	if k.Command() == "version" {
+		return c, k.Command(), nil
+	}
 	if err := c.check(); err != nil {
 		return nil, "", err
 	}
 	return c, k.Command(), nil
+}
+
+// nameEnvironment gives every flag its environment variable; kong's own names
+// would take "s3" apart.
+func nameEnvironment(k *kong.Kong) error {
+	for _, flag := range k.Model.Flags {
+		if flag.Name != "help" {
+			flag.Envs = []string{"MILLRACE_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))}
+			flag.Tag.Envs = flag.Envs
+		}
+	}
+	return nil
 }
 
 // configPath finds the configuration file, which must be read before kong runs.

@@ -23,7 +23,7 @@ const (
 // or without.
 func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler:           limitStalls(h),
+		Handler:           limitStalls(h, stallLimit),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -71,23 +71,24 @@ func serveHTTP(s *http.Server, l net.Listener) func(context.Context) error {
 }
 
 // limitStalls gives each piece of an answer a deadline.
-func limitStalls(next http.Handler) http.Handler {
+func limitStalls(next http.Handler, limit time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
 		if r.Body != nil && r.Body != http.NoBody {
 			_ = rc.SetReadDeadline(time.Now().Add(bodyLimit))
 		}
-		next.ServeHTTP(&patientWriter{ResponseWriter: w, rc: rc}, r)
+		next.ServeHTTP(&patientWriter{ResponseWriter: w, rc: rc, limit: limit}, r)
 	})
 }
 
 // patientWriter writes in pieces, each with a deadline.
 type patientWriter struct {
 	http.ResponseWriter
-	rc *http.ResponseController
+	rc    *http.ResponseController
+	limit time.Duration
 }
 
-func (w *patientWriter) extend() { _ = w.rc.SetWriteDeadline(time.Now().Add(stallLimit)) }
+func (w *patientWriter) extend() { _ = w.rc.SetWriteDeadline(time.Now().Add(w.limit)) }
 
 func (w *patientWriter) WriteHeader(status int) {
 	w.extend()

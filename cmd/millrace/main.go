@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -31,6 +32,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if command == "" { // --help has answered
 		return exitOK
 	}
+	takeOverLogs(slog.New(slog.DiscardHandler))
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
 	// The first signal ends millrace, the second one kills it.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,21 +209,8 @@ func (r *redisChild) awaitAnswer(ctx context.Context) error {
 	}
 }
 
-// ping asks whether somebody answers on the socket. Each has a client of its
-// own: one whose connection was refused doesn't try again for a second.
-func (r *redisChild) ping(ctx context.Context) error {
-	c := r.client()
-	defer c.Close()
-	return c.Ping(ctx).Err()
-}
-
-// client is one for looking after the server: it never retries.
-func (r *redisChild) client() *redis.Client {
-	return redis.NewClient(&redis.Options{
-		Network: "unix", Addr: r.socket, MaxRetries: -1, DialerRetries: 1, PoolSize: 1,
-		ReadTimeout: time.Second, ContextTimeoutEnabled: true,
-	})
-}
+// ping asks whether somebody answers on the socket.
+func (r *redisChild) ping(ctx context.Context) error { return pingSocket(ctx, r.socket) }
 
 func (r *redisChild) pidFile() string { return filepath.Join(r.dir, "redis.pid") }
 
@@ -235,7 +223,7 @@ func (r *redisChild) endOrphan(ctx context.Context) error {
 	}
 	r.log.Info("ending a redis-server that an earlier run left behind", "pid", pid)
 	if answers {
-		c := r.client()
+		c := openSocket(r.socket)
 		c.Shutdown(ctx) // fails by design: the connection breaks
 		_ = c.Close()
 	} else {
@@ -313,4 +301,21 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 // openSocket returns a client of the redis-server on a Unix socket.
 func openSocket(path string) redis.UniversalClient {
 	return redis.NewClient(&redis.Options{Network: "unix", Addr: path, ContextTimeoutEnabled: true, DialerRetries: 1})
+}
+
+// pingSocket asks whether a redis-server answers on a Unix socket. It connects
+// by hand first: a client whose connection is refused prints it, and leaves a
+// goroutine for a second.
+func pingSocket(ctx context.Context, path string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	_ = conn.Close()
+	c := redis.NewClient(&redis.Options{
+		Network: "unix", Addr: path, MaxRetries: -1, DialerRetries: 1, ReadTimeout: time.Second, ContextTimeoutEnabled: true,
+	})
+	defer c.Close()
+	return c.Ping(ctx).Err()
 }

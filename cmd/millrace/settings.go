@@ -56,6 +56,7 @@ type settings struct {
 type secretText string
 
 func (secretText) String() string       { return "[redacted]" }
+func (secretText) GoString() string     { return "[redacted]" }
 func (secretText) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // byteSize is a number of bytes, written 500MB or 2GB (powers of 1,000).

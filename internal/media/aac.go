@@ -35,9 +35,12 @@ func ParseAACConfig(asc []byte) (*AACConfig, error) {
 	if a.ChannelCount < 1 || a.ChannelCount > 8 {
 		return nil, errors.New("parse AAC configuration: the number of channels is out of range")
 	}
+	if a.FrameLengthFlag {
+		return nil, errors.New("parse AAC configuration: frames of 960 samples can't be taken, 1,024 are needed")
+	}
 	return &AACConfig{
 		ASC: asc, Rate: a.SampleRate, Channels: a.ChannelCount,
-		Plain: a.Type == mpeg4audio.ObjectTypeAACLC && a.ExtensionType == 0 && !a.FrameLengthFlag && a.ChannelCount <= 2,
+		Plain: a.Type == mpeg4audio.ObjectTypeAACLC && a.ExtensionType == 0 && a.ChannelCount <= 2,
 	}, nil
 }
 

@@ -50,7 +50,13 @@ var buckets atomic.Int64
 // the tests of this process share.
 func Bucket(t testing.TB) *objects.Bucket {
 	t.Helper()
-	b, err := objects.Open(context.Background(), BucketConfig(t))
+	return CreateBucket(t, BucketConfig(t))
+}
+
+// CreateBucket makes the bucket that BucketConfig named.
+func CreateBucket(t testing.TB, c objects.Config) *objects.Bucket {
+	t.Helper()
+	b, err := objects.Open(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}

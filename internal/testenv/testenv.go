@@ -30,9 +30,12 @@ var packages = map[string]string{
 	"gst-launch-1.0": "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly",
 }
 
-// Main runs the tests, ends the servers they shared, and fails if a goroutine
-// is left. It doesn't return. opts are for goleak.
-func Main(m interface{ Run() int }, opts ...goleak.Option) {
+// Main is [Run] for a TestMain: it doesn't return.
+func Main(m interface{ Run() int }, opts ...goleak.Option) { os.Exit(Run(m, opts...)) }
+
+// Run runs the tests, ends the servers they shared, and fails if a goroutine is
+// left. It returns the exit status. opts are for goleak.
+func Run(m interface{ Run() int }, opts ...goleak.Option) int {
 	if dir := os.Getenv(s3DirEnv); dir != "" {
 		serveS3(dir) // this process is the S3 server of another one
 	}
@@ -46,7 +49,7 @@ func Main(m interface{ Run() int }, opts ...goleak.Option) {
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // quiet keeps go-redis from printing each connection that a stopped server refuses.

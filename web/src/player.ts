@@ -3,8 +3,9 @@
  * HLS elsewhere. A plain class; the components only draw what it reports.
  */
 
-import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData, type HlsConfig } from 'hls.js'
+import Hls, { ErrorDetails, ErrorTypes, Events, type ErrorData } from 'hls.js'
 import type { Phase } from './watch'
+import { hlsConfig, randomUUID, rememberBandwidth } from './player-config'
 import { AUTO, type Variant } from './quality'
 import { retryDelay } from './retry'
 
@@ -20,9 +21,6 @@ const RETRIES_BEFORE_REBUILD = 4
 const MEDIA_ERROR_WINDOW_MS = 10_000
 /** This close behind the target counts as "at the live edge". */
 const LIVE_EDGE_SLACK_SECONDS = 2
-
-const BANDWIDTH_KEY = 'millrace.bandwidth'
-const FIRST_BANDWIDTH = 5_000_000
 
 /** What the browser's autoplay policy forbade: sound, or playing at all. */
 export type Blocked = 'nothing' | 'sound' | 'play'
@@ -68,7 +66,7 @@ export interface PlayerStats {
   waitedMs: number
   /** Fatal errors recovered from. */
   recoveries: number
-  /** The newest fatal error's name. */
+  /** The newest fatal error's name, of this load. */
   lastError: string | null
   /** From the load to the first picture; null before it. */
   firstPictureMs: number | null
@@ -110,6 +108,8 @@ export class Player {
 
   #loadedAt = 0
   #waitingSince: number | null = null
+  /** When the watchdog began to count: no earlier than media was to be had. */
+  #stuckSince = 0
   #pausedAt: number | null = null
   /** The viewer went back or paused: being late is what they want. */
   #viewerIsLate = false
@@ -143,6 +143,7 @@ export class Player {
     this.#url = url
     this.#loadedAt = performance.now()
     this.#firstPictureMs = null
+    this.#lastError = null
     this.#update({ phase: 'loading' })
     this.#build()
   }
@@ -169,7 +170,7 @@ export class Player {
    */
   expectMedia(expected: boolean): void {
     if (expected && !this.#expectsMedia) {
-      this.#waitingSince = this.#waitingSince === null ? null : performance.now()
+      this.#stuckSince = performance.now()
       if (this.#retry) this.#retryNow()
     }
     this.#expectsMedia = expected
@@ -207,9 +208,17 @@ export class Player {
     if (this.#video.paused) void this.play()
   }
 
-  /** Tells the player that the viewer moved the playhead. */
-  viewerMoved(): void {
+  /** Moves the playhead, at most to the live edge. */
+  seek(time: number): void {
+    const edge = this.#liveEdge()
+    if (edge !== null && time >= edge) {
+      if (this.#video.currentTime < edge) this.jumpToLive()
+      return
+    }
+    const { seekable } = this.#video
+    const first = seekable.length > 0 ? seekable.start(0) : 0
     this.#viewerIsLate = true
+    this.#video.currentTime = Math.max(first, time)
   }
 
   /** Chooses a variant by index, or AUTO. It shows with the next segment. */
@@ -225,7 +234,8 @@ export class Player {
     const level = this.#state.playing
     const details = hls?.levels[level]
     const frames = video.getVideoPlaybackQuality?.()
-    const waitingNow = this.#waitingSince === null ? 0 : performance.now() - this.#waitingSince
+    const counted = this.#waitingSince !== null && this.#firstPictureMs !== null
+    const waitingNow = counted ? performance.now() - (this.#waitingSince ?? 0) : 0
     return {
       engine: hls ? 'hls.js' : this.#url && !Hls.isSupported() ? 'native' : 'none',
       phase: this.#state.phase,
@@ -301,7 +311,7 @@ export class Player {
   #rebuild(): void {
     this.#teardown()
     this.#lastMediaError = -Infinity
-    this.#waitingSince = this.#waitingSince === null ? null : performance.now()
+    this.#stuckSince = performance.now()
     this.#build()
   }
 
@@ -393,8 +403,8 @@ export class Player {
 
   #onPlaying(): void {
     if (this.#url === null) return
-    this.#firstPictureMs ??= Math.round(performance.now() - this.#loadedAt)
     this.#endWait()
+    this.#firstPictureMs ??= Math.round(performance.now() - this.#loadedAt)
     this.#update({ phase: 'playing', blocked: this.#state.blocked === 'play' ? 'nothing' : this.#state.blocked })
   }
 
@@ -402,6 +412,7 @@ export class Player {
     if (this.#url === null || this.#video.paused || this.#video.ended) return
     if (this.#waitingSince === null) {
       this.#waitingSince = performance.now()
+      this.#stuckSince = this.#waitingSince
       if (this.#firstPictureMs !== null && !this.#video.seeking) this.#waits++
     }
     this.#update({ phase: this.#firstPictureMs === null ? 'loading' : 'waiting' })
@@ -437,7 +448,8 @@ export class Player {
       this.#onEnded()
       return
     }
-    if (this.#expectsMedia && waited > STUCK_MS && !this.#retry) {
+    const stuck = waited > 0 && performance.now() - this.#stuckSince > STUCK_MS
+    if (this.#expectsMedia && stuck && !this.#retry) {
       this.#lastError = 'stuck'
       this.#recoveries++
       this.#rebuild()
@@ -456,28 +468,6 @@ export class Player {
     if (keys.every((key) => this.#state[key] === next[key])) return
     this.#state = next
     this.#onChange(next)
-  }
-}
-
-function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig> {
-  return {
-    lowLatencyMode: true,
-    // Makes good what was lost at the start and in stalls. The target is the
-    // playlist's PART-HOLD-BACK: liveSyncDuration would override it.
-    maxLiveSyncPlaybackRate: 1.5,
-    liveDurationInfinity: true,
-    maxBufferLength: 30,
-    backBufferLength: 30,
-    // The quickest first picture: no test download, no wait for the element,
-    // and a first level for the bandwidth that was seen last time.
-    testBandwidth: false,
-    startFragPrefetch: true,
-    startLevel: -1,
-    abrEwmaDefaultEstimate: rememberedBandwidth(),
-    capLevelToPlayerSize: true,
-    // fMP4 needs no repackaging: a worker would cost its start and copies.
-    enableWorker: false,
-    cmcd: { sessionId, contentId: channel, useHeaders: false },
   }
 }
 
@@ -504,33 +494,4 @@ async function tryToPlay(video: HTMLVideoElement): Promise<'played' | 'refused' 
   } catch (error) {
     return error instanceof DOMException && error.name === 'NotAllowedError' ? 'refused' : 'aborted'
   }
-}
-
-function rememberedBandwidth(): number {
-  try {
-    const kept = Number(localStorage.getItem(BANDWIDTH_KEY))
-    if (kept > 0) return Math.max(300_000, kept * 0.7)
-  } catch {
-    // Storage is forbidden: start from the guess.
-  }
-  return FIRST_BANDWIDTH
-}
-
-function rememberBandwidth(hls: Hls | null): void {
-  if (!hls || !(hls.bandwidthEstimate > 0) || hls.levels.length === 0) return
-  try {
-    localStorage.setItem(BANDWIDTH_KEY, String(Math.round(hls.bandwidthEstimate)))
-  } catch {
-    // Storage is forbidden: nothing is remembered.
-  }
-}
-
-/** A version 4 UUID, also on plain http, where crypto.randomUUID isn't. */
-export function randomUUID(): string {
-  if (typeof crypto.randomUUID === 'function') return crypto.randomUUID()
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
-  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
-  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
-  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join('-')
 }

@@ -1,0 +1,210 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"millrace/internal/jobs"
+	"millrace/internal/lease"
+)
+
+const (
+	// pollInterval is how often a channel's record is read.
+	pollInterval = time.Second
+	// searchInterval is how often it is read while its worker is out of reach.
+	searchInterval = 100 * time.Millisecond
+	// searchFor bounds how long it is read so often.
+	searchFor = 30 * time.Second
+	// missingFor is how long a channel is remembered as not live.
+	missingFor = 500 * time.Millisecond
+	// followFor is how long a channel is followed after the last request.
+	followFor = 60 * time.Second
+	// staleAfter is the age of a record whose broadcast counts as over.
+	staleAfter = 90 * time.Second
+	// endAfter is how long an ended broadcast may still tell of its end itself.
+	endAfter = 3 * time.Second
+	// endAnyway is how long its worker may take for that.
+	endAnyway = 20 * time.Second
+)
+
+var (
+	errNotLive = errors.New("the channel is not live")
+	errUnknown = errors.New("the channel can't be looked up")
+)
+
+// channel follows one channel for as long as somebody asks for it.
+type channel struct {
+	service *Service
+	name    string
+	// asked is when somebody asked last, in Unix nanoseconds.
+	asked atomic.Int64
+	// kick wakes run for an early look at Redis.
+	kick chan struct{}
+	// known is closed when state is there.
+	known chan struct{}
+	state atomic.Pointer[channelState]
+}
+
+// channelState is what is known of a channel at one moment. It is immutable.
+type channelState struct {
+	// live is the current broadcast; without it err says why there is none.
+	live *broadcast
+	err  error
+	// broadcasts are all that are being served, ended ones too.
+	broadcasts map[string]*broadcast
+}
+
+func newChannel(s *Service, name string) *channel {
+	c := &channel{service: s, name: name, kick: make(chan struct{}, 1), known: make(chan struct{})}
+	c.asked.Store(time.Now().UnixNano())
+	return c
+}
+
+func (c *channel) idle() time.Duration { return time.Duration(time.Now().UnixNano() - c.asked.Load()) }
+
+// look waits until the channel's state is known.
+func (c *channel) look(ctx context.Context) (*channelState, error) {
+	select {
+	case <-c.known:
+		return c.state.Load(), nil
+	case <-c.service.stopped:
+		return nil, errStopped
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// run reads the channel's record and follows its broadcasts until nobody asks
+// for them any more.
+func (c *channel) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var group errgroup.Group
+	defer func() { _ = group.Wait() }() // its functions return nil
+	defer cancel()
+	log := c.service.log.With("channel", c.name)
+	served := make(map[string]*broadcast)
+	var current *broadcast
+	var faults lineASecond
+	for {
+		record, slots, err := c.read(ctx)
+		if ctx.Err() != nil {
+			c.service.forget(c, 0)
+			c.publish(nil, errStopped, nil)
+			return
+		}
+		now := time.Now()
+		switch {
+		case errors.Is(err, lease.ErrNone):
+			// A Redis that lost its memory ends nothing that goes on.
+			if current != nil && !current.alive(now) {
+				current = nil
+			}
+			err = errNotLive
+		case err != nil:
+			c.service.metrics.redis.Inc()
+			err = fmt.Errorf("%w: %w", errUnknown, err)
+			faults.log(log, "channel can't be read from Redis; going on with what is known", err)
+		default:
+			over := record.State == lease.Ended || record.Age > staleAfter
+			b := served[record.Broadcast]
+			if b == nil && (!over || record.State == lease.Ended && record.Age < followFor) && isName(record.Broadcast) {
+				b = newBroadcast(c, record.Broadcast, log)
+				served[b.id] = b
+				group.Go(func() error {
+					b.run(ctx)
+					return nil
+				})
+			}
+			if b != nil {
+				b.setSlots(slots)
+			}
+			if over && (b == nil || record.State == lease.Ended || !b.alive(now)) {
+				if b != nil && b == current {
+					log.Info("broadcast is over", "broadcast", b.id, "state", string(record.State), "age", record.Age)
+				}
+				current = nil
+			} else {
+				current = b
+			}
+			err = errNotLive
+		}
+		c.retire(served, current, now)
+		c.publish(current, err, served)
+
+		interval, linger := c.interval(served, current, now)
+		if c.service.forget(c, linger) {
+			return
+		}
+		timer := time.NewTimer(interval)
+		select {
+		case <-timer.C:
+		case <-c.kick:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// read returns the channel's record and the workers of its broadcast.
+func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, error) {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	db := c.service.cfg.Redis
+	record, err := lease.Read(ctx, db, c.name)
+	if err != nil {
+		return lease.Record{}, nil, err
+	}
+	slots, err := lease.Slots(ctx, db, record.Broadcast)
+	return record, slots, err
+}
+
+// interval returns how long to wait until the next look at Redis, and for how
+// long after the last request the channel is kept.
+func (c *channel) interval(served map[string]*broadcast, current *broadcast, now time.Time) (next, linger time.Duration) {
+	switch {
+	case len(served) == 0:
+		// Requests that come until then share this answer; the first one after
+		// it makes a channel anew.
+		return missingFor, missingFor
+	case current != nil && current.searching(now):
+		return searchInterval, followFor
+	}
+	return pollInterval, followFor
+}
+
+// retire ends broadcasts that are over, and lets go of those that ended long
+// ago or that nobody asks for.
+func (c *channel) retire(served map[string]*broadcast, current *broadcast, now time.Time) {
+	for id, b := range served {
+		if b == current {
+			b.over.Store(0)
+			continue
+		}
+		b.over.CompareAndSwap(0, now.UnixNano())
+		since := now.Sub(time.Unix(0, b.over.Load()))
+		if since > endAfter && !b.alive(now) || since > endAnyway {
+			b.board.update((*fold).finish)
+		}
+		if since > c.service.cfg.DVRWindow+followFor || since > followFor && b.idle(now) > followFor {
+			b.stop()
+			delete(served, id)
+		}
+	}
+}
+
+func (c *channel) publish(current *broadcast, err error, served map[string]*broadcast) {
+	state := &channelState{live: current, err: err, broadcasts: maps.Clone(served)}
+	if current != nil {
+		state.err = nil
+	}
+	first := c.state.Swap(state) == nil
+	if first {
+		close(c.known)
+	}
+}

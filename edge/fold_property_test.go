@@ -1,0 +1,219 @@
+package edge
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"millrace/edge/playlist"
+	"millrace/internal/index"
+	"millrace/internal/jobs"
+	"millrace/internal/media"
+)
+
+// wholeBroadcast returns what one worker says of a broadcast, line by line, in
+// the order of its making.
+func wholeBroadcast(t *rapid.T, writer jobs.Epoch, profile string, durations [][]media.Ticks, disc []uint64) [][]index.Entry {
+	lines := [][]index.Entry{{{Type: index.TypeBroadcast, Writer: writer, Broadcast: testSettings()}}}
+	at := testSettings().Started
+	for n, parts := range durations {
+		var total media.Ticks
+		for i, d := range parts {
+			e := index.Entry{
+				Type: index.TypePart, Writer: writer, Rendition: "source", Init: "i", Epoch: 7, Sequence: uint64(n), Part: i,
+				Profile: profile, Duration: d, Size: 100, Independent: i == 0, Time: at, Discontinuity: disc[n],
+			}
+			total += d
+			line := []index.Entry{e}
+			if i == len(parts)-1 {
+				e.Type, e.Part, e.Parts, e.Duration, e.Size = index.TypeSegment, 0, len(parts), total, 100*len(parts)
+				line = append(line, e)
+			}
+			lines = append(lines, line)
+		}
+		at = at.Add(total.Duration())
+	}
+	return lines
+}
+
+// TestFoldProperties feeds two workers' lines in any interleaving, with repeats
+// and losses, and checks after each line what must hold whatever comes.
+func TestFoldProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		count := rapid.IntRange(1, 30).Draw(t, "segments")
+		durations := make([][]media.Ticks, count)
+		disc := make([]uint64, count)
+		for n := range durations {
+			parts := rapid.IntRange(1, 8).Draw(t, "parts")
+			for range parts {
+				durations[n] = append(durations[n], media.Ticks(rapid.IntRange(15000, int(partTicks)).Draw(t, "ticks")))
+			}
+			if n > 0 {
+				disc[n] = disc[n-1] + uint64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "breaks"))
+			}
+		}
+		low, high := jobs.Epoch{Lease: 1, Grant: 1}, jobs.Epoch{Lease: 1, Grant: 2}
+		workers := [][][]index.Entry{
+			wholeBroadcast(t, low, "p1", durations, disc),
+			wholeBroadcast(t, high, rapid.SampledFrom([]string{"p1", "p2"}).Draw(t, "profile"), durations, disc),
+		}
+		lossy := rapid.Bool().Draw(t, "lossy")
+
+		f := newFold(30 * time.Second)
+		b := newBoard(0)
+		b.fold = f
+		now := testSettings().Started
+		next := []int{0, 0}
+		if rapid.Bool().Draw(t, "cold") {
+			defer f.begin()
+		} else {
+			f.begin()
+		}
+		shown := &observer{shown: map[uint64]string{}}
+		for next[0] < len(workers[0]) || next[1] < len(workers[1]) {
+			w := rapid.IntRange(0, 1).Draw(t, "worker")
+			if next[w] >= len(workers[w]) {
+				w = 1 - w
+			}
+			at := next[w]
+			switch rapid.IntRange(0, 9).Draw(t, "event") {
+			case 0: // the follow stream broke: the worker repeats some of it
+				at = rapid.IntRange(0, at).Draw(t, "again")
+			case 1:
+				if lossy && at > 0 {
+					next[w]++
+					continue
+				}
+				next[w]++
+			case 2: // with losses, time passes
+				if !lossy {
+					next[w]++
+					break
+				}
+				now = now.Add(4 * time.Second)
+				b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
+				continue
+			default:
+				next[w]++
+			}
+			b.update(func(f *fold) bool { return f.apply(workers[w][at]) })
+			shown.check(t, b)
+		}
+		b.update((*fold).begin)
+		b.update(func(f *fold) bool {
+			return f.apply([]index.Entry{{Type: index.TypeEnd, Writer: high, Sequence: uint64(count)}})
+		})
+		for range 2 * count {
+			now = now.Add(7 * time.Second)
+			b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
+			shown.check(t, b)
+		}
+		r := b.now.Load().renditions["source"]
+		if r == nil {
+			return // both broadcast lines were lost
+		}
+		if f.settings != nil && (!r.Ended || len(f.renditions["source"].drafts) != 0) {
+			t.Fatalf("not ended after the end: next %d of %d, %d drafts", f.renditions["source"].next, count, len(f.renditions["source"].drafts))
+		}
+		if !lossy && f.settings != nil {
+			if last := r.Segments[len(r.Segments)-1]; last.Sequence != uint64(count-1) {
+				t.Fatalf("the last segment is %d of %d", last.Sequence, count)
+			}
+			for _, s := range r.Segments {
+				if s.Gap {
+					t.Fatalf("segment %d is a gap, although nothing was lost", s.Sequence)
+				}
+			}
+		}
+	})
+}
+
+// observer remembers what was shown.
+type observer struct {
+	shown          map[uint64]string
+	first, disc    uint64
+	lastMSN        uint64
+	lastPart       int
+	any, endedOnce bool
+}
+
+func (o *observer) check(t *rapid.T, b *board) {
+	r := b.now.Load().renditions["source"]
+	if r == nil || r.TargetDuration == 0 {
+		return
+	}
+	sequence, part, ok := r.Last()
+	if !ok {
+		if o.any {
+			t.Fatal("what was shown is gone")
+		}
+		return
+	}
+	first := sequence
+	before := uint64(0)
+	if len(r.Segments) > 0 {
+		first = r.Segments[0].Sequence
+		before = r.Segments[0].Discontinuity - uint64(r.Segments[0].Breaks)
+	} else {
+		before = r.Open.Discontinuity - uint64(r.Open.Breaks)
+	}
+	switch {
+	case o.any && first < o.first:
+		t.Fatalf("media sequence went back from %d to %d", o.first, first)
+	case o.any && before < o.disc:
+		t.Fatalf("discontinuity sequence went back from %d to %d", o.disc, before)
+	case o.any && (sequence < o.lastMSN || sequence == o.lastMSN && part < o.lastPart && r.Find(sequence).Parts != nil):
+		t.Fatalf("the end went back from %d.%d to %d.%d", o.lastMSN, o.lastPart, sequence, part)
+	case o.endedOnce && !r.Ended:
+		t.Fatal("it went on after the end")
+	}
+	o.first, o.disc, o.lastMSN, o.lastPart, o.any, o.endedOnce = first, before, sequence, part, true, r.Ended
+
+	number := before
+	for i, s := range r.Segments {
+		if s.Sequence != first+uint64(i) {
+			t.Fatalf("segment %d stands where %d should", s.Sequence, first+uint64(i))
+		}
+		number += uint64(s.Breaks)
+		if number != s.Discontinuity {
+			t.Fatalf("segment %d: the tags count to %d, its number is %d", s.Sequence, number, s.Discontinuity)
+		}
+		// What was shown never changes.
+		text := fmt.Sprintf("%d %s %d %v %d", s.Epoch, s.Profile, s.Duration, s.Gap, s.Discontinuity)
+		if old, ok := o.shown[s.Sequence]; ok && old != text {
+			t.Fatalf("segment %d changed from %s to %s", s.Sequence, old, text)
+		}
+		o.shown[s.Sequence] = text
+		if !s.Gap && len(s.Parts) > 0 {
+			var sum media.Ticks
+			for _, p := range s.Parts {
+				sum += p.Duration
+			}
+			if sum != s.Duration {
+				t.Fatalf("segment %d: parts of %d, %d in all", s.Sequence, sum, s.Duration)
+			}
+		}
+	}
+	if r.Open != nil && (len(r.Open.Parts) == 0 || len(r.Segments) > 0 && r.Open.Sequence != r.Segments[len(r.Segments)-1].Sequence+1) {
+		t.Fatalf("open segment %+v", r.Open)
+	}
+	for _, skip := range []playlist.Skip{playlist.SkipNone, playlist.SkipYes, playlist.SkipV2} {
+		text := string(r.Append(nil, skip, nil))
+		checkPlaylist(t, text)
+		if skip == playlist.SkipNone && strings.Contains(text, "EXT-X-SKIP") {
+			t.Fatal("a delta that nobody asked for")
+		}
+	}
+	// Whatever the playlist ends with is there, and what comes next is not.
+	if part != playlist.NoPart && !r.Has(sequence, part) {
+		t.Fatalf("it ends with %d.%d, but doesn't have it", sequence, part)
+	}
+	if h, ok := r.Hint(); ok {
+		if r.Has(h.Sequence, h.Part) || r.TooFar(h.Sequence, h.Part) {
+			t.Fatalf("the hint %d.%d is there already or too far", h.Sequence, h.Part)
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluenviron/gohlslib/v2"
+	"github.com/bluenviron/gohlslib/v2/pkg/codecs"
+
+	"millrace/internal/index"
+	"millrace/internal/media"
+	"millrace/internal/testenv"
+	"millrace/internal/window"
+)
+
+const (
+	realSeconds  = 12
+	realSegments = realSeconds / 2
+	realFrames   = 60 // of a segment
+)
+
+// recording is a real broadcast: H.264 at 30 fps with an IDR each 2 s, and AAC.
+type recording struct {
+	video      *media.AVCConfig
+	audio      *media.AACConfig
+	frames     [][]byte
+	soundUnits [][]byte
+}
+
+func record(t *testing.T) *recording {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), testenv.FFmpeg(t), "-v", "error",
+		"-f", "lavfi", "-i", "testsrc=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
+		"-t", strconv.Itoa(realSeconds), "-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "60", "-keyint_min", "60",
+		"-sc_threshold", "0", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "64k", "-ac", "2", "-f", "flv", "pipe:1").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recording{}
+	in := bytes.NewReader(out)
+	if err := media.ReadFLVHeader(in); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		tag, err := media.ReadTag(in)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch tag.Type {
+		case media.TagVideo:
+			v, err := media.ParseVideoTag(tag.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v.Config {
+				if r.video, err = media.ParseAVCConfig(v.Data); err != nil {
+					t.Fatal(err)
+				}
+			} else if len(v.Data) > 0 {
+				r.frames = append(r.frames, v.Data)
+			}
+		case media.TagAudio:
+			a, err := media.ParseAudioTag(tag.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.Config {
+				if r.audio, err = media.ParseAACConfig(a.Data); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				r.soundUnits = append(r.soundUnits, a.Data)
+			}
+		}
+	}
+	if r.video == nil || r.audio == nil || len(r.frames) != realSeconds*30 {
+		t.Fatalf("ffmpeg made %d frames", len(r.frames))
+	}
+	return r
+}
+
+// videoPart is 10 frames.
+func (r *recording) videoPart(sequence, part int) []byte {
+	first := sequence*realFrames + part*10
+	f := media.Fragment{Number: uint32(sequence*partsEach + part + 1), DecodeTime: uint64(first) * 3000}
+	for i := range 10 {
+		f.Samples = append(f.Samples, media.Sample{Duration: 3000, Sync: part == 0 && i == 0, Payload: r.frames[first+i]})
+	}
+	return f.Append(nil)
+}
+
+// audioPart holds the AAC frames that begin within the video part.
+func (r *recording) audioPart(sequence, part int) (data []byte, samples int) {
+	ceil := func(n int) int { return (n*16000 + media.AACFrameSamples - 1) / media.AACFrameSamples }
+	n := sequence*partsEach + part
+	from, to := ceil(n), min(ceil(n+1), len(r.soundUnits))
+	f := media.Fragment{Number: uint32(n + 1), DecodeTime: uint64(from) * media.AACFrameSamples}
+	for _, unit := range r.soundUnits[from:to] {
+		f.Samples = append(f.Samples, media.Sample{Duration: media.AACFrameSamples, Sync: true, Payload: unit})
+	}
+	return f.Append(nil), (to - from) * media.AACFrameSamples
+}
+
+// play says one part of both renditions, with real media.
+func (w *fakeWorker) play(t *testing.T, r *recording, inits [2]*media.Init, st *stage, sequence, part int) {
+	t.Helper()
+	for i, name := range []string{"source", "audio"} {
+		data, ticks := r.videoPart(sequence, part), partTicks
+		if i == 1 {
+			var samples int
+			data, samples = r.audioPart(sequence, part)
+			ticks = media.Samples(samples).Ticks(r.audio.Rate)
+		}
+		file := window.Media{Broadcast: w.broadcast, Rendition: name, Epoch: 7, Sequence: uint64(sequence), Part: part, Profile: testProfile}
+		w.put(file.Path(), data)
+		e := index.Entry{
+			Type: index.TypePart, Writer: st.epoch, Rendition: name, Init: inits[i].Hash, Epoch: 7, Sequence: uint64(sequence),
+			Part: part, Profile: testProfile, Duration: ticks, Size: len(data), Independent: i == 1 || part == 0,
+			Time: testSettings().Started.Add(time.Duration(sequence) * 2 * time.Second),
+		}
+		line := []index.Entry{e}
+		if part == partsEach-1 {
+			var whole []byte
+			var total media.Ticks
+			for p := range partsEach {
+				if i == 0 {
+					whole, total = append(whole, r.videoPart(sequence, p)...), total+partTicks
+					continue
+				}
+				b, samples := r.audioPart(sequence, p)
+				whole, total = append(whole, b...), total+media.Samples(samples).Ticks(r.audio.Rate)
+			}
+			file.Part = window.WholeSegment
+			w.put(file.Path(), whole)
+			e.Type, e.Part, e.Parts, e.Size, e.Duration = index.TypeSegment, 0, partsEach, len(whole), total
+			line = append(line, e)
+		}
+		w.say(line...)
+	}
+}
+
+// TestRealPlayers plays a real broadcast with gohlslib's client, live and in
+// low latency, and afterwards with ffprobe as an ordinary recording.
+func TestRealPlayers(t *testing.T) {
+	r := record(t)
+	video, err := media.VideoInit(r.video)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audio, err := media.AudioInit(r.audio)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inits := [2]*media.Init{video, audio}
+	st := newEdge(t)
+	st.goLive()
+	w := newFakeWorker(t, st.broadcast)
+	settings := testSettings()
+	settings.PartTarget = 31680 // the longest audio part has 16 frames more than 1/3 s would hold
+	settings.Renditions[0].Codec, settings.Renditions[0].Width, settings.Renditions[0].Height = r.video.Codec, 320, 180
+	w.say(index.Entry{Type: index.TypeBroadcast, Writer: st.epoch, Broadcast: settings})
+	for i, name := range []string{"source", "audio"} {
+		w.put(window.InitPath(w.broadcast, name, inits[i].Hash), inits[i].Data)
+		w.say(index.Entry{Type: index.TypeInit, Writer: st.epoch, Rendition: name, Init: inits[i].Hash, Epoch: 7})
+	}
+	const begun = 4 // segments there are before the player comes
+	for sequence := range begun {
+		for part := range partsEach {
+			w.play(t, r, inits, st, sequence, part)
+		}
+	}
+	st.slot(0, w)
+	st.want(200, "/hls/demo/index.m3u8")
+
+	var frames, sound atomic.Int64
+	var lowLatency atomic.Bool
+	started := make(chan struct{})
+	c := &gohlslib.Client{
+		URI:                       st.server.URL + "/hls/demo/index.m3u8",
+		OnDecodeError:             func(err error) { t.Error(err) },
+		OnDownloadPart:            func(string) { lowLatency.Store(true) },
+		OnDownloadSegment:         func(string) {},
+		OnDownloadPrimaryPlaylist: func(string) {},
+		OnDownloadStreamPlaylist:  func(string) {},
+	}
+	c.OnTracks = func(tracks []*gohlslib.Track) error {
+		for _, track := range tracks {
+			switch track.Codec.(type) {
+			case *codecs.H264:
+				c.OnDataH26x(track, func(int64, int64, [][]byte) { frames.Add(1) })
+			case *codecs.MPEG4Audio:
+				c.OnDataMPEG4Audio(track, func(_ int64, units [][]byte) { sound.Add(int64(len(units))) })
+			}
+		}
+		close(started)
+		return nil
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait2() }()
+	select {
+	case <-started:
+	case err := <-ended:
+		t.Fatal(err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("the player doesn't start")
+	}
+	tick := time.NewTicker(partTicks.Duration())
+	defer tick.Stop()
+	for sequence := begun; sequence < realSegments; sequence++ {
+		for part := range partsEach {
+			<-tick.C
+			w.play(t, r, inits, st, sequence, part)
+		}
+	}
+	w.say(index.Entry{Type: index.TypeEnd, Writer: st.epoch, Sequence: realSegments})
+	select {
+	case err := <-ended:
+		// That is how this client ends in low latency: nothing is hinted any more.
+		if err == nil || !strings.Contains(err.Error(), "preload hint disappeared") {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the player doesn't end")
+	}
+	if frames.Load() < 100 || sound.Load() < 90 || !lowLatency.Load() {
+		t.Errorf("%d frames and %d AAC frames were played, low latency: %t", frames.Load(), sound.Load(), lowLatency.Load())
+	}
+
+	// The whole of it, by a player that knows nothing of parts.
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for name, want := range map[string]int{"source": len(r.frames), "audio": realSegments * partsEach * 16000 / media.AACFrameSamples} {
+		cmd := exec.CommandContext(ctx, testenv.FFprobe(t), "-v", "warning", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0",
+			st.server.URL+st.media(name+"/index.m3u8"))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil || stderr.Len() > 0 {
+			t.Errorf("ffprobe: %v: %s", err, stderr.String())
+		}
+		first, _, _ := strings.Cut(string(out), "\n")
+		if n, err := strconv.Atoi(first); err != nil || n < want || n > want+1 {
+			t.Errorf("%s: ffprobe counts %q packets, want %d", name, out, want)
+		}
+	}
+}

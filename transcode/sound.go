@@ -1,0 +1,122 @@
+package transcode
+
+import (
+	"context"
+	"math"
+	"strings"
+
+	"millrace/internal/media"
+)
+
+// The format that odd AAC is encoded to: every player takes it.
+const (
+	soundRate    = 48000
+	soundBitrate = "160k"
+)
+
+// soundArgs are FFmpeg's arguments for odd AAC (HE-AAC, more than two
+// channels) in as FLV and AAC-LC out as FLV. Losses are filled with silence.
+func soundArgs() []string {
+	return strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
+		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f flv -i pipe:0" +
+		" -filter_threads 1 -map 0:a -af aresample=async=1 -c:a aac -ar 48000 -ac 2 -b:a " + soundBitrate +
+		" -map_metadata -1 -fflags +bitexact -f flv -flvflags no_duration_filesize+no_sequence_end+no_metadata" +
+		" -avoid_negative_ts disabled -flush_packets 1 -muxdelay 0 -muxpreload 0 pipe:3")
+}
+
+// soundLead keeps the first timestamps that the encoder writes above 0: its
+// first frame begins before the first sample.
+const soundLead = media.VideoTimescale
+
+// soundEncoder is the process that encodes a broadcast's odd AAC. It runs for
+// as long as the worker does: encoding that starts afresh would click. So this
+// rendition, alone, has other bytes when another worker makes it.
+type soundEncoder struct {
+	*process
+	fed  bool
+	base media.Ticks
+	next media.Samples // on the grid that begins at 0
+	on   bool
+}
+
+// soundFrame is one encoded frame at its place on the grid of soundRate.
+type soundFrame struct {
+	encoder *soundEncoder
+	at      media.Ticks // as the encoder says, to the millisecond
+	payload []byte
+	exit    *exit
+}
+
+// startSound starts an encoder for sound of configuration c.
+func (f *ffmpeg) startSound(ctx context.Context, c *media.AACConfig, out chan<- soundFrame) (*soundEncoder, error) {
+	p, readers, err := f.start(ctx, soundArgs(), 1)
+	if err != nil {
+		return nil, err
+	}
+	e := &soundEncoder{process: p}
+	e.put(media.AppendAudioTag(media.FLVHeader(true, false), 0, true, c.ASC))
+	send := func(s soundFrame) bool {
+		s.encoder = e
+		select {
+		case out <- s:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	e.running.Go(func() {
+		if r := readers[0]; media.ReadFLVHeader(r) == nil {
+			for {
+				t, err := media.ReadTag(r)
+				if err != nil {
+					break
+				}
+				a, err := media.ParseAudioTag(t.Payload)
+				if t.Type != media.TagAudio || err != nil || a.Config || len(a.Data) == 0 {
+					continue
+				}
+				if !send(soundFrame{at: media.Ticks(t.Timestamp) * media.TicksPerMillisecond, payload: a.Data}) {
+					break
+				}
+			}
+		}
+		closeAll(readers)
+		x := e.wait()
+		send(soundFrame{exit: &x})
+		e.stop(nil)
+	})
+	return e, nil
+}
+
+// feed gives one frame of the source to the encoder.
+func (e *soundEncoder) frame(u *media.AccessUnit) {
+	if !e.fed {
+		e.fed, e.base = true, u.DTS-soundLead
+	}
+	ms := uint32((u.DTS - e.base).Milliseconds())
+	e.put(media.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, false, u.Payload))
+}
+
+// place returns where a frame goes: next to the one before it, unless its time
+// is off by more than a frame and a half. Places are multiples of 1,024
+// samples, whichever worker encodes.
+func (e *soundEncoder) place(at media.Ticks) media.Samples {
+	const frame = media.AACFrameSamples
+	nearest := media.Samples(math.Round(float64(at+e.base)*soundRate/media.VideoTimescale/frame)) * frame
+	if off := nearest - e.next; !e.on || off > frame || off < -frame {
+		e.on, e.next = true, max(nearest, e.next)
+	}
+	s := e.next
+	e.next += frame
+	return s
+}
+
+// soundGrid returns the first place that isn't before t.
+func soundGrid(t media.Ticks) media.Samples {
+	const frame = media.AACFrameSamples
+	s := media.SamplesOf(t, soundRate)
+	if s.Ticks(soundRate) < t {
+		s++
+	}
+	return (s + frame - 1) / frame * frame
+}

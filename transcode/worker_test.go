@@ -1,0 +1,453 @@
+package transcode
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/Eyevinn/mp4ff/mp4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/internal/index"
+	"millrace/internal/jobs"
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+// record is what a worker published.
+type record struct {
+	about    index.Broadcast
+	inits    map[string]*media.Init // by rendition and hash
+	parts    map[string][][]byte    // by rendition and sequence
+	entries  map[string]index.Entry // of segments, by the same
+	gaps     []index.Entry
+	errs     []error
+	ended    bool
+	pictures int
+	onPart   func(index.Entry)
+}
+
+func newRecord() *record {
+	return &record{inits: map[string]*media.Init{}, parts: map[string][][]byte{}, entries: map[string]index.Entry{}}
+}
+
+func mediaKey(e index.Entry) string { return fmt.Sprintf("%s/%d", e.Rendition, e.Sequence) }
+
+func (r *record) broadcast(b index.Broadcast) { r.about = b }
+
+func (r *record) init(rendition string, init *media.Init, e index.Entry) {
+	r.inits[rendition+"/"+init.Hash] = init
+}
+
+func (r *record) part(e index.Entry, data []byte) error {
+	k := mediaKey(e)
+	switch parts := r.parts[k]; {
+	case e.Part < len(parts):
+		if !bytes.Equal(parts[e.Part], data) {
+			r.errs = append(r.errs, fmt.Errorf("%s part %d was made again with other bytes", k, e.Part))
+		}
+	case e.Part == len(parts):
+		r.parts[k] = append(parts, data)
+	default:
+		r.errs = append(r.errs, fmt.Errorf("%s part %d came after part %d", k, e.Part, len(parts)-1))
+	}
+	if r.onPart != nil {
+		r.onPart(e)
+	}
+	return nil
+}
+
+func (r *record) finish(last index.Entry, data []byte, segment index.Entry) error {
+	if len(data) > 0 {
+		_ = r.part(last, data)
+	}
+	r.entries[mediaKey(segment)] = segment
+	return nil
+}
+
+func (r *record) gap(e index.Entry)     { r.gaps = append(r.gaps, e) }
+func (r *record) pause(string)          {}
+func (r *record) end(uint64, string)    { r.ended = true }
+func (r *record) thumbnail(jpeg []byte) { r.pictures++ }
+
+// sums are the hashes of all complete segments from a sequence on.
+func (r *record) sums(from uint64) map[string]string {
+	sums := map[string]string{}
+	for k, e := range r.entries {
+		if e.Sequence >= from {
+			sums[k] = fmt.Sprintf("%x %s %s", sha256.Sum256(bytes.Join(r.parts[k], nil)), e.Profile, e.Init)
+		}
+	}
+	return sums
+}
+
+// testLog is a broadcast's log.
+type testLog struct {
+	events []logEvent
+	marks  []int // where the marks are
+}
+
+// from is what a reader gets that asks for a segment.
+func (l *testLog) from(sequence uint64) []logEvent {
+	var head []logEvent
+	for i, e := range l.events {
+		if e.settings != nil || e.video != nil || e.audio != nil {
+			head = append(head, e)
+		}
+		if e.mark != nil && e.mark.Sequence == sequence {
+			return slices.Concat(head, l.events[l.decodeFrom(i):])
+		}
+	}
+	panic("no such mark")
+}
+
+func (l *testLog) decodeFrom(mark int) int {
+	for _, i := range l.marks {
+		if l.events[i].mark.Sequence == l.events[mark].mark.DecodeFrom {
+			return i
+		}
+	}
+	return mark
+}
+
+// makeLog encodes a source with ffmpeg and marks it as ingest would. With cut
+// above zero, a segment in the middle of a GOP begins each so many seconds.
+func makeLog(t *testing.T, cut float64, args string) *testLog {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "source.flv")
+	cmd := exec.Command("ffmpeg", append(strings.Fields("-y -hide_banner -loglevel error "+args), "-flvflags", "no_duration_filesize", file)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make source: %v: %s", err, out)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := media.ReadFLVHeader(f); err != nil {
+		t.Fatal(err)
+	}
+	var units []*media.AccessUnit
+	l := &testLog{}
+	rate := 30.0
+	var audio *media.AACConfig
+	for {
+		tag, err := media.ReadTag(f)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		tag.Timestamp += 10_000
+		e, ok, err := parseEvent(tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case !ok:
+		case e.unit != nil:
+			units = append(units, e.unit)
+		case e.audio != nil:
+			audio = e.audio
+			l.events = append(l.events, e)
+		default:
+			l.events = append(l.events, e)
+		}
+	}
+	settings := relay.Settings{
+		TargetDuration: 4, PartTarget: 33000, PartDuration: 30900, PartHoldBack: 108000,
+		Video: true, Audio: audio != nil, FrameRate: rate, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
+	}
+	l.events = append([]logEvent{{settings: &settings}}, l.events...)
+	var shift media.Ticks
+	mark := relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}
+	opened, maxPTS := false, media.Ticks(0)
+	origin := media.Samples(-1)
+	open := func(at media.Ticks, independent bool) {
+		if opened {
+			mark.Sequence++
+		}
+		opened = true
+		mark.Start = at
+		if independent {
+			mark.DecodeFrom = mark.Sequence
+		}
+		if audio != nil {
+			first := media.SamplesOf(at, audio.Rate) + 1
+			if origin < 0 {
+				origin = first
+			}
+			mark.AudioStart = origin + (first-origin+1023)/1024*1024
+		}
+		m := mark
+		l.marks = append(l.marks, len(l.events))
+		l.events = append(l.events, logEvent{mark: &m})
+	}
+	for _, u := range units {
+		if u.Kind == media.Video {
+			at := u.DTS + shift
+			if u.IDR && (!opened || u.PTS-mark.Start >= 175000) {
+				shift = u.PTS - u.DTS
+				open(u.PTS, true)
+			} else if cut > 0 && (at-mark.Start).Seconds() >= cut && at > maxPTS+1500 {
+				open(at, false)
+			}
+			maxPTS = max(maxPTS, u.PTS)
+		}
+		l.events = append(l.events, logEvent{unit: u})
+	}
+	end := mark
+	end.Kind, end.Sequence, end.Start = relay.End, mark.Sequence+1, maxPTS+3000
+	l.events = append(l.events, logEvent{mark: &end})
+	return l
+}
+
+var testFFmpeg = sync.OnceValues(func() (*ffmpeg, error) { return findFFmpeg(context.Background(), "ffmpeg") })
+
+// runWorker feeds a log to a worker as fast as it takes it, waiting at each
+// mark until the segment before it is published: no more is encoded side by
+// side than live.
+func runWorker(t *testing.T, l *testLog, from uint64, ladder string, rec *record) {
+	t.Helper()
+	f, err := testFFmpeg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := parseLadder(ladder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBudget()
+	b.cores = 64
+	w := newWorker(workerConfig{
+		Grant:  jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from},
+		FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
+		Metrics: newMetrics(prometheus.NewRegistry(), b),
+		Log:     slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	err = w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+		for _, e := range l.from(from) {
+			if e.mark != nil && e.mark.Sequence > from+1 {
+				for w.finished.Load()+1 < e.mark.Sequence && ctx.Err() == nil {
+					time.Sleep(time.Millisecond) // polls a condition
+				}
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return errLogEnded
+	})
+	if err != nil {
+		t.Fatalf("worker from segment %d: %v", from, err)
+	}
+	for _, err := range rec.errs {
+		t.Error(err)
+	}
+	if !rec.ended {
+		t.Error("the end was not published")
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// decodeAll has ffmpeg decode every rendition whole; it must not complain.
+func decodeAll(t *testing.T, rec *record, last uint64) {
+	t.Helper()
+	for _, r := range rec.about.Renditions {
+		var file bytes.Buffer
+		for k, init := range rec.inits {
+			if strings.HasPrefix(k, r.Name+"/") {
+				file.Write(init.Data)
+				break
+			}
+		}
+		for seq := range last + 1 {
+			file.Write(bytes.Join(rec.parts[fmt.Sprintf("%s/%d", r.Name, seq)], nil))
+		}
+		cmd := exec.Command("ffmpeg", "-v", "warning", "-i", "pipe:0", "-f", "null", "-")
+		cmd.Stdin = &file
+		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s doesn't decode cleanly: %v: %.500s", r.Name, err, out)
+		}
+	}
+}
+
+// checkTimes checks that each segment begins where the one before it ended.
+func checkTimes(t *testing.T, rec *record, last uint64) {
+	t.Helper()
+	for _, r := range rec.about.Renditions {
+		next := uint64(0)
+		for seq := range last + 1 {
+			f, err := mp4.DecodeFile(bytes.NewReader(bytes.Join(rec.parts[fmt.Sprintf("%s/%d", r.Name, seq)], nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range f.Segments {
+				for i, frag := range s.Fragments {
+					at := frag.Moof.Traf.Tfdt.BaseMediaDecodeTime()
+					if next != 0 && at != next {
+						t.Errorf("%s segment %d part %d begins at %d, the one before it ended at %d", r.Name, seq, i, at, next)
+					}
+					next = at
+					for _, sample := range frag.Moof.Traf.Trun.Samples {
+						next += uint64(sample.Dur)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestWorkerMakesTheSameBytesFromEveryMark(t *testing.T) {
+	t.Parallel()
+	const av = "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=frequency=300:sample_rate=44100 -t 9 -pix_fmt yuv420p -c:a aac -c:v libx264 "
+	for _, c := range []struct {
+		name, args string
+		cut        float64
+	}{
+		{"B-frames", av + "-preset veryfast -bf 3 -g 60", 0},
+		{"a GOP cut in the middle", av + "-preset veryfast -bf 2 -g 240 -sc_threshold 0", 2},
+		{"irregular keyframes", av + "-preset ultrafast -bf 0 -g 250 -force_key_frames 0,0.7,2.3,4.9,6", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := makeLog(t, c.cut, c.args)
+			last := l.events[l.marks[len(l.marks)-1]].mark.Sequence
+			whole := newRecord()
+			runWorker(t, l, 0, "90p30=150k,64p30=80k", whole)
+			if len(whole.gaps) > 0 || whole.pictures == 0 {
+				t.Errorf("%d gaps, %d thumbnails", len(whole.gaps), whole.pictures)
+			}
+			if n := len(whole.sums(0)); n != 4*int(last+1) {
+				t.Fatalf("%d segments in 4 renditions, want %d in each", n, last+1)
+			}
+			decodeAll(t, whole, last)
+			checkTimes(t, whole, last)
+			for from := uint64(1); from <= last; from++ {
+				again := newRecord()
+				runWorker(t, l, from, "90p30=150k,64p30=80k", again)
+				want, got := whole.sums(from), again.sums(from)
+				for k, sum := range want {
+					if got[k] != sum {
+						t.Errorf("from mark %d, %s is %q, want %q", from, k, got[k], sum)
+					}
+				}
+			}
+		})
+	}
+}
+
+// The source rendition holds the log's access units, byte for byte and shown at
+// the same times.
+func TestSourceIsRepackagedUnchanged(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=sample_rate=48000 -t 5 -pix_fmt yuv420p -c:a aac -ac 1 -c:v libx264 -preset veryfast -bf 2 -g 60")
+	rec := newRecord()
+	runWorker(t, l, 0, "none", rec)
+	want := map[media.Kind][]*media.AccessUnit{}
+	for _, e := range l.events {
+		if e.unit != nil {
+			want[e.unit.Kind] = append(want[e.unit.Kind], e.unit)
+		}
+	}
+	for name, kind := range map[string]media.Kind{sourceName: media.Video, audioName: media.Audio} {
+		n := 0
+		if kind == media.Audio {
+			// Sound from before the first picture is left out.
+			for n < len(want[kind]) && !bytes.Contains(rec.parts["audio/0"][0][:800], want[kind][n].Payload) {
+				n++
+			}
+		}
+		for seq := uint64(0); rec.entries[fmt.Sprintf("%s/%d", name, seq)].Type != ""; seq++ {
+			f, err := mp4.DecodeFile(bytes.NewReader(bytes.Join(rec.parts[fmt.Sprintf("%s/%d", name, seq)], nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, frag := range f.Segments[0].Fragments {
+				samples, err := frag.GetFullSamples(&mp4.TrexBox{TrackID: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range samples {
+					u := want[kind][n]
+					n++
+					if !bytes.Equal(s.Data, u.Payload) {
+						t.Fatalf("%s sample %d has other bytes", name, n)
+					}
+					if kind == media.Video && media.Ticks(s.PresentationTime()) != u.PTS {
+						t.Fatalf("picture %d is shown at %d, want %d", n, s.PresentationTime(), u.PTS)
+					}
+				}
+			}
+		}
+		if n != len(want[kind]) {
+			t.Errorf("%s has %d samples, the log has %d", name, n, len(want[kind]))
+		}
+	}
+}
+
+func TestEncoderKilledInMidSegment(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 7 -pix_fmt yuv420p -c:v libx264 -preset veryfast -bf 2 -g 60")
+	undisturbed := newRecord()
+	runWorker(t, l, 0, "90p30=150k", undisturbed)
+	disturbed := newRecord()
+	killed := 0
+	disturbed.onPart = func(e index.Entry) {
+		if e.Rendition == "90p30" && e.Part == 1 && e.Sequence == uint64(killed) && killed < 2 {
+			killed++
+			if out, err := exec.Command("pkill", "-KILL", "-P", fmt.Sprint(os.Getpid()), "-f", "scale=160:90").CombinedOutput(); err != nil {
+				t.Errorf("kill ffmpeg: %v %s", err, out)
+			}
+		}
+	}
+	runWorker(t, l, 0, "90p30=150k", disturbed)
+	if killed != 2 {
+		t.Fatalf("ffmpeg was killed %d times, want 2", killed)
+	}
+	want, got := undisturbed.sums(0), disturbed.sums(0)
+	for k, sum := range want {
+		if got[k] != sum {
+			t.Errorf("%s differs after a kill", k)
+		}
+	}
+}
+
+func TestOddSoundIsEncoded(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=sample_rate=44100 -t 7 -pix_fmt yuv420p -ac 6 -c:a aac -b:a 200k -c:v libx264 -preset ultrafast -g 60")
+	rec := newRecord()
+	runWorker(t, l, 0, "none", rec)
+	if a := rec.about.Renditions[1]; a.Channels != 2 || a.Codec != "mp4a.40.2" {
+		t.Errorf("the sound is %+v", a)
+	}
+	decodeAll(t, rec, 2)
+	checkTimes(t, rec, 2)
+	for seq := range uint64(3) {
+		if e := rec.entries[fmt.Sprintf("audio/%d", seq)]; e.Duration < 170000 || e.Duration > 190000 {
+			t.Errorf("segment %d has %v of sound", seq, e.Duration.Duration())
+		}
+	}
+}
