@@ -238,10 +238,10 @@ func (s *sequencer) gathered(now time.Time) bool {
 }
 
 // keepNewestSound bounds what is held while the first IDR isn't here: only the
-// newest second is of use.
+// newest second is of use. Half of the room is left for what follows.
 func (s *sequencer) keepNewestSound(last media.Ticks) {
 	n := 0
-	for n < len(s.held)-1 && (last-s.held[n].unit.DTS > media.TicksOf(tracksWait) || len(s.held)-n > maxGather || s.heldBytes > maxGatherBytes) {
+	for n < len(s.held)-1 && (last-s.held[n].unit.DTS > media.TicksOf(tracksWait) || len(s.held)-n > maxGather/2 || s.heldBytes > maxGatherBytes/2) {
 		s.heldBytes -= len(s.held[n].unit.Payload)
 		s.held[n] = heldUnit{}
 		n++
@@ -371,6 +371,16 @@ func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
 }
 
 func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
+	at := u.DTS + s.shift
+	if u.IDR {
+		at = u.PTS
+	}
+	if s.opened {
+		s.settleTarget(at, u.IDR && !s.brk)
+		early := s.outlasts(at, u.DTS)
+		at, u.DTS, u.PTS = at-early, u.DTS-early, u.PTS-early
+	}
+	elapsed := at - s.mark.Start
 	switch {
 	case u.IDR && (s.brk || !s.opened):
 		s.openAtIDR(&u, now)
@@ -378,16 +388,11 @@ func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
 	case !s.opened:
 		return // after a pause: nothing can be decoded before the first IDR
 	case u.IDR:
-		s.settleTarget(u.PTS, true)
-		elapsed := u.PTS - s.mark.Start
 		if elapsed >= segmentDuration || (!s.mark.Independent() && elapsed >= dependentDuration) {
 			s.openAtIDR(&u, now)
 		}
 	default:
-		at := u.DTS + s.shift
-		s.settleTarget(at, false)
-		if td := media.Ticks(s.settings.TargetDuration) * media.VideoTimescale; td > 0 &&
-			(at-s.mark.Start > td-cutAhead && at > s.maxPTS+s.step/2 || at+s.step-s.mark.Start > td) {
+		if td := s.target(); td > 0 && (elapsed > td-cutAhead && at > s.maxPTS || elapsed+s.step > td) {
 			// The GOP outlasts the target duration. Where at > maxPTS no later
 			// frame is shown before this one, and the pictures divide cleanly.
 			s.open(at, false, now)
@@ -397,6 +402,20 @@ func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
 	s.maxPTS = max(s.maxPTS, u.PTS)
 	s.emit(entry{unit: &u})
 	s.fillSilence(s.lastDTS)
+}
+
+func (s *sequencer) target() media.Ticks {
+	return media.Ticks(s.settings.TargetDuration) * media.VideoTimescale
+}
+
+// outlasts returns how much earlier a picture that comes after a gap must be
+// shown, so that the open segment doesn't outlast the target duration.
+func (s *sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
+	if s.target() == 0 {
+		return 0
+	}
+	most := dts - (s.lastDTS - s.shift) - media.TicksPerMillisecond // decode times rise
+	return max(0, min(at-s.mark.Start-s.target(), most))
 }
 
 // openAtIDR opens a segment that decoding can start at. Where its composition

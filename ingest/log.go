@@ -112,17 +112,16 @@ func (l *log) noteMark(m relay.Mark) {
 	at.lead = at.number
 	// A discontinuity has no sound before it, and its configurations stand
 	// right before its mark: a reader gets them as the ones in force.
-	continues := len(l.marks) > 0 && l.marks[len(l.marks)-1].mark.Discontinuity == m.Discontinuity
-	for i := len(l.items) - 1; continues && i >= 0; i-- {
-		it := &l.items[i]
-		if it.kind == media.Audio {
+	begin := at.number
+	for i := len(l.marks) - 1; i >= 0 && l.marks[i].mark.Discontinuity == m.Discontinuity; i-- {
+		begin = l.marks[i].number
+	}
+	for n := at.number; n > max(begin, l.first); n-- {
+		if it := &l.items[n-1-l.first]; it.kind == media.Audio {
 			if it.at < m.Start-media.TicksPerMillisecond {
 				break
 			}
-			at.lead = l.first + uint64(i)
-		}
-		if l.first+uint64(i) <= l.marks[len(l.marks)-1].number {
-			break
+			at.lead = n - 1
 		}
 	}
 	l.marks = append(l.marks, at)

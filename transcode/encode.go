@@ -15,8 +15,11 @@ const (
 	// started: not at once, since those that were just fed need the core.
 	spareDelay = 500 * time.Millisecond
 	// maxSideBySide bounds how many segments are encoded at a time when a
-	// process doesn't keep up with real time.
-	maxSideBySide = 4
+	// process doesn't keep up with real time; past slowSideBySide the highest
+	// rung is shed, and tried again after calmSegments without that.
+	maxSideBySide  = 4
+	slowSideBySide = 2
+	calmSegments   = 15
 	// maxAttempts is how often a segment's rungs are begun before they are given up.
 	maxAttempts = 3
 	// maxGroupCost is the cores that one process may need at real time.
@@ -26,6 +29,8 @@ const (
 // encoding is a worker's part that has to do with FFmpeg.
 type encoding struct {
 	rungs   []rung
+	shed    int      // how many of them, from the highest on, are not made now
+	calm    int      // segments since encoding was last too slow
 	groups  [][]rung // which rungs share a process; at least one, for the thumbnail
 	outputs chan output
 	spares  []*encoder // one for each group, or nil
@@ -48,10 +53,13 @@ type rungWork struct {
 	failed  bool
 	done    bool
 	segment *segment
+	// standIn names the rendition whose media is listed in its place while the
+	// rung is shed; empty otherwise.
+	standIn string
 }
 
 func (r *rungWork) advance(complete bool) {
-	if r.out == nil || r.done || r.failed {
+	if r.out == nil || r.done || r.failed || r.standIn != "" {
 		return
 	}
 	r.out.advance(complete)
@@ -76,8 +84,15 @@ func (w *worker) planRungs() {
 	} else {
 		e.rungs = refit(e.rungs, w.video.Width, w.video.Height)
 	}
+	w.groupRungs()
+}
+
+// groupRungs divides the rungs that are made among processes that each keep up
+// with real time, as far as that can be known.
+func (w *worker) groupRungs() {
+	e := &w.encoding
 	e.groups = [][]rung{nil}
-	for _, r := range e.rungs {
+	for _, r := range e.rungs[e.shed:] {
 		last := len(e.groups) - 1
 		if group := append(slices.Clone(e.groups[last]), r); len(e.groups[last]) == 0 || w.cost(group) <= maxGroupCost {
 			e.groups[last] = group
@@ -125,15 +140,12 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 		// Pictures before the mark are decoded, not shown.
 		s.pictures = slices.Clone(w.gop)
 	}
-	if w.sideBySide() > maxSideBySide {
-		w.Metrics.shed.Add(float64(len(s.rungs)))
-		w.Log.Warn("encoding is too slow: a segment goes without rungs", "sequence", s.tl.mark.Sequence)
-		for _, r := range s.rungs {
-			r.failed = true
-		}
+	made := w.balance(s)
+	w.standIn(s, made)
+	if made == 0 {
 		return
 	}
-	first := 0
+	first := len(s.rungs) - made
 	for i, group := range e.groups {
 		works := s.rungs[first : first+len(group)]
 		first += len(group)
@@ -142,14 +154,52 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 	e.spareAt = time.After(spareDelay)
 }
 
-func (w *worker) sideBySide() int {
-	n := 0
+// balance sheds the highest rung when encoding falls behind, takes it up again
+// when there is room, and returns how many rungs to make of this segment.
+func (w *worker) balance(s *segment) int {
+	e := &w.encoding
+	behind := 0
 	for _, s := range w.segments {
-		if slices.ContainsFunc(s.rungs, func(r *rungWork) bool { return !r.done && !r.failed }) {
-			n++
+		if slices.ContainsFunc(s.rungs, func(r *rungWork) bool { return !r.done && r.standIn == "" }) {
+			behind++
 		}
 	}
-	return n
+	behind-- // this one
+	e.calm++
+	switch {
+	case behind >= slowSideBySide && e.shed < len(e.rungs):
+		e.calm = 0
+		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
+		e.shed++
+		w.groupRungs()
+	case behind < slowSideBySide && e.calm >= calmSegments && e.shed > 0:
+		e.calm = 0
+		e.shed--
+		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
+		w.groupRungs()
+	}
+	if behind >= maxSideBySide {
+		return 0
+	}
+	return len(e.rungs) - e.shed
+}
+
+// standIn lists, in place of each rung that isn't made of this segment, the
+// next lower one that is, or else the source: players know a rendition for the
+// whole broadcast, and one without media would stop them.
+func (w *worker) standIn(s *segment, made int) {
+	missing := len(s.rungs) - made
+	name, init := sourceName, w.videoInit
+	if made > 0 {
+		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
+	}
+	for _, r := range s.rungs[:missing] {
+		r.standIn = name
+		if init != nil {
+			w.announceInit(r.rung.Name, init, index.Entry{Epoch: s.tl.mark.Epoch})
+		}
+	}
+	w.Metrics.shed.Add(float64(missing))
 }
 
 // beginRun starts an attempt at a group of rungs, from the segment's beginning.
@@ -180,7 +230,7 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 	}
 	for _, r := range run.works {
 		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), media.VideoTimescale, r.rung.Step)
-		r.out.publish = w.put
+		r.out.publish = w.publisher(s, r.rung.Name)
 	}
 	e.using[enc] = run
 	enc.config(s.config)
@@ -249,6 +299,20 @@ func (w *worker) rungConfig(r *rungWork, c *media.AVCConfig) {
 	}
 	r.out.entry.Init = init.Hash
 	w.announceInit(r.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch, Codec: c.Codec, Width: c.Width, Height: c.Height})
+	for _, shed := range r.segment.shedFor(r.rung.Name) {
+		// Without its codec: what the playlist says of the rung stays.
+		w.announceInit(shed.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch})
+	}
+}
+
+// shedFor returns the segment's rungs that a rendition stands in for.
+func (s *segment) shedFor(rendition string) (shed []*rungWork) {
+	for _, r := range s.rungs {
+		if r.standIn == rendition {
+			shed = append(shed, r)
+		}
+	}
+	return shed
 }
 
 // exited handles a process's end: a good one completes the segment's rungs, a
@@ -313,6 +377,9 @@ func (w *worker) gapRung(r *rungWork) {
 	}
 	r.done = true
 	w.emit(func() { w.Publish.gap(e) })
+	for _, shed := range r.segment.shedFor(r.rung.Name) {
+		w.gapRung(shed)
+	}
 }
 
 func (w *worker) discardSpares() {

@@ -78,7 +78,7 @@ func TestFollowHeartbeat(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		expect("a heartbeat", "[]\n")
 		time.Sleep(index.Heartbeat / 2)
-		p.pause("away")
+		p.pause(0, "away")
 		expect("an entry", `[{"type":"pause","writer":{"lease":1,"grant":1},"reason":"away"}]`+"\n")
 		time.Sleep(index.Heartbeat - 1)
 		expect("the entry puts the heartbeat off", "")

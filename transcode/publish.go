@@ -194,9 +194,9 @@ func (p *publication) skip(rendition string, sequence uint64) {
 	p.announce(func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) }) // nor is this
 }
 
-// pause announces that the publisher is away, until the next part.
-func (p *publication) pause(reason string) {
-	p.announce(func(s *shelf, out *outcome) { s.pause(reason, out) })
+// pause announces that the publisher is away; segment sequence, when it comes, resumes.
+func (p *publication) pause(sequence uint64, reason string) {
+	p.announce(func(s *shelf, out *outcome) { s.pause(sequence, reason, out) })
 }
 
 // end announces the broadcast's end; sequence is one past its last segment.

@@ -402,11 +402,11 @@ func (s *shelf) missing(t *shelfTrack, rendition, reason string) index.Entry {
 	return e
 }
 
-func (s *shelf) pause(reason string, out *outcome) {
+func (s *shelf) pause(sequence uint64, reason string, out *outcome) {
 	if s.pausing != nil {
 		return
 	}
-	s.pausing = &index.Entry{Type: index.TypePause, Writer: s.writer, Reason: shorten(reason)}
+	s.pausing = &index.Entry{Type: index.TypePause, Writer: s.writer, Sequence: sequence, Reason: shorten(reason)}
 	out.lines = append(out.lines, []index.Entry{*s.pausing})
 	s.record(*s.pausing, out)
 }

@@ -397,8 +397,8 @@ func TestShelfSnapshot(t *testing.T) {
 		b.whole("v", n)
 	}
 	b.part("v", 4, 0)
-	b.s.pause("away", &b.out)
-	b.s.pause("still away", &b.out)
+	b.s.pause(0, "away", &b.out)
+	b.s.pause(0, "still away", &b.out)
 	// Parts of the newest 3 s, rounded up to whole segments.
 	want := "broadcast init v0 a0 v1 a1 v2.0 v2.1 v2 a2.0 a2.1 a2 v3.0 v3.1 v3 a3.0 a3.1 a3 v4.0 pause"
 	if got := say(b.s.snapshot()); got != want {

@@ -37,7 +37,7 @@ type deliver interface {
 	part(e index.Entry, data []byte) error
 	finish(last index.Entry, data []byte, segment index.Entry) error
 	gap(e index.Entry)
-	pause(reason string)
+	pause(sequence uint64, reason string)
 	end(sequence uint64, reason string)
 	thumbnail(jpeg []byte)
 }
@@ -280,7 +280,7 @@ func (w *worker) markRead(ctx context.Context, m relay.Mark) {
 	w.current = nil
 	switch m.Kind {
 	case relay.Pause:
-		w.emit(func() { w.Publish.pause("the publisher lost the connection") })
+		w.emit(func() { w.Publish.pause(m.Sequence, "the publisher lost the connection") })
 	case relay.End:
 		w.ended = true
 		w.announce()
@@ -308,7 +308,7 @@ func (w *worker) open(ctx context.Context, m relay.Mark) {
 	}
 	if w.settings.Video {
 		s.source = newRendering(s.tl, w.Grant.Epoch, sourceName, w.videoInit.Hash, sourceProfile(), media.VideoTimescale, 1)
-		s.source.publish = w.put
+		s.source.publish = w.publisher(s, sourceName)
 		w.announceInit(sourceName, w.videoInit, index.Entry{Epoch: m.Epoch, Codec: w.video.Codec, Width: w.video.Width, Height: w.video.Height})
 	}
 	if w.settings.Audio {
@@ -504,4 +504,17 @@ func (w *worker) put(part index.Entry, data []byte, segment index.Entry) {
 			w.Log.Error("a part was not published", "rendition", part.Rendition, "sequence", part.Sequence, "part", part.Part, "err", err)
 		}
 	})
+}
+
+// publisher returns what a rendition of the segment publishes by: it puts the
+// same media under the names of the rungs that it stands in for.
+func (w *worker) publisher(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
+	return func(part index.Entry, data []byte, segment index.Entry) {
+		w.put(part, data, segment)
+		for _, shed := range s.shedFor(rendition) {
+			part.Rendition, segment.Rendition = shed.rung.Name, shed.rung.Name
+			w.put(part, data, segment)
+			shed.done = segment.Type != ""
+		}
+	}
 }

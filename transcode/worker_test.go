@@ -78,7 +78,7 @@ func (r *record) finish(last index.Entry, data []byte, segment index.Entry) erro
 }
 
 func (r *record) gap(e index.Entry)     { r.gaps = append(r.gaps, e) }
-func (r *record) pause(string)          {}
+func (r *record) pause(uint64, string)  {}
 func (r *record) end(uint64, string)    { r.ended = true }
 func (r *record) thumbnail(jpeg []byte) { r.pictures++ }
 
@@ -222,6 +222,11 @@ var testFFmpeg = sync.OnceValues(func() (*ffmpeg, error) { return findFFmpeg(con
 // side than live.
 func runWorker(t *testing.T, l *testLog, from uint64, ladder string, rec *record) {
 	t.Helper()
+	runWorkerShedding(t, l, from, ladder, 0, rec)
+}
+
+func runWorkerShedding(t *testing.T, l *testLog, from uint64, ladder string, shed int, rec *record) {
+	t.Helper()
 	f, err := testFFmpeg()
 	if err != nil {
 		t.Fatal(err)
@@ -238,6 +243,7 @@ func runWorker(t *testing.T, l *testLog, from uint64, ladder string, rec *record
 		Metrics: newMetrics(prometheus.NewRegistry(), b),
 		Log:     slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	})
+	w.encoding.shed = shed
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	err = w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
@@ -449,5 +455,30 @@ func TestOddSoundIsEncoded(t *testing.T) {
 		if e := rec.entries[fmt.Sprintf("audio/%d", seq)]; e.Duration < 170000 || e.Duration > 190000 {
 			t.Errorf("segment %d has %v of sound", seq, e.Duration.Duration())
 		}
+	}
+}
+
+// A rung that isn't made lists the media of the next lower one, or the source.
+func TestShedRungsHaveAStandIn(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 7 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
+	for _, c := range []struct {
+		shed int
+		want string
+	}{{1, "64p30"}, {2, sourceName}} {
+		rec := newRecord()
+		runWorkerShedding(t, l, 0, "90p30=150k,64p30=80k", c.shed, rec)
+		for seq := range uint64(3) {
+			got := bytes.Join(rec.parts[fmt.Sprintf("90p30/%d", seq)], nil)
+			want := bytes.Join(rec.parts[fmt.Sprintf("%s/%d", c.want, seq)], nil)
+			e := rec.entries[fmt.Sprintf("90p30/%d", seq)]
+			if len(got) == 0 || !bytes.Equal(got, want) {
+				t.Errorf("%d shed: segment %d of the rung isn't that of %s", c.shed, seq, c.want)
+			}
+			if rec.inits["90p30/"+e.Init] == nil {
+				t.Errorf("%d shed: segment %d names init %q, which the rung doesn't have", c.shed, seq, e.Init)
+			}
+		}
+		decodeAll(t, rec, 2)
 	}
 }

@@ -24,7 +24,12 @@ func (p *process) startBacking(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.needs = append(p.needs, dependency{"redis", func(ctx context.Context) error { return db.Ping(ctx).Err() }})
+	p.needs = append(p.needs, dependency{
+		name: "redis", check: func(ctx context.Context) error { return db.Ping(ctx).Err() },
+		// What is live goes on without Redis: edges that all turned unready at
+		// once would take it from every viewer.
+		optional: p.role == roleEdge,
+	})
 	if p.role.bucket() {
 		if err := p.startBucket(ctx); err != nil {
 			return err
@@ -37,7 +42,7 @@ func (p *process) startBacking(ctx context.Context) error {
 		return err
 	}
 	p.onClose = append(p.onClose, func() { _ = p.store.Close() })
-	p.needs = append(p.needs, dependency{"database", p.store.Ping})
+	p.needs = append(p.needs, dependency{name: "database", check: p.store.Ping})
 	if p.role == roleAll {
 		p.demoKey, err = ensureDemo(ctx, p.store)
 	}

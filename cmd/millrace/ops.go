@@ -20,6 +20,8 @@ const readyLimit = 2 * time.Second
 type dependency struct {
 	name  string
 	check func(context.Context) error
+	// optional: its absence is shown, and the process stays ready.
+	optional bool
 }
 
 // newRegistry returns a registry with the process's own metrics.
@@ -43,7 +45,9 @@ func newOpsServer(g prometheus.Gatherer, needs []dependency) *http.Server {
 		status, lines := http.StatusOK, []string{}
 		for _, d := range needs {
 			if err := d.check(ctx); err != nil {
-				status = http.StatusServiceUnavailable
+				if !d.optional {
+					status = http.StatusServiceUnavailable
+				}
 				lines = append(lines, fmt.Sprintf("%s: %v", d.name, err))
 			} else {
 				lines = append(lines, d.name+": ok")

@@ -138,6 +138,9 @@ func (p *process) redis() (redis.UniversalClient, error) {
 // startListeners serves the handlers of the services.
 func (p *process) startListeners(context.Context) error {
 	l := p.listeners
+	p.needs = append(p.needs, dependency{name: "process", check: func(context.Context) error {
+		return context.Cause(p.layers.ctx[levelPublic]) // errStopping once it is
+	}})
 	p.layers.start(levelPrivate, "ops listener", serveHTTP(newOpsServer(p.registry, p.needs), l.ops))
 	if l.private != nil {
 		h := p.settings.PrivateSecret.Guard(p.private)

@@ -58,7 +58,8 @@ const (
 	TypeSegment Type = "segment"
 	// TypeGap announces that a segment is missing for good.
 	TypeGap Type = "gap"
-	// TypePause says that the publisher is away; the next segment resumes.
+	// TypePause says that the publisher is away; segment Sequence, when it
+	// comes, resumes.
 	TypePause Type = "pause"
 	// TypeEnd announces the end: Sequence is one past the last segment's.
 	TypeEnd Type = "end"

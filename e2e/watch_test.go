@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image/jpeg"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/bluenviron/gohlslib/v2"
+	"github.com/bluenviron/gohlslib/v2/pkg/codecs"
+	"github.com/chromedp/chromedp"
+
+	"millrace/internal/testenv"
+)
+
+var (
+	longClip  = clip{name: "long", seconds: "100", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
+	shortClip = clip{name: "short", seconds: "25", size: "640x360", rate: "30", video: []string{"-g", "60"}, audio: stereo}
+)
+
+// TestWatchPage is a viewer's evening: the page is open before the streamer
+// comes, plays, changes quality, is loaded again, sees the end and the next
+// broadcast.
+func TestWatchPage(t *testing.T) {
+	s := startAll(t)
+	b := openBrowser(t)
+	b.open(s.http + "/demo")
+	waitText(b, "demo is offline", 15*time.Second)
+	for _, c := range b.takeComplaints() {
+		if !strings.Contains(c, "404") { // the browser itself notes it
+			t.Errorf("the page of an offline channel complains: %s", c)
+		}
+	}
+
+	p := s.publishClip(t, s.key, longClip)
+	began := b.waitPlaying(30 * time.Second)
+	for _, c := range b.takeComplaints() {
+		if !strings.Contains(c, "404") {
+			t.Errorf("the page complains at the start: %s", c)
+		}
+	}
+	if began.Engine != "hls.js" {
+		t.Errorf("the engine is %q, want hls.js", began.Engine)
+	}
+	playsSmoothly(b, 20*time.Second)
+	switchesQuality(b)
+
+	b.do(chromedp.Reload())
+	b.waitPlaying(20 * time.Second)
+	playsSmoothly(b, 3*time.Second)
+	if c := b.takeComplaints(); len(c) > 0 {
+		t.Errorf("the page complains: %q", c)
+	}
+
+	p.end()
+	waitText(b, "The broadcast has ended", 30*time.Second)
+	p = s.publishClip(t, s.key, shortClip)
+	b.waitPlaying(30 * time.Second)
+	waitNoText(b, "The broadcast has ended")
+	p.end()
+	waitText(b, "The broadcast has ended", 30*time.Second)
+	for _, c := range b.takeComplaints() {
+		if !strings.Contains(c, "404") {
+			t.Errorf("the page complains around the end: %s", c)
+		}
+	}
+	b.onlyHost(s.http)
+}
+
+func waitText(b *browser, want string, limit time.Duration) {
+	b.t.Helper()
+	eventually(b.t, limit, func() error {
+		if text := b.text(); !strings.Contains(text, want) {
+			return fmt.Errorf("the page doesn't say %q: %s", want, text)
+		}
+		return nil
+	})
+}
+
+func waitNoText(b *browser, text string) {
+	b.t.Helper()
+	eventually(b.t, 5*time.Second, func() error {
+		if strings.Contains(b.text(), text) {
+			return fmt.Errorf("the page still says %q", text)
+		}
+		return nil
+	})
+}
+
+// playsSmoothly watches for a while: the playhead must move between any two
+// looks, and nothing may stall.
+func playsSmoothly(b *browser, length time.Duration) {
+	b.t.Helper()
+	before := b.stats()
+	start, last, at := time.Now(), before, time.Now()
+	for time.Since(start) < length {
+		time.Sleep(500 * time.Millisecond) // the length of a look: nothing can be waited for
+		now := b.stats()
+		if now.CurrentTime <= last.CurrentTime {
+			b.t.Errorf("%s after the start the playhead stood at %g for %s: %+v", time.Since(start), now.CurrentTime, time.Since(at), now)
+		}
+		last, at = now, time.Now()
+	}
+	moved, took := last.CurrentTime-before.CurrentTime, at.Sub(start).Seconds()
+	if moved < 0.9*took {
+		b.t.Errorf("the playhead moved %.1f s in %.1f s", moved, took)
+	}
+	if last.Stalls != before.Stalls || last.Waits != before.Waits || last.Recoveries != before.Recoveries {
+		b.t.Errorf("it stalled within %s: %+v, then %+v", length, before, last)
+	}
+}
+
+// switchesQuality chooses every quality and waits until it shows.
+func switchesQuality(b *browser) {
+	b.t.Helper()
+	type level struct{ Width, Height int }
+	levels := eval[[]level](b, "window.millrace.hls.levels.map(l => ({Width: l.width, Height: l.height}))")
+	if len(levels) != 3 {
+		b.t.Fatalf("levels %v, want 3", levels)
+	}
+	before := b.stats()
+	for i, want := range levels {
+		b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("window.millrace.hls.nextLevel = %d", i)))
+		eventually(b.t, 15*time.Second, func() error {
+			if now := b.stats(); now.Height != want.Height || now.Width != want.Width || now.Phase != "playing" {
+				return fmt.Errorf("level %d should show %v: %+v", i, want, now)
+			}
+			return nil
+		})
+	}
+	if now := b.stats(); now.Stalls != before.Stalls || now.Recoveries != before.Recoveries {
+		b.t.Errorf("it stalled while the quality changed: %+v, then %+v", before, now)
+	}
+	b.do(chromedp.Evaluate[chromedp.Void]("window.millrace.hls.nextLevel = -1"))
+}
+
+// TestHomePage looks at who is live.
+func TestHomePage(t *testing.T) {
+	s := startAll(t)
+	b := openBrowser(t)
+	b.open(s.http + "/")
+	cards := `[...document.querySelectorAll('a[href="/demo"] img.picture')].filter(i => i.naturalWidth > 0).length`
+	if n := eval[int](b, cards); n != 0 {
+		t.Errorf("%d pictures of live channels, and nobody is live", n)
+	}
+	p := s.publishClip(t, s.key, shortClip)
+	eventually(t, 30*time.Second, func() error {
+		if n := eval[int](b, cards); n != 1 {
+			return fmt.Errorf("%d live channels with a picture, want 1: %s", n, b.text())
+		}
+		return nil
+	})
+	if text := b.text(); !strings.Contains(text, "demo") {
+		t.Errorf("the page doesn't name the channel: %s", text)
+	}
+
+	// The picture is a JPEG of the stream's shape, and changes.
+	source := eval[string](b, `document.querySelector('a[href="/demo"] img.picture').src`)
+	first := get(t, source).body
+	eventually(t, 15*time.Second, func() error {
+		a := get(t, source)
+		if typ := a.header.Get("Content-Type"); typ != "image/jpeg" {
+			t.Fatalf("the picture is %q", typ)
+		}
+		size, err := jpeg.DecodeConfig(bytes.NewReader(a.body))
+		if err != nil {
+			t.Fatalf("the picture: %v", err)
+		}
+		if size.Width*9 < size.Height*15 || size.Width*9 > size.Height*17 {
+			t.Fatalf("the picture is %dx%d, want 16:9", size.Width, size.Height)
+		}
+		if _, err := jpeg.Decode(bytes.NewReader(a.body)); err != nil {
+			t.Fatalf("the picture: %v", err)
+		}
+		if bytes.Equal(first, a.body) {
+			return errors.New("the picture doesn't change")
+		}
+		return nil
+	})
+	p.end()
+	eventually(t, 30*time.Second, func() error {
+		if n := eval[int](b, cards); n != 0 {
+			return errors.New("the channel is still listed after the end")
+		}
+		return nil
+	})
+	if c := b.takeComplaints(); len(c) > 0 {
+		t.Errorf("the page complains: %q", c)
+	}
+	b.onlyHost(s.http)
+}
+
+// TestOtherPlayers plays with gohlslib's client, which is a low-latency one,
+// and with ffmpeg, which knows ordinary HLS only.
+func TestOtherPlayers(t *testing.T) {
+	s := startAll(t)
+	p := s.publishClip(t, s.key, clip{name: "players", seconds: "35", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
+	eventually(t, 20*time.Second, func() error {
+		a, err := fetch(t.Context(), client, s.playlist("demo"))
+		if err == nil && a.status != http.StatusOK {
+			err = fmt.Errorf("%d %s", a.status, a.body)
+		}
+		return err
+	})
+	ffmpeg := run(t, "player", testenv.FFmpeg(t), nil, "-hide_banner", "-nostdin", "-v", "warning", "-i", s.playlist("demo"), "-map", "0", "-t", "8", "-c", "copy", "-f", "null", "-")
+	playWithGohlslib(t, s.playlist("demo"), 10*time.Second)
+	if err := ffmpeg.wait(40 * time.Second); err != nil {
+		t.Errorf("ffmpeg: %v", err)
+	}
+	if said := ffmpeg.log.String(); said != "" {
+		t.Errorf("ffmpeg warns of what it plays:\n%s", lastLines(said, 10))
+	}
+	probe := exec.Command(testenv.FFprobe(t), "-v", "warning", "-show_entries", "stream=codec_name,width", "-of", "csv=p=0", s.playlist("demo"))
+	out, err := probe.CombinedOutput()
+	if err != nil || strings.Count(string(out), "h264") < 3 || !strings.Contains(string(out), "aac") {
+		t.Errorf("ffprobe: %v\n%s", err, out)
+	}
+	p.finish(time.Minute)
+}
+
+// playWithGohlslib reads pictures and sound until there are so many of both.
+func playWithGohlslib(t *testing.T, address string, length time.Duration) {
+	t.Helper()
+	var video, audio, backwards atomic.Int64
+	var firstVideo, lastVideo atomic.Int64
+	var faults atomic.Pointer[error]
+	fault := func(err error) { faults.CompareAndSwap(nil, &err) }
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	c := &gohlslib.Client{URI: address, HTTPClient: &http.Client{Transport: transport}, OnDecodeError: fault}
+	parts := atomic.Int64{}
+	c.OnDownloadPart = func(string) { parts.Add(1) }
+	c.OnDownloadPrimaryPlaylist, c.OnDownloadStreamPlaylist, c.OnDownloadSegment = func(string) {}, func(string) {}, func(string) {}
+	c.OnTracks = func(tracks []*gohlslib.Track) error {
+		var kinds []string
+		for _, track := range tracks {
+			switch track.Codec.(type) {
+			case *codecs.H264:
+				kinds = append(kinds, "h264")
+				previous := int64(-1)
+				c.OnDataH26x(track, func(pts, dts int64, _ [][]byte) {
+					if dts <= previous {
+						backwards.Add(1)
+					}
+					previous = dts
+					firstVideo.CompareAndSwap(0, pts+1)
+					lastVideo.Store(pts)
+					video.Add(1)
+				})
+			case *codecs.MPEG4Audio:
+				kinds = append(kinds, "aac")
+				c.OnDataMPEG4Audio(track, func(_ int64, units [][]byte) { audio.Add(int64(len(units))) })
+			}
+		}
+		slices.Sort(kinds)
+		if !slices.Equal(kinds, []string{"aac", "h264"}) {
+			return fmt.Errorf("tracks %q", kinds)
+		}
+		return nil
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait2() }()
+	defer func() {
+		c.Close()
+		<-ended
+	}()
+	seconds := int64(length / time.Second)
+	eventually(t, length+20*time.Second, func() error {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("gohlslib ended: %v", err)
+		default:
+		}
+		if v, a := video.Load(), audio.Load(); v < 28*seconds || a < 45*seconds {
+			return fmt.Errorf("%d pictures and %d sounds came", v, a)
+		}
+		return nil
+	})
+	if err := faults.Load(); err != nil {
+		t.Errorf("gohlslib: %v", *err)
+	}
+	if backwards.Load() > 0 {
+		t.Errorf("decode times went back %d times", backwards.Load())
+	}
+	if parts.Load() == 0 {
+		t.Log("gohlslib read whole segments")
+	}
+}
