@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -147,7 +148,7 @@ func (p *program) wait(limit time.Duration) error {
 // keepLog saves what the program said for whoever looks for the fault.
 func (p *program) keepLog() {
 	text := p.log.String()
-	name := regexp.MustCompile(`[^A-Za-z0-9_.-]+`).ReplaceAllString(p.t.Name()+"-"+p.name, "_") + ".log"
+	name := regexp.MustCompile(`[^A-Za-z0-9_.-]+`).ReplaceAllString(fmt.Sprintf("%s-%s-%d", p.t.Name(), p.name, p.cmd.Process.Pid), "_") + ".log"
 	if err := os.MkdirAll("output", 0o755); err == nil {
 		_ = os.WriteFile(filepath.Join("output", name), []byte(text), 0o644)
 	}
@@ -166,6 +167,9 @@ type server struct {
 	http, rtmp, ops, private string
 	// key is that of the channel demo, if this start made it.
 	key string
+
+	role      string
+	env, args []string
 }
 
 // startAll starts `millrace all` on a new data directory.
@@ -179,6 +183,23 @@ func startAll(t testing.TB, args ...string) *server {
 func startOn(t testing.TB, data string, args ...string) *server {
 	t.Helper()
 	s := startRole(t, "all", data, nil, args...)
+	s.awaitBanner(t)
+	return s
+}
+
+// again starts `millrace all` another time, on the same data and addresses.
+func (s *server) again(t testing.TB) *server {
+	t.Helper()
+	n := *s
+	n.key = ""
+	n.start(t)
+	n.awaitBanner(t)
+	return &n
+}
+
+// awaitBanner waits for what is printed at the start, and reads the key there.
+func (s *server) awaitBanner(t testing.TB) {
+	t.Helper()
 	eventually(t, 30*time.Second, func() error {
 		if !s.running() {
 			t.Fatalf("millrace ended: %v\n%s", s.err, s.log.String())
@@ -191,19 +212,26 @@ func startOn(t testing.TB, data string, args ...string) *server {
 	if m := regexp.MustCompile(`Stream key\s+(live_\S+)`).FindStringSubmatch(s.out.String()); m != nil {
 		s.key = m[1]
 	}
-	return s
 }
 
 // startRole starts one role of millrace on free ports.
 func startRole(t testing.TB, role, data string, env []string, args ...string) *server {
 	t.Helper()
-	s := &server{data: data, rtmp: testenv.FreeAddress(t), ops: testenv.FreeAddress(t), private: testenv.FreeAddress(t)}
+	s := &server{
+		data: data, rtmp: testenv.FreeAddress(t), ops: testenv.FreeAddress(t), private: testenv.FreeAddress(t),
+		role: role, env: env,
+	}
 	web := testenv.FreeAddress(t)
 	s.http = "http://" + web
-	args = append([]string{role, "--data", data, "--http", web, "--rtmp", s.rtmp, "--ops", s.ops, "--private", s.private}, args...)
-	s.program = run(t, "millrace-"+role, shared.binary, env, args...)
-	t.Cleanup(s.stop)
+	s.args = append([]string{role, "--data", data, "--http", web, "--rtmp", s.rtmp, "--ops", s.ops, "--private", s.private}, args...)
+	s.start(t)
 	return s
+}
+
+func (s *server) start(t testing.TB) {
+	t.Helper()
+	s.program = run(t, "millrace-"+s.role, shared.binary, s.env, s.args...)
+	t.Cleanup(s.stop)
 }
 
 // stop is Ctrl-C and the end within a generous bound.
@@ -242,6 +270,29 @@ func createChannel(t testing.TB, name string, args ...string) string {
 // playlist is the address of a channel's multivariant playlist.
 func (s *server) playlist(channel string) string { return s.http + "/hls/" + channel + "/index.m3u8" }
 
+// awaitLive waits until a channel plays a broadcast other than the one before,
+// if one is named, and has a complete segment of it. It returns the broadcast.
+func (s *server) awaitLive(channel, before string) string {
+	s.t.Helper()
+	var now struct{ Broadcast, State string }
+	eventually(s.t, 30*time.Second, func() error {
+		a, err := fetch(s.t.Context(), client, s.http+"/api/v1/channels/"+channel)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(a.body, &now); err != nil || now.State != "live" || now.Broadcast == before {
+			return fmt.Errorf("the channel isn't live: %d %s", a.status, a.body)
+		}
+		a, err = fetch(s.t.Context(), client, s.playlist(channel))
+		if err != nil || !strings.Contains(string(a.body), now.Broadcast) {
+			return fmt.Errorf("the playlist isn't that of %s: %v %d %s", now.Broadcast, err, a.status, a.body)
+		}
+		return nil
+	})
+	waitSegments(s.t, s.playlist(channel), 1)
+	return now.Broadcast
+}
+
 // metric sums up a metric over its labels, or over those with a label that
 // contains the text. A metric that isn't there is 0.
 func (s *server) metric(name, label string) float64 {
@@ -259,6 +310,34 @@ func (s *server) metric(name, label string) float64 {
 		}
 	}
 	return sum
+}
+
+// waitSegments waits until every rendition lists so many complete segments.
+func waitSegments(t testing.TB, address string, n int) {
+	t.Helper()
+	eventually(t, 40*time.Second, func() error {
+		a, err := fetch(t.Context(), client, address)
+		if err != nil {
+			return err
+		}
+		if a.status != http.StatusOK {
+			return fmt.Errorf("GET %s: %d %s", address, a.status, a.body)
+		}
+		m, err := parseMultivariant(string(a.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, uri := range m.renditions() {
+			media, err := parseMedia(string(get(t, strings.TrimSuffix(address, "index.m3u8")+uri).body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(media.Segments) == 0 || media.Segments[len(media.Segments)-1].Sequence < uint64(n) {
+				return fmt.Errorf("%s has %d segments, want %d", uri, len(media.Segments), n)
+			}
+		}
+		return nil
+	})
 }
 
 // answer is a response with its whole body.

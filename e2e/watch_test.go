@@ -202,20 +202,17 @@ func TestHomePage(t *testing.T) {
 func TestOtherPlayers(t *testing.T) {
 	s := startAll(t)
 	p := s.publishClip(t, s.key, clip{name: "players", seconds: "35", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
-	eventually(t, 20*time.Second, func() error {
-		a, err := fetch(t.Context(), client, s.playlist("demo"))
-		if err == nil && a.status != http.StatusOK {
-			err = fmt.Errorf("%d %s", a.status, a.body)
-		}
-		return err
-	})
+	waitSegments(t, s.playlist("demo"), 2) // neither can begin with parts alone
 	ffmpeg := run(t, "player", testenv.FFmpeg(t), nil, "-hide_banner", "-nostdin", "-v", "warning", "-i", s.playlist("demo"), "-map", "0", "-t", "8", "-c", "copy", "-f", "null", "-")
-	playWithGohlslib(t, s.playlist("demo"), 10*time.Second)
+	playWithGohlslib(t, s.playlist("demo"), 10*time.Second, &http.Transport{})
 	if err := ffmpeg.wait(40 * time.Second); err != nil {
 		t.Errorf("ffmpeg: %v", err)
 	}
-	if said := ffmpeg.log.String(); said != "" {
-		t.Errorf("ffmpeg warns of what it plays:\n%s", lastLines(said, 10))
+	for line := range strings.Lines(ffmpeg.log.String()) {
+		// ffmpeg gives its demuxer the init section before each segment.
+		if !strings.Contains(line, "Found duplicated MOOV Atom") {
+			t.Errorf("ffmpeg warns of what it plays: %s", line)
+		}
 	}
 	probe := exec.Command(testenv.FFprobe(t), "-v", "warning", "-show_entries", "stream=codec_name,width", "-of", "csv=p=0", s.playlist("demo"))
 	out, err := probe.CombinedOutput()
@@ -226,14 +223,13 @@ func TestOtherPlayers(t *testing.T) {
 }
 
 // playWithGohlslib reads pictures and sound until there are so many of both.
-func playWithGohlslib(t *testing.T, address string, length time.Duration) {
+func playWithGohlslib(t *testing.T, address string, length time.Duration, transport *http.Transport) {
 	t.Helper()
+	defer transport.CloseIdleConnections()
 	var video, audio, backwards atomic.Int64
 	var firstVideo, lastVideo atomic.Int64
 	var faults atomic.Pointer[error]
 	fault := func(err error) { faults.CompareAndSwap(nil, &err) }
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
 	c := &gohlslib.Client{URI: address, HTTPClient: &http.Client{Transport: transport}, OnDecodeError: fault}
 	parts := atomic.Int64{}
 	c.OnDownloadPart = func(string) { parts.Add(1) }

@@ -20,7 +20,8 @@ type Ticks int64
 
 // Duration converts t to wall time, rounded down to a nanosecond.
 func (t Ticks) Duration() time.Duration {
-	return time.Duration(t) * time.Second / VideoTimescale
+	// In two steps: nanoseconds x 90,000 would overflow after 28 hours.
+	return time.Duration(t/VideoTimescale)*time.Second + time.Duration(t%VideoTimescale)*time.Second/VideoTimescale
 }
 
 // Seconds converts t to seconds.

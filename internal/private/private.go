@@ -22,6 +22,9 @@ type Secret string
 // String hides the secret.
 func (Secret) String() string { return "[redacted]" }
 
+// GoString hides the secret.
+func (Secret) GoString() string { return "[redacted]" }
+
 // LogValue hides the secret.
 func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 

@@ -1,0 +1,214 @@
+package ingest
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/internal/lease"
+	"millrace/internal/media"
+)
+
+// testRecord is an AVCDecoderConfigurationRecord of 320x180.
+var testRecord = []byte{
+	0x01, 0x64, 0x00, 0x0d, 0xff, 0xe1, 0x00, 0x18, 0x67, 0x64, 0x00, 0x0d, 0xac, 0xb4, 0x0a,
+	0x0c, 0xfc, 0xf8, 0x08, 0x80, 0x00, 0x00, 0x03, 0x00, 0x80, 0x00, 0x00, 0x1e, 0x07, 0x8a,
+	0x15, 0x50, 0x01, 0x00, 0x04, 0x68, 0xef, 0x0f, 0xcb, 0xfd, 0xf8, 0xf8, 0x00,
+}
+
+// testBroadcast is a broadcast that nobody runs: its lease and its jobs go nowhere.
+func testBroadcast(t *testing.T) (*broadcast, *logBuffer) {
+	t.Helper()
+	logged := &logBuffer{}
+	s := &Service{
+		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute},
+		metrics: newMetrics(prometheus.NewRegistry()),
+	}
+	return newBroadcast(s, "demo", lease.Record{Broadcast: "b", Epoch: 7, Started: time.Now()}), logged
+}
+
+// camera is a publisher of a broadcast.
+type camera struct {
+	*publisher
+	t      *testing.T
+	frames uint32
+	closed []Refusal
+}
+
+func newCamera(t *testing.T, b *broadcast) *camera {
+	t.Helper()
+	c := &camera{t: t}
+	p, err := b.attach(publishRequest{Close: func(r Refusal) { c.closed = append(c.closed, r) }}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.publisher = p
+	c.send(c.video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
+	c.send(c.audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+	return c
+}
+
+func (c *camera) send(to func(uint32, []byte) error, payload []byte) {
+	c.t.Helper()
+	if err := to(c.frames*40, payload); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// film sends n frames of 25 a second, each with sound, in the time that takes.
+func (c *camera) film(n int, idr func(i int) bool) {
+	c.t.Helper()
+	for i := range n {
+		kind, nalu := byte(0x27), byte(1)
+		if idr(i) {
+			kind, nalu = 0x17, 5
+		}
+		c.send(c.video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
+		c.send(c.audio, []byte{0xaf, 1, 0x21})
+		c.frames++
+		time.Sleep(40 * time.Millisecond)
+		c.broadcast.step(time.Now())
+	}
+}
+
+func everySecond(i int) bool { return i%25 == 0 }
+
+func never(int) bool { return false }
+
+// Who has sent nothing for 2 s gives way to another publisher with the key.
+func TestPublisherTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		first := newCamera(t, b)
+		first.film(100, everySecond)
+		time.Sleep(takeoverSilence - 41*time.Millisecond)
+		if _, err := b.attach(publishRequest{}, time.Now()); err != refusalBusy {
+			t.Errorf("a second publisher was told %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		second := newCamera(t, b)
+		if len(first.closed) != 1 || first.closed[0].Reason != "taken_over" {
+			t.Errorf("the first one was told %v", first.closed)
+		}
+		items := len(b.log.items)
+		first.send(first.video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
+		first.end(true)
+		if len(b.log.items) != items || !b.ended.IsZero() {
+			t.Error("the first one still counts")
+		}
+		second.film(100, everySecond)
+		if m := b.seq.mark; m.Discontinuity != 1 || m.Sequence != 3 || len(second.closed) != 0 {
+			t.Errorf("the newest mark is %+v; the second one was told %v", m, second.closed)
+		}
+	})
+}
+
+// A publisher is ended when nothing comes, or nothing that can be shown.
+func TestPublisherOverdue(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		film   func(*camera)
+		reason string
+		after  time.Duration
+	}{
+		{"silent", func(c *camera) {
+			time.Sleep(30 * time.Second)
+			c.broadcast.step(time.Now())
+		}, "silent", 30 * time.Second},
+		{"no keyframe ever", func(c *camera) { c.film(25*31, never) }, "no_keyframe", 30 * time.Second},
+		{"no keyframe any more", func(c *camera) {
+			c.film(25*45, func(i int) bool { return i == 25*10 })
+		}, "no_keyframe", 40 * time.Second},
+		{"no picture any more", func(c *camera) {
+			c.film(25, everySecond)
+			for range 25 * 31 {
+				c.send(c.audio, []byte{0xaf, 1, 0x21})
+				c.frames++
+				time.Sleep(40 * time.Millisecond)
+				c.broadcast.step(time.Now())
+			}
+		}, "no_keyframe", 30 * time.Second},
+		{"a keyframe each 8 s", func(c *camera) {
+			c.film(25*45, func(i int) bool { return i%200 == 0 })
+		}, "", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, _ := testBroadcast(t)
+				began := time.Now()
+				film := newCamera(t, b)
+				var after time.Duration
+				film.publisher.close = func(r Refusal) {
+					film.closed = append(film.closed, r)
+					if after == 0 {
+						after = time.Since(began)
+					}
+				}
+				c.film(film)
+				if c.reason == "" && len(film.closed) == 0 {
+					return
+				}
+				if len(film.closed) == 0 || film.closed[0].Reason != c.reason || after < c.after || after > c.after+100*time.Millisecond {
+					t.Errorf("it was told %v after %v, want %s after %v", film.closed, after, c.reason, c.after)
+				}
+			})
+		})
+	}
+}
+
+// What begins too late, or makes no sense, changes nothing.
+func TestPublisherIgnores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, logged := testBroadcast(t)
+		c := &camera{t: t}
+		p, err := b.attach(publishRequest{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.publisher = p
+		c.send(c.audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+		sound := func() {
+			for range 50 {
+				c.send(c.audio, []byte{0xaf, 1, 0x21})
+				c.frames++
+			}
+		}
+		sound()
+		c.send(c.video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
+		c.send(c.video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
+		for _, payload := range [][]byte{{0x17}, {0x17, 9, 0, 0, 0}, {0x17, 1, 0, 0, 0, 0, 0, 0, 9, 5}, {0x57, 0}} {
+			c.send(c.video, payload)
+		}
+		for _, payload := range [][]byte{{0xaf}, {0xaf, 9}, {0xaf, 1}} {
+			c.send(c.audio, payload)
+		}
+		sound()
+		if st := b.seq.settings; st.Video || !st.Audio || b.seq.mark.Discontinuity != 0 || b.video != nil {
+			t.Errorf("settings are %+v, the newest mark %+v", st, b.seq.mark)
+		}
+		if n := strings.Count(logged.String(), "pictures began in a broadcast without pictures"); n != 1 {
+			t.Errorf("it was said %d times", n)
+		}
+	})
+}
+
+// Sound of an odd kind is taken as it is.
+func TestPublisherOddSound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, asc := range map[string][]byte{
+			"HE-AAC": {0x2b, 0x11, 0x88, 0x00}, // 24 kHz, doubled to 48 kHz
+			"5.1":    {0x11, 0xb0},
+		} {
+			b, _ := testBroadcast(t)
+			c := newCamera(t, b)
+			c.send(c.audio, append([]byte{0xaf, 0}, asc...))
+			if a := b.seq.audio; a == nil || a.Plain || string(a.ASC) != string(asc) {
+				t.Errorf("%s gave %+v", name, a)
+			}
+		}
+	})
+}
