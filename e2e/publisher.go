@@ -3,6 +3,7 @@ package e2e
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,7 +52,7 @@ func (c clip) file(t testing.TB) string {
 			args = append(args, c.video...)
 		}
 		args = append(args, c.audio...)
-		out, err := exec.Command(testenv.FFmpeg(t), append(args, path)...).CombinedOutput()
+		out, err := exec.Command("nice", slices.Concat([]string{"-n", "19", testenv.FFmpeg(t)}, args, []string{path})...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("encode the clip %s: %v\n%s", c.name, err, out)
 		}

@@ -45,6 +45,7 @@ type rendition struct {
 	reloads  int
 	deltas   int // delta updates that skipped something
 	hints    int // hinted parts that came
+	swaps    int // changes to another encoding, or back
 	err      error
 }
 
@@ -347,10 +348,7 @@ func (x *rendition) checkHint(before, after *mediaPlaylist, h *hinted) error {
 		return nil // nothing new: the end, or a pause
 	}
 	if uri != h.uri {
-		if x.r.lenient {
-			return nil
-		}
-		return fmt.Errorf("the hint named %s, then came %s", h.uri, uri)
+		return x.checkWrongHint(h, uri)
 	}
 	a := <-h.answer
 	if x.r.lenient && (a.err != nil || a.status != http.StatusOK) {
@@ -365,6 +363,29 @@ func (x *rendition) checkHint(before, after *mediaPlaylist, h *hinted) error {
 	x.hints++
 	x.media[uri] = a.body
 	return nil
+}
+
+// checkWrongHint takes the one hint that may be wrong: a rung that can't be
+// encoded in time shows another one's media, which has another profile in its
+// name. Nobody may be left waiting for what won't come.
+func (x *rendition) checkWrongHint(h *hinted, uri string) error {
+	if x.r.lenient {
+		return nil
+	}
+	if withoutProfile(h.uri) != withoutProfile(uri) || x.variant == nil {
+		return fmt.Errorf("the hint named %s, then came %s", h.uri, uri)
+	}
+	x.swaps++
+	if a := <-h.answer; a.err != nil || a.status != http.StatusNotFound {
+		return fmt.Errorf("the hint named %s, then came %s: %d %w, want 404", h.uri, uri, a.status, a.err)
+	}
+	return nil
+}
+
+// withoutProfile cuts "{profile}.m4s" off.
+func withoutProfile(uri string) string {
+	name := strings.TrimSuffix(uri, ".m4s")
+	return name[:strings.LastIndexByte(name, '.')+1]
 }
 
 // firstNewPart returns the URI of the part that came first after a playlist.

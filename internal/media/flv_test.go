@@ -124,11 +124,11 @@ func FuzzReadTag(f *testing.F) {
 func FuzzParseVideoTag(f *testing.F) {
 	f.Add([]byte{0x17, 0, 0, 0, 0})
 	f.Add([]byte{0x27, 1, 0xff, 0xff, 0xff, 0})
-	f.Add([]byte{0x57, 0})
+	f.Add([]byte{0x57})
 	f.Add([]byte("\x90hvc1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := ParseVideoTag(b)
-		if err == nil && (len(v.Data) > len(b)-2 || v.CompositionTime < -1<<23 || v.CompositionTime >= 1<<23) {
+		if err == nil && (len(v.Data) > len(b) || v.CompositionTime < -1<<23 || v.CompositionTime >= 1<<23) {
 			t.Errorf("%+v", v)
 		}
 	})
