@@ -21,6 +21,6 @@ func (f *faults) log(l *slog.Logger, what string, err error) {
 		f.skipped++
 		return
 	}
-	l.Error(what, "error", err, "not_logged_before", f.skipped)
+	l.Error(what, "err", err, "not_logged_before", f.skipped)
 	f.last, f.skipped = time.Now(), 0
 }

@@ -161,7 +161,7 @@ func (b *broadcast) run(ctx context.Context) {
 	last, err := b.remember(ctx)
 	if err != nil && ctx.Err() == nil {
 		b.service.metrics.redis.Inc()
-		b.log.Warn("the index can't be read from Redis; starting from the workers' memory", "error", err)
+		b.log.Warn("the index can't be read from Redis; starting from the workers' memory", "err", err)
 	}
 	followers := make(map[int]follower)
 	begin := time.NewTimer(collectFor)
@@ -460,5 +460,5 @@ func (l *lineASecond) log(log *slog.Logger, msg string, err error, attrs ...any)
 	if now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
 		return
 	}
-	log.Warn(msg, append([]any{"error", err}, attrs...)...)
+	log.Warn(msg, append([]any{"err", err}, attrs...)...)
 }

@@ -132,7 +132,7 @@ func (a *audience) report(ctx context.Context, db redis.UniversalClient, id stri
 	defer cancel()
 	if err := viewers.Report(ctx, db, id, counts); err != nil {
 		a.metrics.redis.Inc()
-		log.Warn("viewers can't be reported", "error", err)
+		log.Warn("viewers can't be reported", "err", err)
 	}
 }
 

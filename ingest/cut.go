@@ -3,6 +3,7 @@ package ingest
 import (
 	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"millrace/internal/media"
@@ -324,28 +325,41 @@ func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
 // measureRate returns the frame rate of the units, preferring what the
 // publisher claims where it fits what was measured.
 func measureRate(held []heldUnit, claimed float64) float64 {
-	var n int
-	var first, last media.Ticks
+	// By when pictures are shown: some encoders' decode times are uneven.
+	var shown []media.Ticks
 	for i := range held {
-		if held[i].unit.Kind != media.Video {
-			continue
+		if held[i].unit.Kind == media.Video {
+			shown = append(shown, held[i].unit.PTS)
 		}
-		if n == 0 {
-			first = held[i].unit.DTS
-		}
-		last = held[i].unit.DTS
-		n++
 	}
-	if n == 0 {
+	if len(shown) == 0 {
 		return 0
 	}
-	if n < 2 || last <= first {
+	slices.Sort(shown)
+	distances := make([]media.Ticks, 0, len(shown))
+	for i := 1; i < len(shown); i++ {
+		if d := shown[i] - shown[i-1]; d > 0 {
+			distances = append(distances, d)
+		}
+	}
+	if len(distances) == 0 {
 		if claimed >= 1 && claimed <= 240 {
 			return claimed
 		}
 		return 30
 	}
-	rate := float64(n-1) / (last - first).Seconds()
+	slices.Sort(distances)
+	// A picture that was lost, or isn't here yet, makes a distance that doesn't count.
+	usual := distances[len(distances)/2]
+	var sum media.Ticks
+	n := 0
+	for _, d := range distances {
+		if d > usual*2/3 && d < usual*3/2 {
+			sum += d
+			n++
+		}
+	}
+	rate := float64(n) / sum.Seconds()
 	near := func(r float64) bool { return math.Abs(rate-r)/r < 0.02 }
 	if claimed >= 1 && near(claimed) {
 		return claimed

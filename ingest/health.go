@@ -24,12 +24,13 @@ const (
 	problemJump       problem = "timestamp_jump"
 	problemNoAudio    problem = "audio_missing"
 	problemChanged    problem = "settings_changed"
+	problemProfile    problem = "video_profile"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
-	problemLate, problemJump, problemNoAudio, problemChanged,
+	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile,
 }
 
 // advice is a problem in plain words for the streamer.

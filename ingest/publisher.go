@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"millrace/internal/media"
@@ -109,6 +110,9 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		if b.video == nil || b.video.Width != config.Width || b.video.Height != config.Height {
 			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
 		}
+		if profile, odd := oddProfile(config.Codec); odd {
+			p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as H.264 %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", profile)}})
+		}
 		b.video = config
 		return nil
 	}
@@ -132,6 +136,20 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 	found, sum := p.health.video(&u, now)
 	p.judge(found, sum)
 	return nil
+}
+
+// oddProfile names an H.264 profile that browsers don't play, by the profile_idc
+// in a codec's name.
+func oddProfile(codec string) (name string, odd bool) {
+	switch {
+	case strings.HasPrefix(codec, "avc1.6e"):
+		return "High 10", true
+	case strings.HasPrefix(codec, "avc1.7a"):
+		return "High 4:2:2", true
+	case strings.HasPrefix(codec, "avc1.f4"):
+		return "High 4:4:4", true
+	}
+	return "", false
 }
 
 // audio takes the body of an FLV audio tag.

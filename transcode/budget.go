@@ -45,15 +45,29 @@ func (b *budget) scale() float64 {
 	return b.ratio
 }
 
-// reserve notes what a worker's rungs need; 0 gives it back.
-func (b *budget) reserve(w *worker, cost float64) {
+// reserve notes what a worker's rungs need, in place of what it needed before.
+// It reports whether there is room for it; without, nothing changes.
+func (b *budget) reserve(w *worker, cost float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if cost == 0 {
-		delete(b.reserved, w)
-		return
+	free := b.cores * overcommit
+	for other, c := range b.reserved {
+		if other != w {
+			free -= c
+		}
+	}
+	if cost > free {
+		return false
 	}
 	b.reserved[w] = cost
+	return true
+}
+
+// release gives back what a worker had.
+func (b *budget) release(w *worker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.reserved, w)
 }
 
 // spent notes what a process used for work estimated at some core-seconds.

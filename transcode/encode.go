@@ -75,12 +75,10 @@ func (w *worker) planRungs() {
 	e := &w.encoding
 	if e.rungs == nil {
 		e.rungs = buildLadder(w.Ladder, w.video.Width, w.video.Height, w.settings.FrameRate, w.settings.FrameStep)
-		room := w.Budget.room()
-		for len(e.rungs) > 0 && w.cost(e.rungs) > room {
-			w.Log.Warn("there is no room to encode a rung", "rung", e.rungs[0].Name, "room", room, "cost", w.cost(e.rungs))
-			e.rungs = e.rungs[1:]
+		for e.shed < len(e.rungs) && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
+			w.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", w.cost(e.rungs[e.shed:]))
+			e.shed++
 		}
-		w.Budget.reserve(w, w.cost(e.rungs))
 	} else {
 		e.rungs = refit(e.rungs, w.video.Width, w.video.Height)
 	}
@@ -171,9 +169,13 @@ func (w *worker) balance(s *segment) int {
 		e.calm = 0
 		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
 		e.shed++
+		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
 		w.groupRungs()
 	case behind < slowSideBySide && e.calm >= calmSegments && e.shed > 0:
 		e.calm = 0
+		if !w.Budget.reserve(w, w.cost(e.rungs[e.shed-1:])) {
+			break
+		}
 		e.shed--
 		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
 		w.groupRungs()

@@ -8,11 +8,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"millrace/internal/child"
 	"millrace/internal/media"
 )
 
@@ -20,8 +20,6 @@ const (
 	// encoderSilence ends a process that was given all of its pictures and
 	// doesn't finish.
 	encoderSilence = 10 * time.Second
-	// maxStderr bounds what is kept of a process's complaints.
-	maxStderr = 2 << 10
 	// maxThumbnail bounds a JPEG, in bytes.
 	maxThumbnail = 1 << 20
 	// feedQueue bounds the pictures that wait for a process, in access units:
@@ -37,18 +35,24 @@ type ffmpeg struct {
 
 // findFFmpeg asks the program for its build, and that it has what is needed.
 func findFFmpeg(ctx context.Context, path string) (*ffmpeg, error) {
-	const install = "install it (apt-get install ffmpeg) or name another one with --ffmpeg"
-	out, err := exec.CommandContext(ctx, path, "-hide_banner", "-version").Output()
-	if err != nil {
-		return nil, fmt.Errorf("ffmpeg can't be run at %q: %w; %s", path, err, install)
+	ask := func(what string) ([]byte, error) {
+		out, err := exec.CommandContext(ctx, path, "-hide_banner", "-loglevel", "error", what).CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("%s doesn't run: %w: %.200s", path, err, bytes.TrimSpace(out))
+		}
+		return out, nil
 	}
-	encoders, err := exec.CommandContext(ctx, path, "-hide_banner", "-loglevel", "error", "-encoders").Output()
+	out, err := ask("-version")
 	if err != nil {
-		return nil, fmt.Errorf("ffmpeg at %q doesn't list its encoders: %w; %s", path, err, install)
+		return nil, err
+	}
+	encoders, err := ask("-encoders")
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range []string{"libx264", "aac", "mjpeg"} {
 		if !bytes.Contains(encoders, []byte(" "+name+" ")) {
-			return nil, fmt.Errorf("ffmpeg at %q was built without %s; %s", path, name, install)
+			return nil, fmt.Errorf("%s was built without the encoder %s: install your system's full ffmpeg package, or name another program with --ffmpeg", path, name)
 		}
 	}
 	return &ffmpeg{path: path, build: string(out)}, nil
@@ -75,7 +79,7 @@ type exit struct {
 type process struct {
 	cmd     *exec.Cmd
 	feed    chan []byte // closed by finish
-	stderr  *tail
+	stderr  child.Tail
 	stop    context.CancelCauseFunc
 	ctx     context.Context // ends with the process; os/exec needs it for as long
 	running sync.WaitGroup
@@ -84,14 +88,14 @@ type process struct {
 // start starts a process with pipes for its outputs, which the caller reads
 // and closes. The caller must call wait.
 func (f *ffmpeg) start(ctx context.Context, args []string, pipes int) (*process, []*os.File, error) {
-	p := &process{feed: make(chan []byte, feedQueue), stderr: &tail{max: maxStderr}}
+	p := &process{feed: make(chan []byte, feedQueue)}
 	p.ctx, p.stop = context.WithCancelCause(ctx)
 	p.cmd = exec.CommandContext(p.ctx, f.path, args...)
 	p.cmd.Env = []string{"LC_ALL=C", "AV_LOG_FORCE_NOCOLOR=1"}
 	p.cmd.Dir = os.TempDir()
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	child.Prepare(p.cmd, syscall.SIGKILL)
 	p.cmd.WaitDelay = time.Second
-	p.cmd.Stderr = p.stderr
+	p.cmd.Stderr = &p.stderr
 	var readers []*os.File
 	fail := func(err error) (*process, []*os.File, error) {
 		closeAll(readers)
@@ -172,7 +176,7 @@ func (p *process) wait() exit {
 		err = cause
 	}
 	if err != nil {
-		x.err = fmt.Errorf("ffmpeg: %w: %s", err, p.stderr)
+		x.err = fmt.Errorf("ffmpeg: %w: %s", err, p.stderr.Last(5))
 	}
 	return x
 }
@@ -291,27 +295,4 @@ func (e *encoder) picture(u *media.AccessUnit) {
 		e.fed, e.base = true, u.DTS
 	}
 	e.put(media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), u))
-}
-
-// tail keeps the end of what is written to it, as one line.
-type tail struct {
-	max int
-	mu  sync.Mutex
-	b   []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.b = append(t.b, p...)
-	if len(t.b) > t.max {
-		t.b = append(t.b[:0], t.b[len(t.b)-t.max:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.Join(strings.Fields(string(t.b)), " ")
 }

@@ -81,6 +81,9 @@ func (s *Service) takeJobs(ctx context.Context) error {
 			case errors.Is(err, errNotGranted):
 				s.metrics.claims.WithLabelValues("not_granted").Inc()
 				log.Debug("job was not granted", "err", err)
+			case ctx.Err() != nil:
+				s.metrics.claims.WithLabelValues("stopped").Inc()
+				log.Info("stopped working on a broadcast")
 			default:
 				s.metrics.claims.WithLabelValues("failed").Inc()
 				log.Warn("work on a broadcast ended early", "err", err)
@@ -158,7 +161,7 @@ func (s *Service) work(ctx context.Context, job jobs.Job, log *slog.Logger) erro
 		Grant: c.grant, FFmpeg: s.ffmpeg, Preset: s.cfg.Preset, Ladder: s.ladder,
 		Budget: s.budget, Publish: pub, Metrics: s.metrics, Log: log,
 	})
-	defer s.budget.reserve(w, 0)
+	defer s.budget.release(w)
 
 	var claiming sync.WaitGroup
 	claiming.Go(func() { cancel(c.await()) })

@@ -29,7 +29,7 @@ func newMetrics(r prometheus.Registerer, b *budget) *metrics {
 		}),
 		coldStarts:    counter("encoder_cold_starts_total", "Encoders that were started when they were needed, since no spare was ready."),
 		failures:      counter("encoder_failures_total", "Encoders that ended before their segment did."),
-		shed:          counter("rung_segments_shed_total", "Segments of rungs that were not encoded because encoding was too slow."),
+		shed:          counter("rung_segments_shed_total", "Segments of rungs that were not encoded because encoding was too slow; another rendition's stand in."),
 		encodeSeconds: counter("encoder_cpu_seconds_total", "CPU time of encoders that have ended."),
 		claims: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_transcode_claims_total", Help: "Claims on broadcasts, by how they ended.",

@@ -71,7 +71,7 @@ func New(c Config) (*Service, error) {
 	c.FFmpeg = or(c.FFmpeg, "ffmpeg")
 	c.Preset = or(c.Preset, "veryfast")
 	if !slices.Contains(presets, c.Preset) {
-		return nil, fmt.Errorf("transcode: preset %q is unknown; set --preset to one of %v", c.Preset, presets)
+		return nil, fmt.Errorf("transcode: preset %q is unknown; take one of %v", c.Preset, presets)
 	}
 	ladder, err := parseLadder(c.Ladder)
 	if err != nil {

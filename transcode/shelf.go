@@ -294,7 +294,7 @@ func (s *shelf) addPart(t *shelfTrack, e index.Entry, data []byte) (*shelved, []
 	seg.data = append(seg.data, data)
 	seg.size += len(data)
 	s.bytes += len(data)
-	s.pausing = nil
+	s.resume(e.Sequence)
 	return seg, []index.Entry{e}, nil
 }
 
@@ -354,7 +354,7 @@ func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
 	out.stores = append(out.stores, object{
 		objects.SegmentKey(s.broadcast, e.Epoch, e.Rendition, e.Sequence, e.Profile), e, slices.Clone(seg.data),
 	})
-	s.pausing = nil
+	s.resume(e.Sequence)
 	t.advance(e.Sequence)
 	s.prune(t)
 	s.evict(out)
@@ -400,6 +400,14 @@ func (s *shelf) missing(t *shelfTrack, rendition, reason string) index.Entry {
 		}
 	}
 	return e
+}
+
+// resume ends a pause when media of the segment that it waits for comes; what
+// is still made of the ones before it doesn't.
+func (s *shelf) resume(sequence uint64) {
+	if s.pausing != nil && sequence >= s.pausing.Sequence {
+		s.pausing = nil
+	}
 }
 
 func (s *shelf) pause(sequence uint64, reason string, out *outcome) {

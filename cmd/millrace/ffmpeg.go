@@ -4,11 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"strings"
 	"time"
+
+	"millrace/transcode"
 )
 
-// findFFmpeg returns the path of an ffmpeg that can encode H.264 and AAC.
+// findFFmpeg returns the path of an ffmpeg that has what transcode needs.
 func findFFmpeg(ctx context.Context, name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -16,14 +17,5 @@ func findFFmpeg(ctx context.Context, name string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, path, "-hide_banner", "-loglevel", "error", "-encoders").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%s doesn't run: %w: %s", path, err, strings.TrimSpace(string(out)))
-	}
-	for _, encoder := range []string{"libx264", "aac"} {
-		if !strings.Contains(string(out), " "+encoder+" ") {
-			return "", fmt.Errorf("%s was built without the encoder %s: install your system's full ffmpeg package, or name another program with --ffmpeg", path, encoder)
-		}
-	}
-	return path, nil
+	return path, transcode.CheckFFmpeg(ctx, path)
 }

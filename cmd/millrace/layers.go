@@ -59,7 +59,7 @@ func (l *layers) start(at level, name string, run func(context.Context) error) {
 		err := run(ctx)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errStopping) {
-				l.log.Warn("stopped with an error", "part", name, "error", err)
+				l.log.Warn("stopped with an error", "part", name, "err", err)
 			}
 			return
 		}

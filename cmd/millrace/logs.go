@@ -21,6 +21,13 @@ func newLog(s settings, w io.Writer) *slog.Logger {
 	if text {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
+	// Durations as people read them, in both forms.
+	opts.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}
 	return slog.New(slog.NewJSONHandler(w, opts))
 }
 

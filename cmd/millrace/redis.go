@@ -114,7 +114,7 @@ func (r *redisChild) Run(ctx context.Context, ready chan<- error) error {
 			pause = 0
 		}
 		pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
-		r.log.Error("redis-server ended, it is started again", "error", err, "pause", pause)
+		r.log.Error("redis-server ended, it is started again", "err", err, "pause", pause)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -141,7 +141,7 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	if err := os.WriteFile(r.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
-		r.log.Warn("note redis-server's process id", "error", err)
+		r.log.Warn("note redis-server's process id", "err", err)
 	}
 
 	answers := make(chan error, 1)

@@ -63,7 +63,7 @@ func (c *certificate) check() {
 	}
 	c.seen = now
 	if err := c.load(); err != nil {
-		c.log.Error("the changed certificate can't be used, the earlier one stays", "error", err)
+		c.log.Error("the changed certificate can't be used, the earlier one stays", "err", err)
 		return
 	}
 	c.log.Info("certificate read again", "file", c.certFile, "valid_until", c.current.Load().Leaf.NotAfter)
