@@ -65,6 +65,9 @@ func TestWorkerDies(t *testing.T) {
 	for _, name := range []string{"240p30", "160p30"} {
 		checkRung(t, r.rendition(name), r.rendition("source"))
 	}
+	if !strings.Contains(other.log.String(), "working on the broadcast") {
+		t.Error("the other worker did nothing")
+	}
 	if n := other.metric("millrace_transcode_conflicts_total", ""); n != 0 {
 		t.Errorf("%g parts or segments were made twice with different bytes", n)
 	}
