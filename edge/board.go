@@ -199,6 +199,23 @@ func (s *snapshot) listable() (complete, playable bool) {
 	return complete, len(wanted) == len(got)
 }
 
+// segmented reports whether some, and whether every rendition that is ready has
+// a complete segment.
+func (s *snapshot) segmented() (some, every bool) {
+	every = true
+	for _, r := range s.renditions {
+		if !r.ready() {
+			continue
+		}
+		if len(r.Segments) > 0 {
+			some = true
+		} else {
+			every = false
+		}
+	}
+	return some, every
+}
+
 // variants returns the multivariant playlist as text; URIs are relative to the channel.
 func (s *snapshot) variants(broadcast string, zip bool) []byte {
 	return s.multivariant.get(zip, func() []byte {

@@ -20,6 +20,10 @@ const (
 	statusLeft = 499
 	// startWait bounds the wait of a playlist request for a broadcast that has begun.
 	startWait = 5 * time.Second
+	// firstSegmentWait bounds the wait for any rendition's first segment,
+	// allSegmentsWait then that for all of them.
+	firstSegmentWait = 200 * time.Millisecond
+	allSegmentsWait  = time.Second
 	// Media never changes: a year.
 	cacheForever = "public, max-age=31536000, immutable"
 	cacheNever   = "no-cache"
@@ -197,6 +201,7 @@ func (s *Service) serveMultivariant(w *response, r *http.Request, a *address, st
 	case known.ended:
 		fail(w, r, failNotLive)
 	default:
+		known = s.waiters.waitSegments(r.Context(), b.board, firstSegmentWait, allSegmentsWait)
 		s.audience.saw(a.channel, r, time.Now())
 		zip := acceptsGzip(r)
 		servePlaylist(w, r, never, known.variants(b.id, zip), zip)

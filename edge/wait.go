@@ -166,6 +166,41 @@ func (w *waiters) waitListable(ctx context.Context, b *board, limit time.Duratio
 	}
 }
 
+// waitSegments gives the first segment of every rendition a moment to be
+// complete: players that know nothing of parts start with nothing less. With
+// keyframes far apart it takes too long to be waited for, so the longer wait
+// is only for the renditions that lag behind the first one to have it.
+func (w *waiters) waitSegments(ctx context.Context, b *board, first, all time.Duration) *snapshot {
+	s := b.now.Load()
+	some, every := s.segmented()
+	if every || w.enter() != nil {
+		return s
+	}
+	defer w.leave()
+	limit := first
+	if some {
+		limit = all
+	}
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	for !every && !s.ended {
+		if some && limit != all {
+			limit = all
+			timeout.Reset(all)
+		}
+		select {
+		case <-s.changed:
+		case <-timeout.C:
+			return s
+		case <-ctx.Done():
+			return s
+		}
+		s = b.now.Load()
+		some, every = s.segmented()
+	}
+	return s
+}
+
 // waitRendition waits until a rendition has something to play.
 func (w *waiters) waitRendition(ctx context.Context, b *board, name string, limit time.Duration) (*rendition, error) {
 	s := b.now.Load()

@@ -124,3 +124,28 @@ func TestMultivariantWaitsForAllRenditions(t *testing.T) {
 		}
 	})
 }
+
+func TestMultivariantWaitsAMomentForSegments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, b := boardOf(t, "begin\nbroadcast ladder\npart source 0 0 independent\npart audio 0 0 independent\npart 360p30 0 0 independent")
+		w := &waiters{metrics: newMetrics(discard{})}
+		start := time.Now()
+		if w.waitSegments(t.Context(), b, 200*time.Millisecond, time.Second); time.Since(start) != 200*time.Millisecond {
+			t.Errorf("without any segment it took %s", time.Since(start))
+		}
+		time.AfterFunc(100*time.Millisecond, func() {
+			b.update(func(*fold) bool { s.line("segment source 0"); return true })
+		})
+		start = time.Now()
+		if w.waitSegments(t.Context(), b, 200*time.Millisecond, time.Second); time.Since(start) != 1100*time.Millisecond {
+			t.Errorf("with one segment it took %s", time.Since(start))
+		}
+		time.AfterFunc(100*time.Millisecond, func() {
+			b.update(func(*fold) bool { s.line("segment audio 0"); s.line("segment 360p30 0"); return true })
+		})
+		start = time.Now()
+		if now := w.waitSegments(t.Context(), b, 200*time.Millisecond, time.Second); time.Since(start) != 100*time.Millisecond || len(now.renditions["audio"].Segments) != 1 {
+			t.Errorf("with all segments it took %s", time.Since(start))
+		}
+	})
+}

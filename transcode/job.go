@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	// jobBlock is how long one read of the queue waits.
-	jobBlock = 2 * time.Second
+	// jobBlock is how long one read of the queue waits: it is deaf to the
+	// context, and holds up a stop for so long.
+	jobBlock = 500 * time.Millisecond
 	// jobPause is the pause after a read that failed.
 	jobPause = 500 * time.Millisecond
 	// busyPause lets a worker with more room take a job first.
