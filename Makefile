@@ -53,6 +53,10 @@ unit: ## run the Go tests without the race detector and without e2e, for a quick
 e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
 	go test -count=1 -timeout 15m ./e2e/...
 
+.PHONY: latency
+latency: build ## measure glass-to-glass latency in Chromium, with a clock burned into the picture
+	go test -count=1 -tags latency -run TestLatency -v ./e2e
+
 .PHONY: lint
 lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-lock.json ## gofmt, go vet, staticcheck, svelte-check
 	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
