@@ -2,8 +2,6 @@ package ingest
 
 import (
 	"cmp"
-	"math"
-	"slices"
 	"time"
 
 	"millrace/internal/media"
@@ -87,11 +85,6 @@ type sequencer struct {
 	sounding *media.AACConfig // the configuration that grid and log have
 }
 
-type heldUnit struct {
-	unit media.AccessUnit
-	now  time.Time
-}
-
 // newSequencer begins a broadcast; emit gets what goes into the log.
 func newSequencer(epoch uint64, emit func(entry)) *sequencer {
 	return &sequencer{
@@ -166,213 +159,6 @@ func (s *sequencer) audioStep() media.Ticks {
 	return media.Samples(media.AACFrameSamples).Ticks(s.audio.Rate)
 }
 
-func (s *sequencer) push(u media.AccessUnit, now time.Time) {
-	if !s.gathering {
-		s.sequence(u, now)
-		return
-	}
-	if s.since.IsZero() {
-		s.since = now
-	}
-	s.held = append(s.held, heldUnit{u, now})
-	s.heldBytes += len(u.Payload)
-	s.tick(now)
-}
-
-// tick lets the wait for tracks end by the clock too.
-func (s *sequencer) tick(now time.Time) {
-	if !s.gathering || len(s.held) == 0 || !s.gathered(now) {
-		return
-	}
-	held := s.held
-	s.gathering, s.held, s.heldBytes = false, nil, 0
-	s.settle(held)
-	s.phase = s.soundPhase(held)
-	s.brk = true
-	for i := range held {
-		s.sequence(held[i].unit, held[i].now)
-	}
-}
-
-func (s *sequencer) heldIDR() bool {
-	for i := range s.held {
-		if s.held[i].unit.IDR {
-			return true
-		}
-	}
-	return false
-}
-
-// picturesDue reports whether the publisher must send pictures: they are
-// announced, or the broadcast has them.
-func (s *sequencer) picturesDue() bool {
-	if s.settled {
-		return s.settings.Video
-	}
-	return s.video != nil
-}
-
-// gathered reports whether the tracks are all here, or have been waited for long enough.
-func (s *sequencer) gathered(now time.Time) bool {
-	frames, sounds := 0, 0
-	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
-	for i := range s.held {
-		if s.held[i].unit.Kind != media.Video {
-			sounds++
-			continue
-		}
-		if frames++; frames == 1 {
-			first = s.held[i].unit.DTS
-		}
-	}
-	if frames == 0 && s.picturesDue() {
-		s.keepNewestSound(last)
-		s.since = now // the wait begins with the first IDR
-		return false
-	}
-	complete := sounds > 0 && frames >= rateFrames
-	if s.settled {
-		complete = (frames > 0 || !s.settings.Video) && (sounds > 0 || !s.settings.Audio)
-	}
-	return complete || now.Sub(s.since) >= tracksWait || last-first >= media.TicksOf(tracksWait) ||
-		len(s.held) >= maxGather || s.heldBytes >= maxGatherBytes
-}
-
-// keepNewestSound bounds what is held while the first IDR isn't here: only the
-// newest second is of use. Half of the room is left for what follows.
-func (s *sequencer) keepNewestSound(last media.Ticks) {
-	n := 0
-	for n < len(s.held)-1 && (last-s.held[n].unit.DTS > media.TicksOf(tracksWait) || len(s.held)-n > maxGather/2 || s.heldBytes > maxGatherBytes/2) {
-		s.heldBytes -= len(s.held[n].unit.Payload)
-		s.held[n] = heldUnit{}
-		n++
-	}
-	s.held = s.held[n:]
-}
-
-// settle fixes, at the first publisher, what never changes in a broadcast.
-func (s *sequencer) settle(held []heldUnit) {
-	if s.settled {
-		return
-	}
-	s.settled = true
-	frameRate := measureRate(held, s.claimed)
-	// Sound that is announced but late is silence until it comes.
-	hasVideo, hasAudio := frameRate > 0, s.audio != nil
-	st := &s.settings
-	st.Video, st.Audio, st.Started = hasVideo, hasAudio, held[0].now.UTC().Truncate(time.Millisecond)
-	switch {
-	case hasVideo:
-		s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
-		st.FrameRate = frameRate
-		st.FrameStep = 1
-		if frameRate > 40 {
-			st.FrameStep = int(math.Round(frameRate / 30))
-		}
-		st.PartDuration = partDuration(frameRate, st.FrameStep)
-		st.PartTarget = st.PartDuration
-		if hasAudio {
-			st.PartTarget += s.audioStep() + media.TicksPerMillisecond
-		}
-	default:
-		frame := s.audioStep()
-		st.PartDuration = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + frame/3
-		st.PartTarget = st.PartDuration
-		st.TargetDuration = shortTarget
-		s.step = frame
-	}
-	st.PartHoldBack = max(minHoldBack, 3*st.PartTarget)
-	s.emitSettings()
-}
-
-func (s *sequencer) emitSettings() {
-	st := s.settings
-	s.emit(entry{settings: &st})
-}
-
-// partDuration is what parts of pictures are cut to: whole frames near a third of a second and
-// a margin of less than a frame for timestamps that are rounded to milliseconds.
-func partDuration(frameRate float64, step int) media.Ticks {
-	group := float64(step) / frameRate
-	n := math.Max(1, math.Round(1.0/3/group))
-	margin := math.Min(0.4/frameRate, 0.01)
-	return media.Ticks((n*group + margin) * media.VideoTimescale)
-}
-
-// commonRates are the frame rates that a measured one is taken for when near.
-var commonRates = []float64{10, 12, 15, 20, 24000.0 / 1001, 24, 25, 30000.0 / 1001, 30, 48, 50, 60000.0 / 1001, 60, 90, 100, 120, 144}
-
-// soundPhase returns the time of the first sound gathered that will be used:
-// it follows the first picture, and isn't before it nor before what the log has
-// of the sound. 0 without.
-func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
-	var from media.Ticks
-	if s.grid != nil {
-		from = s.grid.next.Ticks(s.grid.rate)
-	}
-	started := !s.settings.Video
-	for i := range held {
-		switch u := &held[i].unit; {
-		case u.IDR && !started:
-			started, from = true, max(from, u.PTS)
-		case u.Kind == media.Audio && started && u.DTS >= from:
-			return u.DTS
-		}
-	}
-	return 0
-}
-
-// measureRate returns the frame rate of the units, preferring what the
-// publisher claims where it fits what was measured.
-func measureRate(held []heldUnit, claimed float64) float64 {
-	// By when pictures are shown: some encoders' decode times are uneven.
-	var shown []media.Ticks
-	for i := range held {
-		if held[i].unit.Kind == media.Video {
-			shown = append(shown, held[i].unit.PTS)
-		}
-	}
-	if len(shown) == 0 {
-		return 0
-	}
-	slices.Sort(shown)
-	distances := make([]media.Ticks, 0, len(shown))
-	for i := 1; i < len(shown); i++ {
-		if d := shown[i] - shown[i-1]; d > 0 {
-			distances = append(distances, d)
-		}
-	}
-	if len(distances) == 0 {
-		if claimed >= 1 && claimed <= 240 {
-			return claimed
-		}
-		return 30
-	}
-	slices.Sort(distances)
-	// A picture that was lost, or isn't here yet, makes a distance that doesn't count.
-	usual := distances[len(distances)/2]
-	var sum media.Ticks
-	n := 0
-	for _, d := range distances {
-		if d > usual*2/3 && d < usual*3/2 {
-			sum += d
-			n++
-		}
-	}
-	rate := float64(n) / sum.Seconds()
-	near := func(r float64) bool { return math.Abs(rate-r)/r < 0.02 }
-	if claimed >= 1 && near(claimed) {
-		return claimed
-	}
-	best := rate
-	for _, r := range commonRates {
-		if near(r) && (best == rate || math.Abs(rate-r) < math.Abs(rate-best)) {
-			best = r
-		}
-	}
-	return math.Min(best, 240)
-}
-
 // sequence puts one unit into the log, with a mark before it where one is due.
 func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
 	u.DTS, u.PTS = u.DTS+s.delay, u.PTS+s.delay
@@ -443,18 +229,6 @@ func (s *sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
 	}
 	s.shift = u.PTS - u.DTS
 	s.open(u.PTS, true, now)
-}
-
-// settleTarget fixes the target duration once enough of the first GOP has been seen.
-func (s *sequencer) settleTarget(at media.Ticks, idr bool) {
-	if s.settings.TargetDuration != 0 || (!idr && at-s.firstIDR < settleAfter) {
-		return
-	}
-	s.settings.TargetDuration = longTarget
-	if idr && at-s.firstIDR <= settleAfter {
-		s.settings.TargetDuration = shortTarget
-	}
-	s.emitSettings()
 }
 
 func (s *sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {

@@ -120,3 +120,95 @@ func soundGrid(t media.Ticks) media.Samples {
 	}
 	return (s + frame - 1) / frame * frame
 }
+
+// setAudio prepares for sound of another configuration.
+func (w *worker) setAudio(ctx context.Context, c *media.AACConfig) (err error) {
+	if w.source != nil && string(w.source.ASC) == string(c.ASC) {
+		return nil
+	}
+	w.source, w.audio = c, c
+	w.endSound()
+	if !c.Plain {
+		if w.sound, err = w.FFmpeg.startSound(ctx, c, w.sounds); err != nil {
+			return err
+		}
+		if w.audio, err = media.ParseAACConfig(media.SilentStereo48k); err != nil {
+			return err
+		}
+		w.Log.Info("sound of an odd kind is encoded to AAC-LC, 48 kHz, stereo", "rate", c.Rate, "channels", c.Channels)
+	}
+	w.audioInit, err = media.AudioInit(w.audio)
+	return err
+}
+
+// soundEncoded handles what the encoder of odd sound made. One that died is
+// started again.
+func (w *worker) soundEncoded(ctx context.Context, f soundFrame) {
+	if f.encoder != w.sound {
+		return // an earlier configuration's
+	}
+	if f.exit == nil {
+		w.placeAudio(w.sound.place(f.at), f.payload)
+		return
+	}
+	w.Metrics.failures.Inc()
+	w.Log.Warn("the encoder of the sound died; it is started again", "err", f.exit.err)
+	next := w.sound.next
+	w.endSound()
+	sound, err := w.FFmpeg.startSound(ctx, w.source, w.sounds)
+	if err != nil {
+		w.Log.Error("the sound can't be encoded", "err", err)
+		return
+	}
+	sound.next = next
+	w.sound = sound
+}
+
+func (w *worker) endSound() {
+	if w.sound != nil {
+		w.sound.discard()
+		w.ending = append(w.ending, w.sound.process)
+		w.sound = nil
+	}
+}
+
+// takeAudio handles one frame of the source's sound: it lies on the grid that
+// the marks give, and its own time is exact to the millisecond only.
+func (w *worker) takeAudio(u *media.AccessUnit) {
+	if w.sound != nil {
+		w.sound.frame(u)
+		return
+	}
+	if len(w.segments) == 0 {
+		if w.current == nil {
+			w.lead = append(w.lead, u)
+			if len(w.lead) > maxLead {
+				w.lead = w.lead[1:]
+			}
+		}
+		return
+	}
+	start := w.segments[len(w.segments)-1].tl.mark.AudioStart
+	exact := float64(u.DTS) * float64(w.audio.Rate) / media.VideoTimescale
+	k := math.Floor((exact-float64(start))/media.AACFrameSamples + 0.5)
+	w.placeAudio(start+media.Samples(k)*media.AACFrameSamples, u.Payload)
+}
+
+// placeAudio gives a frame of sound to the segment that its first sample is in.
+func (w *worker) placeAudio(sample media.Samples, payload []byte) {
+	for i := len(w.segments) - 1; i >= 0; i-- {
+		s := w.segments[i]
+		if s.audio == nil || sample < s.tl.mark.AudioStart {
+			continue
+		}
+		w.soundSize += len(payload)
+		at := sample.Ticks(s.audio.rate)
+		if !w.settings.Video {
+			s.tl.add(at)
+		}
+		s.audio.add(frame{time: int64(sample), at: at, idr: true, payload: payload})
+		s.audio.advance(false)
+		w.retire()
+		return
+	}
+}

@@ -47,7 +47,8 @@ type storageConfig struct {
 	// DVRWindow is how far back a new reader of the follow stream is told what
 	// exists; 0 means 10 min.
 	DVRWindow time.Duration
-	// Drain is how long run goes on uploading after its context has ended; 0 means 3 s.
+	// Drain is how long run goes on uploading after its context has ended; 0 means 750 ms:
+	// the process has 2 s to stop, and what is left stays in the spool.
 	Drain time.Duration
 	// Uploads is the number of uploads at a time; 0 means 4.
 	Uploads int
@@ -77,7 +78,7 @@ func newStorage(c storageConfig) *storage {
 	c.WindowBytes = or(c.WindowBytes, 128<<20)
 	c.Retention = or(c.Retention, 2*time.Hour)
 	c.DVRWindow = or(c.DVRWindow, 10*time.Minute)
-	c.Drain = or(c.Drain, 3*time.Second)
+	c.Drain = or(c.Drain, 750*time.Millisecond)
 	c.Uploads = or(c.Uploads, 4)
 	s := &storage{
 		storageConfig: c,

@@ -433,6 +433,24 @@ func TestStorageDrainsAtTheEnd(t *testing.T) {
 	}
 }
 
+// The process gives its services 2 s to stop, and Redis has a share of them.
+func TestStorageStopsInTime(t *testing.T) {
+	db := testenv.Redis(t)
+	bucket, s3, start := newFaultyS3(t)
+	s3.set("hang")
+	start()
+	r := startStorage(t, storageConfig{Redis: db, Bucket: bucket})
+	p := r.open("b", grantOf(1, 0, 0))
+	publish(t, p, "v", 0)
+	r.waitSpooled()
+	<-s3.refused
+	begin := time.Now()
+	r.stop()
+	if took := time.Since(begin); took >= 1500*time.Millisecond {
+		t.Errorf("stopping while S3 hangs took %s, want less than 1.5 s", took)
+	}
+}
+
 func TestStorageSurvivesRedis(t *testing.T) {
 	server := testenv.StartRedis(t)
 	db, bucket := server.Client(), testenv.Bucket(t)

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -42,21 +45,27 @@ type layers struct {
 	wait   [levels]sync.WaitGroup
 	// failed gets the first part that ended without being asked to.
 	failed chan error
+
+	mu      sync.Mutex // guards what follows
+	running [levels]map[string]bool
 }
 
 func newLayers(log *slog.Logger) *layers {
 	l := &layers{log: log, failed: make(chan error, 1)}
 	for i := range levels {
 		l.ctx[i], l.cancel[i] = context.WithCancelCause(context.Background())
+		l.running[i] = map[string]bool{}
 	}
 	return l
 }
 
 // start runs a part until stop.
 func (l *layers) start(at level, name string, run func(context.Context) error) {
+	l.note(at, name, true)
 	l.wait[at].Go(func() {
 		ctx := l.ctx[at]
 		err := run(ctx)
+		l.note(at, name, false)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errStopping) {
 				l.log.Warn("stopped with an error", "part", name, "err", err)
@@ -98,9 +107,27 @@ func (l *layers) stop() {
 		select {
 		case <-done:
 		case <-limit.C:
-			l.log.Error("something didn't stop in time", "level", int(at), "limit", stopLimits[at])
+			l.log.Error("didn't stop in time", "parts", l.left(at), "limit", stopLimits[at])
 		}
 		limit.Stop()
 		l.log.Debug("level stopped", "level", int(at), "after", time.Since(start))
 	}
+}
+
+// note keeps the names of the parts that run.
+func (l *layers) note(at level, name string, runs bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if runs {
+		l.running[at][name] = true
+	} else {
+		delete(l.running[at], name)
+	}
+}
+
+// left names the parts of a level that still run.
+func (l *layers) left(at level) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(slices.Sorted(maps.Keys(l.running[at])), ", ")
 }

@@ -236,7 +236,8 @@ func TestLayersStopFromTheTop(t *testing.T) {
 
 func TestLayersGiveUpOnWhatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLayers(slog.New(slog.DiscardHandler))
+		var log strings.Builder
+		l := newLayers(slog.New(slog.NewTextHandler(&log, nil)))
 		release := make(chan struct{})
 		for at := range levels {
 			l.start(at, "part", func(context.Context) error {
@@ -248,6 +249,9 @@ func TestLayersGiveUpOnWhatHangs(t *testing.T) {
 		l.stop()
 		if took := time.Since(begin); took >= 5*time.Second {
 			t.Errorf("stopping what hangs took %s, want less than 5 s", took)
+		}
+		if got := strings.Count(log.String(), "parts=part "); got != int(levels) {
+			t.Errorf("%d levels name what hangs, want %d:\n%s", got, levels, log.String())
 		}
 		close(release)
 		synctest.Wait()
