@@ -97,6 +97,7 @@ func TestRTMPFromFFmpeg(t *testing.T) {
 				t.Errorf("metadata is %v", p.metadatas)
 			}
 			compareTags(t, p.messages, tags, c.offset)
+			f.awaitLog(t, "RTMP connection ended") // else stopping is what ends it
 			if err := f.stop(); err != nil {
 				t.Error(err)
 			}

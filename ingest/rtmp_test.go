@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -132,6 +133,19 @@ func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// awaitLog waits until the server's log contains text.
+func (f *rtmpFront) awaitLog(t *testing.T, text string) {
+	t.Helper()
+	limit := time.After(20 * time.Second)
+	for !strings.Contains(f.log.String(), text) {
+		select {
+		case <-limit:
+			t.Fatalf("the log doesn't say %q", text)
+		case <-time.After(time.Millisecond): // polls
+		}
+	}
 }
 
 // metric gives the value of a gauge or counter, of the one with the given reason if any.
