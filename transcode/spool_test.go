@@ -219,6 +219,40 @@ func TestSpoolOutOfOrder(t *testing.T) {
 	}
 }
 
+// A worker that takes its broadcast up again may make a segment before the
+// spool is open that has it from an earlier run.
+func TestSpoolHasWhatWasAddedBeforeTheStart(t *testing.T) {
+	dir := t.TempDir()
+	s, _, err := openSpool(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.write(spoolObject(0, "data")); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	uploaded := make(chan string, 2)
+	u := newUploader(uploaderConfig{
+		Bucket: testenv.Bucket(t), Dir: dir, Bytes: 1 << 20, Memory: 1 << 20, Expire: time.Hour, Parallel: 2,
+		Log: slog.New(slog.DiscardHandler), Metrics: newStorageMetrics(nil),
+		Uploaded: func(key string, _ index.Entry) { uploaded <- key },
+		Conflict: func(key string, _ index.Entry) { t.Errorf("%s conflicts", key) },
+		Lost:     func(key string, _ index.Entry, reason string) { t.Errorf("%s is lost: %s", key, reason) },
+	})
+	u.add(spoolObject(0, "data"))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := u.run(ctx, 30*time.Second); err != nil { // drains
+		t.Fatal(err)
+	}
+	if n := len(uploaded); n != 1 {
+		t.Errorf("%d uploads, want 1", n)
+	}
+	if files, err := filepath.Glob(filepath.Join(dir, "broadcasts*")); err != nil || len(files) != 0 {
+		t.Errorf("left in the spool are %v, %v", files, err)
+	}
+}
+
 func TestSpoolDropsDamagedAndExpiredFiles(t *testing.T) {
 	db, bucket, dir := testenv.Redis(t), testenv.Bucket(t), t.TempDir()
 	s, _, err := openSpool(dir)

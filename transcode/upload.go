@@ -152,6 +152,9 @@ func (u *uploader) adopt(left []spooled) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, f := range left {
+		if _, ok := u.keys[f.key]; ok {
+			continue // added again before the start: writing it replaces the file
+		}
 		if now.Sub(f.modified) > u.Expire {
 			u.Metrics.spoolDropped.WithLabelValues(dropExpired).Inc()
 			if err := u.spool.remove(f.key); err != nil {
