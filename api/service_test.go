@@ -97,7 +97,7 @@ func get[T any](f *fixture, path string, status int) T {
 // broadcast puts a channel on air as ingest does.
 func (f *fixture) broadcast(channel string, state lease.State, watching int) lease.Record {
 	f.t.Helper()
-	r, err := lease.Acquire(f.t.Context(), f.db, channel, "b-"+channel, "http://ingest", time.Second)
+	r, _, err := lease.Acquire(f.t.Context(), f.db, channel, "b-"+channel, "http://ingest", time.Second, 0)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func names(b listBody) []string {
 
 func TestAudioOnlyHasNoPicture(t *testing.T) {
 	f := newFixture(t, frontEnd, "radio")
-	r, err := lease.Acquire(t.Context(), f.db, "radio", "b1", "http://ingest", time.Second)
+	r, _, err := lease.Acquire(t.Context(), f.db, "radio", "b1", "http://ingest", time.Second, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -275,7 +275,7 @@ func newStage(t testing.TB) *stage {
 func (st *stage) goLive() {
 	st.t.Helper()
 	var err error
-	st.record, err = lease.Acquire(st.t.Context(), st.db, "demo", st.broadcast, "http://ingest", time.Minute)
+	st.record, _, err = lease.Acquire(st.t.Context(), st.db, "demo", st.broadcast, "http://ingest", time.Minute, 0)
 	if err != nil {
 		st.t.Fatal(err)
 	}

@@ -36,13 +36,14 @@ var (
 func (s *Service) publish(ctx context.Context, p publishRequest) (publication, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	channel, err := credentials.Lookup(ctx, s.cfg.Redis, credentials.StreamKey(p.Key))
+	rights, err := credentials.Lookup(ctx, s.cfg.Redis, credentials.StreamKey(p.Key))
 	if errors.Is(err, credentials.ErrUnknownKey) {
 		return nil, refusalKey
 	}
 	if err != nil {
 		return nil, err
 	}
+	channel := rights.Name
 	for {
 		b := s.broadcastOf(channel)
 		if b == nil {
@@ -85,7 +86,7 @@ func (s *Service) begin(ctx context.Context, channel string) (*broadcast, error)
 
 // beginAlone takes the lease first, so that no other ingest has the channel.
 func (s *Service) beginAlone(ctx context.Context, channel string) (*broadcast, error) {
-	record, err := lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, takeoverSilence+renewInterval)
+	record, _, err := lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, takeoverSilence+renewInterval, 0)
 	if errors.Is(err, lease.ErrBusy) {
 		return nil, refusalBusy
 	}

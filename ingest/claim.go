@@ -200,12 +200,12 @@ func (s *Service) serveClaim(w http.ResponseWriter, r *http.Request) {
 	}()
 	select {
 	case reason := <-c.end:
-		_ = say(jobs.End{Reason: reason}) // the worker sees the end of the answer in any case
+		_ = say(jobs.Order{End: reason}) // the worker sees the end of the answer in any case
 	case <-read:
 		b.logger.Info("worker let go", "slot", n, "worker", address)
 		s.metrics.claimsLost.WithLabelValues("closed").Inc()
 	case <-b.done:
-		_ = say(jobs.End{Reason: "the broadcast is over"})
+		_ = say(jobs.Order{End: "the broadcast is over"})
 	}
 	// End the reader. Closing the body would wait for it, over HTTP/1.1.
 	_ = control.SetReadDeadline(time.Unix(1, 0))

@@ -279,11 +279,11 @@ func (h *hold) report(p jobs.Progress) {
 // reason waits for the claim's end.
 func (h *hold) reason() string {
 	h.t.Helper()
-	var end jobs.End
+	var end jobs.Order
 	if !h.lines.Scan() || json.Unmarshal(h.lines.Bytes(), &end) != nil || h.lines.Scan() || h.lines.Err() != nil {
 		h.t.Errorf("the claim ended with %q, %v", h.lines.Text(), h.lines.Err())
 	}
-	return end.Reason
+	return end.End
 }
 
 // What ffmpeg publishes, ffprobe reads off the relay.

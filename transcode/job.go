@@ -277,9 +277,9 @@ func (s *Service) claim(ctx context.Context, job jobs.Job) (*claim, error) {
 // await returns why the claim ended.
 func (c *claim) await() error {
 	for c.lines.Scan() {
-		var end jobs.End
-		if json.Unmarshal(c.lines.Bytes(), &end) == nil && end.Reason != "" {
-			return fmt.Errorf("ingest ended the claim: %s", end.Reason)
+		var order jobs.Order
+		if json.Unmarshal(c.lines.Bytes(), &order) == nil && order.End != "" {
+			return fmt.Errorf("ingest ended the claim: %s", order.End)
 		}
 	}
 	return errors.New("the connection of the claim broke")

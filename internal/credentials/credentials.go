@@ -9,16 +9,18 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// keysHash maps hash of stream key -> channel.
+// keysHash maps hash of stream key -> Channel as JSON.
 const keysHash = "millrace:stream-keys"
 
 // ErrUnknownKey means that no channel has this stream key.
@@ -72,23 +74,35 @@ func CheckChannelName(name string) error {
 	return nil
 }
 
-// Channel is a channel with the hash of its stream key.
+// Channel is a channel with the hash of its stream key, and what ingest must
+// know to carry its broadcasts.
 type Channel struct {
-	Name    string
-	KeyHash string
+	Name    string `json:"name"`
+	KeyHash string `json:"-"`
+	// Grace is how long a broadcast waits for its publisher; 0: what the ingest
+	// is configured with.
+	Grace time.Duration `json:"grace,omitempty"`
+	// Redundancy is how many workers make each broadcast at a time, 1 or 2; 0:
+	// what the ingest is configured with.
+	Redundancy int `json:"redundancy,omitempty"`
 }
 
 // Lookup returns the channel whose stream key this is, or [ErrUnknownKey].
 // Keys are found by their hash, so nothing can be learned from the time it takes.
-func Lookup(ctx context.Context, db redis.UniversalClient, key StreamKey) (string, error) {
-	channel, err := db.HGet(ctx, keysHash, key.Hash()).Result()
+func Lookup(ctx context.Context, db redis.UniversalClient, key StreamKey) (Channel, error) {
+	hash := key.Hash()
+	doc, err := db.HGet(ctx, keysHash, hash).Bytes()
 	if errors.Is(err, redis.Nil) {
-		return "", ErrUnknownKey
+		return Channel{}, ErrUnknownKey
+	}
+	c := Channel{KeyHash: hash}
+	if err == nil {
+		err = json.Unmarshal(doc, &c)
 	}
 	if err != nil {
-		return "", fmt.Errorf("look up stream key: %w", err)
+		return Channel{}, fmt.Errorf("look up stream key: %w", err)
 	}
-	return channel, nil
+	return c, nil
 }
 
 // Replace makes channels the whole truth: keys of other channels, and earlier
@@ -97,7 +111,11 @@ func Replace(ctx context.Context, db redis.UniversalClient, channels []Channel) 
 	_, err := db.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.Del(ctx, keysHash)
 		for _, c := range channels {
-			p.HSet(ctx, keysHash, c.KeyHash, c.Name)
+			doc, err := json.Marshal(c)
+			if err != nil {
+				return err
+			}
+			p.HSet(ctx, keysHash, c.KeyHash, doc)
 		}
 		return nil
 	})

@@ -8,9 +8,22 @@
 //
 // Its headers name the worker ([AddressHeader], [ProfileHeader]). Progress goes
 // up as one JSON document a line ([Progress]); the answer's first line is the
-// [Grant], a later line is the [End] of the claim. Statuses: 404 no such
-// broadcast here, 409 the slot has a living worker. The claim lasts as long as
-// the connection, and no longer than progress goes on while there is work.
+// [Grant], later ones are [Order]s. Statuses: 404 no such broadcast here, 409
+// the slot has a living worker, or this worker has another slot of the
+// broadcast. The claim lasts as long as the connection, and no longer than
+// progress goes on while there is work.
+//
+// A worker that wants to leave says so in its progress. Ingest then offers the
+// slot, and the next claim's grant begins at the next mark: the worker that
+// leaves is ordered to make the segments before that one, and no more.
+//
+// A worker whose ingest died keeps what it has of the open segment. The ingest
+// that goes on with the broadcast asks it to close that segment short:
+//
+//	POST /close/{broadcast}?epoch={lease epoch}
+//
+// The answer is a [relay.Carry] as JSON. Statuses: 404 this worker has nothing
+// of the broadcast, 409 it works under that lease or a higher one.
 package jobs
 
 import (
@@ -52,6 +65,12 @@ func ClaimPath(broadcast string, slot int) string {
 	return "/claim/" + url.PathEscape(broadcast) + "/" + strconv.Itoa(slot)
 }
 
+// ClosePath returns the path and query by which an ingest under a lease epoch
+// has a worker close a broadcast's open segment.
+func ClosePath(broadcast string, epoch uint64) string {
+	return "/close/" + url.PathEscape(broadcast) + "?epoch=" + strconv.FormatUint(epoch, 10)
+}
+
 // Epoch is a fencing number: it rises with each worker that is granted a slot.
 type Epoch struct {
 	// Lease is the ingest's epoch on the channel.
@@ -85,12 +104,18 @@ type Progress struct {
 	Finished uint64 `json:"finished"`
 	// Safe is the first segment that is not in S3 in every rendition.
 	Safe uint64 `json:"safe"`
+	// Leaving is set when the worker wants another one to take over.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
-// End tells a worker that its claim is over.
-type End struct {
-	// Reason is plain words for the log.
-	Reason string `json:"reason"`
+// Order is what ingest tells the holder of a claim after the grant.
+type Order struct {
+	// Until, above 0, is the first segment that the worker doesn't make any
+	// more: another one begins there. It finishes those before it, waits until
+	// they are safe, and closes the claim.
+	Until uint64 `json:"until,omitempty"`
+	// End, when not empty, says in plain words why the claim is over at once.
+	End string `json:"end,omitempty"`
 }
 
 // Slot says which worker holds a slot; ingest writes it to Redis for edges.

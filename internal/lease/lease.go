@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/jobs"
+	"millrace/internal/relay"
 )
 
 // State of a channel's newest broadcast.
@@ -63,9 +64,15 @@ type Record struct {
 	Started time.Time
 	// Age is how long ago the holder last renewed it.
 	Age time.Duration
+	// Lost is when the publisher went; zero while one is sending. A broadcast
+	// is over when nobody came back within Grace of it.
+	Lost  time.Time
+	Grace time.Duration
 	// Width, Height, FrameRate are the source's; 0 without video.
 	Width, Height int
 	FrameRate     float64
+	// Carry is what another ingest goes on from if this one can't be asked any more.
+	Carry relay.Carry
 }
 
 var (
@@ -81,31 +88,45 @@ var (
 	readScript    = redis.NewScript(readSource)
 )
 
-// Acquire takes the channel for ingest and begins broadcast, a fresh id, under
-// a new epoch. While another ingest's record is live and younger than busyFor,
-// it returns [ErrBusy].
-func Acquire(ctx context.Context, db redis.UniversalClient, channel, broadcast, ingest string, busyFor time.Duration) (Record, error) {
+// Acquire takes the channel for ingest under a new epoch. It goes on with the
+// broadcast that is there, if that hasn't ended and its grace period isn't
+// over: before is then its record under the earlier epoch, and else empty. If
+// not, it begins the broadcast fresh, a new id. While another ingest's record
+// is live and younger than busyFor, it returns [ErrBusy].
+func Acquire(ctx context.Context, db redis.UniversalClient, channel, fresh, ingest string, busyFor, grace time.Duration) (now, before Record, err error) {
 	reply, err := acquireScript.Run(ctx, db, []string{channelKey(channel)},
-		broadcast, ingest, busyFor.Milliseconds(), Forget.Milliseconds()).StringSlice()
+		fresh, ingest, busyFor.Milliseconds(), Forget.Milliseconds(), grace.Milliseconds()).Slice()
 	if err != nil {
-		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
+		return Record{}, Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
 	}
 	if len(reply) == 0 {
-		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, ErrBusy)
+		return Record{}, Record{}, fmt.Errorf("acquire channel %s: %w", channel, ErrBusy)
 	}
 	if err := db.SAdd(ctx, liveSet, channel).Err(); err != nil {
-		return Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
+		return Record{}, Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
 	}
-	return parse(reply)
+	if now, err = parse(reply[0]); err != nil || len(reply) == 1 {
+		return now, Record{}, err
+	}
+	before, err = parse(reply[1])
+	return now, before, err
 }
 
 // Renew writes r's state and picture for its epoch. [ErrLost] means
 // that a higher epoch holds the channel.
 func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Record) error {
+	carry, err := json.Marshal(r.Carry)
+	if err != nil {
+		return fmt.Errorf("renew channel %s: %w", channel, err)
+	}
+	lost := int64(0)
+	if !r.Lost.IsZero() {
+		lost = r.Lost.UnixMilli()
+	}
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli()).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), lost, r.Grace.Milliseconds(), carry).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -125,7 +146,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 
 // Read returns what Redis says of a channel, or [ErrNone].
 func Read(ctx context.Context, db redis.UniversalClient, channel string) (Record, error) {
-	reply, err := readScript.Run(ctx, db, []string{channelKey(channel)}).StringSlice()
+	reply, err := readScript.Run(ctx, db, []string{channelKey(channel)}).Slice()
 	if err != nil {
 		return Record{}, fmt.Errorf("read channel %s: %w", channel, err)
 	}
@@ -145,24 +166,39 @@ func Channels(ctx context.Context, db redis.UniversalClient) ([]string, error) {
 	return names, nil
 }
 
-// parse reads the flat list of the scripts: broadcast, epoch, ingest, state,
-// started, age, width, height, rate.
-func parse(f []string) (Record, error) {
-	if len(f) != 9 {
-		return Record{}, fmt.Errorf("channel record has %d fields, 9 are expected", len(f))
+// parse reads what the scripts answer: name, value, name, value.
+func parse(reply any) (Record, error) {
+	list, ok := reply.([]any)
+	f := map[string]string{}
+	for i := 0; ok && i+1 < len(list); i += 2 {
+		name, _ := list[i].(string)
+		f[name], _ = list[i+1].(string)
 	}
 	var errs []error
-	num := func(s string) int64 {
-		n, err := strconv.ParseInt(s, 10, 64)
+	num := func(name string) int64 {
+		if f[name] == "" {
+			return 0
+		}
+		n, err := strconv.ParseInt(f[name], 10, 64)
 		errs = append(errs, err)
 		return n
 	}
-	rate, err := strconv.ParseFloat(f[8], 64)
-	errs = append(errs, err)
 	r := Record{
-		Broadcast: f[0], Epoch: uint64(num(f[1])), Ingest: f[2], State: State(f[3]),
-		Started: time.UnixMilli(num(f[4])).UTC(), Age: time.Duration(num(f[5])) * time.Millisecond,
-		Width: int(num(f[6])), Height: int(num(f[7])), FrameRate: rate,
+		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: f["ingest"], State: State(f["state"]),
+		Started: time.UnixMilli(num("started")).UTC(), Age: time.Duration(num("age")) * time.Millisecond,
+		Grace: time.Duration(num("grace")) * time.Millisecond,
+		Width: int(num("width")), Height: int(num("height")),
+	}
+	if lost := num("lost"); lost != 0 {
+		r.Lost = time.UnixMilli(lost).UTC()
+	}
+	if f["rate"] != "" {
+		var err error
+		r.FrameRate, err = strconv.ParseFloat(f["rate"], 64)
+		errs = append(errs, err)
+	}
+	if f["carry"] != "" {
+		errs = append(errs, json.Unmarshal([]byte(f["carry"]), &r.Carry))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Record{}, fmt.Errorf("channel record: %w", err)

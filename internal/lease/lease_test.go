@@ -21,7 +21,7 @@ const (
 
 func acquire(t *testing.T, db redis.UniversalClient, broadcast, ingest string, busyFor time.Duration) Record {
 	t.Helper()
-	r, err := Acquire(t.Context(), db, "demo", broadcast, ingest, busyFor)
+	r, _, err := Acquire(t.Context(), db, "demo", broadcast, ingest, busyFor, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestAcquire(t *testing.T) {
 		t.Errorf("live channels are %q, %v", names, err)
 	}
 	// Another ingest gets it only when the first one is silent, or its broadcast isn't live.
-	if _, err := Acquire(t.Context(), db, "demo", "b2", there, time.Minute); !errors.Is(err, ErrBusy) {
+	if _, _, err := Acquire(t.Context(), db, "demo", "b2", there, time.Minute, 0); !errors.Is(err, ErrBusy) {
 		t.Errorf("a channel that is live gave %v", err)
 	}
 	second := acquire(t, db, "b2", there, 0)
@@ -146,7 +146,7 @@ func TestRedisAway(t *testing.T) {
 	if _, err := Read(t.Context(), db, "demo"); err == nil || errors.Is(err, ErrNone) {
 		t.Errorf("Read gave %v", err)
 	}
-	if _, err := Acquire(t.Context(), db, "demo", "b2", here, 0); err == nil || errors.Is(err, ErrBusy) {
+	if _, _, err := Acquire(t.Context(), db, "demo", "b2", here, 0, 0); err == nil || errors.Is(err, ErrBusy) {
 		t.Errorf("Acquire gave %v", err)
 	}
 }

@@ -100,6 +100,28 @@ type Settings struct {
 	Started time.Time `json:"started"`
 }
 
+// Carry is what another ingest needs to go on with a broadcast: the same
+// playlists, and numbers that were never used. An ingest that takes a channel
+// over asks the one before it for this, which then closes its log:
+//
+//	POST /release/{broadcast}?epoch={lease epoch}
+//
+// Statuses: 404 no such broadcast here, 409 this ingest has that lease epoch or
+// a higher one.
+type Carry struct {
+	// Settings are the broadcast's; nothing is settled while PartTarget is 0.
+	Settings Settings `json:"settings"`
+	// Mark is a pause: its Sequence is the next segment's, Discontinuity the
+	// last one used, Start where the media ends and Time the wall-clock time of that.
+	Mark Mark `json:"mark"`
+}
+
+// ReleasePath returns the path and query by which the ingest that has the lease
+// epoch takes a broadcast over from another one.
+func ReleasePath(broadcast string, epoch uint64) string {
+	return "/release/" + url.PathEscape(broadcast) + "?epoch=" + strconv.FormatUint(epoch, 10)
+}
+
 // The names of the script-data tags.
 const (
 	markName     = "onCutMark"
