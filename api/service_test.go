@@ -307,7 +307,7 @@ func TestKeysReachRedis(t *testing.T) {
 	known := func(channel string, key credentials.StreamKey) func() bool {
 		return func() bool {
 			got, err := credentials.Lookup(t.Context(), f.db, key)
-			return err == nil && got == channel
+			return err == nil && got.Name == channel
 		}
 	}
 	eventually(t, "alice's key is in Redis", known("alice", keyOf("alice")))

@@ -574,7 +574,7 @@ func TestChannelsDontDisturbEachOther(t *testing.T) {
 	st.want(200, "/hls/demo/index.m3u8")
 	// A channel whose worker says garbage, and one whose worker doesn't exist.
 	for channel, address := range map[string]string{"garbage": "", "nowhere": "http://127.0.0.1:1"} {
-		record, err := lease.Acquire(t.Context(), st.db, channel, "b"+channel, "http://ingest", time.Minute)
+		record, _, err := lease.Acquire(t.Context(), st.db, channel, "b"+channel, "http://ingest", time.Minute, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
