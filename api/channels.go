@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,9 +18,17 @@ import (
 	"millrace/internal/viewers"
 )
 
-// leaseDead is the age at which a lease's holder counts as dead and its channel
-// as offline.
-const leaseDead = 90 * time.Second
+const (
+	// leaseDead is the age at which a lease's holder counts as dead: its
+	// broadcast waits, like one whose publisher is gone, for another ingest.
+	leaseDead = 3 * time.Second
+	// graceSlack is how much longer than its grace period a broadcast without a
+	// living holder is shown, since clocks differ.
+	graceSlack = 5 * time.Second
+	// trustFor is how long after Redis was away the age of what it holds says
+	// nothing: ingest couldn't renew it.
+	trustFor = 5 * time.Second
+)
 
 // The states of a channel.
 const (
@@ -56,6 +65,8 @@ type channels struct {
 	one   *cache[Channel]
 	// many has two keys: listLive and listAll.
 	many *cache[[]Channel]
+	// away is when Redis last didn't answer; zero: it always has.
+	away atomic.Pointer[time.Time]
 }
 
 const (
@@ -159,9 +170,12 @@ func (c *channels) broadcast(ctx context.Context, name string) (Channel, error) 
 		return ch, nil
 	}
 	if err != nil {
+		now := time.Now()
+		c.away.Store(&now)
 		return ch, err
 	}
-	if r.State == lease.Ended || r.Age > leaseDead {
+	away := c.away.Load()
+	if ch.State = stateOf(r, away != nil && time.Since(*away) < trustFor); ch.State == stateOffline {
 		return ch, nil
 	}
 	ch.Viewers, err = viewers.Count(ctx, c.redis, name)
@@ -169,14 +183,32 @@ func (c *channels) broadcast(ctx context.Context, name string) (Channel, error) 
 		return ch, err
 	}
 	thumbnail := "/hls/" + name + "/" + r.Broadcast + "/thumbnail.jpg"
-	ch.Live, ch.State = true, stateLive
-	if r.State == lease.Reconnecting {
-		ch.State = stateReconnecting
-	}
+	ch.Live = true
 	ch.Broadcast, ch.StartedAt = &r.Broadcast, &r.Started
 	if r.Width > 0 {
 		ch.Video = &Video{Width: r.Width, Height: r.Height, FrameRate: r.FrameRate}
 		ch.Thumbnail = &thumbnail
 	}
 	return ch, nil
+}
+
+// stateOf tells a channel's state. A record whose age says nothing is believed.
+func stateOf(r lease.Record, ageless bool) string {
+	if r.State == lease.Ended {
+		return stateOffline
+	}
+	if r.Age > leaseDead && !ageless {
+		gone := r.Age
+		if !r.Lost.IsZero() {
+			gone = time.Since(r.Lost)
+		}
+		if gone > r.Grace+graceSlack {
+			return stateOffline
+		}
+		return stateReconnecting
+	}
+	if r.State == lease.Reconnecting {
+		return stateReconnecting
+	}
+	return stateLive
 }

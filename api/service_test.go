@@ -119,7 +119,7 @@ func TestChannelStates(t *testing.T) {
 	f.broadcast("bob", lease.Reconnecting, 7)
 	f.broadcast("carol", lease.Ended, 1)
 	f.broadcast("dave", lease.Live, 1)
-	old := strconv.FormatInt(time.Now().Add(-leaseDead-time.Second).UnixMilli(), 10)
+	old := strconv.FormatInt(time.Now().Add(-leaseDead-graceSlack-time.Second).UnixMilli(), 10)
 	if err := f.db.HSet(t.Context(), "millrace:channel:{dave}", "seen", old).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +146,32 @@ func TestChannelStates(t *testing.T) {
 	}
 	if got := names(get[listBody](f, "/api/v1/channels", 200)); !slices.Equal(got, []string{"alice", "bob", "carol", "dave", "erin"}) {
 		t.Errorf("all channels = %v, want them by name", got)
+	}
+}
+
+func TestStateOf(t *testing.T) {
+	const grace = time.Minute
+	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
+	for name, c := range map[string]struct {
+		record  lease.Record
+		ageless bool
+		want    string
+	}{
+		"sends":                             {lease.Record{State: lease.Live, Age: time.Second}, false, stateLive},
+		"publisher gone":                    {lease.Record{State: lease.Reconnecting, Lost: ago(time.Second)}, false, stateReconnecting},
+		"publisher gone, ingest dead":       {lease.Record{State: lease.Reconnecting, Lost: ago(40 * time.Second), Age: 30 * time.Second}, false, stateReconnecting},
+		"publisher gone for long":           {lease.Record{State: lease.Reconnecting, Lost: ago(70 * time.Second), Age: 30 * time.Second}, false, stateOffline},
+		"ingest dead":                       {lease.Record{State: lease.Live, Age: 4 * time.Second}, false, stateReconnecting},
+		"ingest dead for long":              {lease.Record{State: lease.Live, Age: grace + graceSlack + time.Second}, false, stateOffline},
+		"the holder ends it":                {lease.Record{State: lease.Reconnecting, Lost: ago(70 * time.Second)}, false, stateReconnecting},
+		"Redis was away":                    {lease.Record{State: lease.Live, Age: 2 * time.Minute}, true, stateLive},
+		"Redis was away, publisher gone":    {lease.Record{State: lease.Reconnecting, Age: 2 * time.Minute}, true, stateReconnecting},
+		"Redis was away, broadcast is over": {lease.Record{State: lease.Ended, Age: 2 * time.Minute}, true, stateOffline},
+	} {
+		c.record.Grace = grace
+		if got := stateOf(c.record, c.ageless); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
 

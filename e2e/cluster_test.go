@@ -27,7 +27,7 @@ func TestWorkerDies(t *testing.T) {
 	}
 	env := []string{"MILLRACE_S3_ACCESS_KEY=" + cfg.AccessKey, "MILLRACE_S3_SECRET_KEY=" + cfg.SecretKey}
 	start := func(role string) *server {
-		s := startRole(t, role, t.TempDir(), env, "--redis", redis, "--s3-endpoint", cfg.Endpoint, "--s3-bucket", cfg.Bucket)
+		s := startRole(t, role, t.TempDir(), env, "--redis", redis, "--s3-endpoint", cfg.Endpoint, "--s3-bucket", cfg.Bucket, "--grace", "2s")
 		ready(t, s)
 		return s
 	}

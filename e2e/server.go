@@ -182,7 +182,8 @@ func startAll(t testing.TB, args ...string) *server {
 // where to publish and watch.
 func startOn(t testing.TB, data string, args ...string) *server {
 	t.Helper()
-	s := startRole(t, "all", data, nil, args...)
+	// Tests that aren't about the grace period have no time for it.
+	s := startRole(t, "all", data, nil, append([]string{"--grace", "2s"}, args...)...)
 	s.awaitBanner(t)
 	return s
 }
@@ -223,7 +224,10 @@ func startRole(t testing.TB, role, data string, env []string, args ...string) *s
 	}
 	web := testenv.FreeAddress(t)
 	s.http = "http://" + web
-	s.args = append([]string{role, "--data", data, "--http", web, "--rtmp", s.rtmp, "--ops", s.ops, "--private", s.private}, args...)
+	s.args = append([]string{
+		role, "--data", data, "--http", web, "--rtmp", s.rtmp, "--ops", s.ops, "--private", s.private,
+		"--drain", "0s", // args may say otherwise
+	}, args...)
 	s.start(t)
 	return s
 }

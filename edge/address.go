@@ -20,6 +20,7 @@ const (
 	kindPart         kind = "part"
 	kindInit         kind = "init"
 	kindThumbnail    kind = "thumbnail"
+	kindSteering     kind = "steering"
 	kindOther        kind = "other"
 )
 
@@ -42,6 +43,7 @@ var errAddress = errors.New("no such address")
 // parseAddress reads a path such as
 //
 //	/hls/{channel}/index.m3u8
+//	/hls/{channel}/steering.json
 //	/hls/{channel}/{broadcast}/thumbnail.jpg
 //	/hls/{channel}/{broadcast}/{rendition}/index.m3u8
 //	/hls/{channel}/{broadcast}/{rendition}/{epoch}.{sequence}[.{part}].{profile}.m4s
@@ -58,6 +60,10 @@ func parseAddress(path string) (address, error) {
 	}
 	if rest == "index.m3u8" {
 		a.kind = kindMultivariant
+		return a, nil
+	}
+	if rest == steeringName {
+		a.kind = kindSteering
 		return a, nil
 	}
 	a.broadcast, rest, ok = strings.Cut(rest, "/")

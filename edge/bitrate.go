@@ -34,5 +34,7 @@ func (b *bitrate) measured(maxBitrate int) (peak, average int) {
 	if b.segments < measuredSegments {
 		return maxBitrate + maxBitrate/5, 0
 	}
-	return int(b.peak) + 1, int(b.bits / b.seconds)
+	peak = int(b.peak) + 1
+	// Short segments count for the average only, and may be the biggest for their length.
+	return peak, min(peak, int(b.bits/b.seconds))
 }

@@ -216,45 +216,68 @@ func (s *snapshot) segmented() (some, every bool) {
 	return some, every
 }
 
-// variants returns the multivariant playlist as text; URIs are relative to the channel.
-func (s *snapshot) variants(broadcast string, zip bool) []byte {
-	return s.multivariant.get(zip, func() []byte {
-		var audio, video []*rendition
-		for _, info := range s.settings.Renditions {
-			r := s.renditions[info.Name]
-			switch {
-			case r == nil || !r.ready():
-			case info.Kind == media.Audio:
-				audio = append(audio, r)
-			default:
-				video = append(video, r)
-			}
+// variants returns the multivariant playlist as text. Its URIs are relative to
+// the channel; with pathways, below each of those.
+func (s *snapshot) variants(channel, broadcast string, pathways []pathway, zip bool) []byte {
+	if len(pathways) == 0 {
+		return s.multivariant.get(zip, func() []byte {
+			var m playlist.Multivariant
+			s.appendVariants(&m, broadcast+"/", "audio", "")
+			return m.Append(nil)
+		})
+	}
+	m := playlist.Multivariant{SteeringURI: steeringName, Pathway: pathways[0].id}
+	group := "audio"
+	for i, p := range pathways {
+		if i > 0 {
+			group = "audio-" + p.id
 		}
-		uri := func(r *rendition) string { return broadcast + "/" + r.info.Name + "/index.m3u8" }
-		var m playlist.Multivariant
-		if len(video) == 0 {
-			video, audio = audio, nil
-		}
-		sound := &rendition{}
-		for _, a := range audio {
-			m.Audio = append(m.Audio, playlist.Audio{Name: a.info.Name, URI: uri(a), Channels: a.info.Channels})
-			if a.peak > sound.peak {
-				sound = a
-			}
-		}
-		for _, v := range video {
-			out := playlist.Variant{
-				URI: uri(v), Codecs: v.info.Codec, Bandwidth: v.peak + sound.peak,
-				Width: v.info.Width, Height: v.info.Height, FrameRate: v.info.FrameRate,
-			}
-			if v.average > 0 && (len(audio) == 0 || sound.average > 0) {
-				out.AverageBandwidth = v.average + sound.average
-			}
-			if sound.info.Codec != "" {
-				out.Codecs += "," + sound.info.Codec
-			}
-			m.Variants = append(m.Variants, out)
-		}
+		s.appendVariants(&m, p.base+"/hls/"+channel+"/"+broadcast+"/", group, p.id)
+	}
+	if !zip {
 		return m.Append(nil)
-	})
+	}
+	return compress(m.Append(nil))
+}
+
+// appendVariants appends what the broadcast offers below base.
+func (s *snapshot) appendVariants(m *playlist.Multivariant, base, group, pathway string) {
+	var audio, video []*rendition
+	for _, info := range s.settings.Renditions {
+		r := s.renditions[info.Name]
+		switch {
+		case r == nil || !r.ready():
+		case info.Kind == media.Audio:
+			audio = append(audio, r)
+		default:
+			video = append(video, r)
+		}
+	}
+	uri := func(r *rendition) string { return base + r.info.Name + "/index.m3u8" }
+	if len(video) == 0 {
+		video, audio = audio, nil
+	}
+	if len(audio) == 0 {
+		group = ""
+	}
+	sound := &rendition{}
+	for _, a := range audio {
+		m.Audio = append(m.Audio, playlist.Audio{Group: group, Name: a.info.Name, URI: uri(a), Channels: a.info.Channels})
+		if a.peak > sound.peak {
+			sound = a
+		}
+	}
+	for _, v := range video {
+		out := playlist.Variant{
+			URI: uri(v), Audio: group, Pathway: pathway, Codecs: v.info.Codec, Bandwidth: v.peak + sound.peak,
+			Width: v.info.Width, Height: v.info.Height, FrameRate: v.info.FrameRate,
+		}
+		if v.average > 0 && (len(audio) == 0 || sound.average > 0) {
+			out.AverageBandwidth = v.average + sound.average
+		}
+		if sound.info.Codec != "" {
+			out.Codecs += "," + sound.info.Codec
+		}
+		m.Variants = append(m.Variants, out)
+	}
 }

@@ -71,6 +71,14 @@ func (c *cache) peek(o object) ([]byte, bool) {
 	return e.Value.(*cached).data, true
 }
 
+// add keeps an object.
+func (c *cache) add(o object, data []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.put(o, data)
+	c.metrics.held.Set(float64(c.size))
+}
+
 // get returns an object, fetched by fetch unless it is there or being fetched.
 // spawn runs the fetch, which goes on when ctx ends: others may wait for it.
 func (c *cache) get(ctx context.Context, o object, spawn func(context.Context, func(context.Context)) error,

@@ -17,7 +17,10 @@ import (
 const (
 	// pollInterval is how often a channel's record is read.
 	pollInterval = time.Second
-	// searchInterval is how often it is read while its worker is out of reach.
+	// hurryInterval is how often it is read while its worker is out of reach, for
+	// hurryFor, and searchInterval after that.
+	hurryInterval  = 50 * time.Millisecond
+	hurryFor       = 2 * time.Second
 	searchInterval = 100 * time.Millisecond
 	// searchFor bounds how long it is read so often.
 	searchFor = 30 * time.Second
@@ -25,8 +28,9 @@ const (
 	missingFor = 500 * time.Millisecond
 	// followFor is how long a channel is followed after the last request.
 	followFor = 60 * time.Second
-	// staleAfter is the age of a record whose broadcast counts as over.
-	staleAfter = 90 * time.Second
+	// overAfter is how long after a grace period a broadcast counts as over that
+	// nobody ended.
+	overAfter = 30 * time.Second
 	// endAfter is how long an ended broadcast may still tell of its end itself.
 	endAfter = 3 * time.Second
 	// endAnyway is how long its worker may take for that.
@@ -90,6 +94,8 @@ func (c *channel) run(ctx context.Context) {
 	log := c.service.log.With("channel", c.name)
 	served := make(map[string]*broadcast)
 	var current *broadcast
+	var last lease.Record // of current
+	var lastAt time.Time
 	var faults lineASecond
 	for {
 		record, slots, err := c.read(ctx)
@@ -102,7 +108,9 @@ func (c *channel) run(ctx context.Context) {
 		switch {
 		case errors.Is(err, lease.ErrNone):
 			// A Redis that lost its memory ends nothing that goes on.
-			if current != nil && !current.alive(now) {
+			last.Age += now.Sub(lastAt)
+			lastAt = now
+			if current != nil && isOver(&last) && !current.alive(now) {
 				current = nil
 			}
 			err = errNotLive
@@ -111,7 +119,8 @@ func (c *channel) run(ctx context.Context) {
 			err = fmt.Errorf("%w: %w", errUnknown, err)
 			faults.log(log, "channel can't be read from Redis; going on with what is known", err)
 		default:
-			over := record.State == lease.Ended || record.Age > staleAfter
+			last, lastAt = record, now
+			over := isOver(&record)
 			b := served[record.Broadcast]
 			if b == nil && (!over || record.State == lease.Ended && record.Age < followFor) && isName(record.Broadcast) {
 				b = newBroadcast(c, record.Broadcast, log)
@@ -123,6 +132,7 @@ func (c *channel) run(ctx context.Context) {
 			}
 			if b != nil {
 				b.setSlots(slots)
+				b.lost.Store(record.State == lease.Reconnecting)
 			}
 			if over && (b == nil || record.State == lease.Ended || !b.alive(now)) {
 				if b != nil && b == current {
@@ -151,6 +161,15 @@ func (c *channel) run(ctx context.Context) {
 	}
 }
 
+// isOver reports whether a broadcast ended, or will never be ended by anybody.
+func isOver(r *lease.Record) bool {
+	away := r.Age
+	if !r.Lost.IsZero() {
+		away = max(away, r.Seen.Add(r.Age).Sub(r.Lost))
+	}
+	return r.State == lease.Ended || away > r.Grace+overAfter
+}
+
 // read returns the channel's record and the workers of its broadcast.
 func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, error) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
@@ -167,13 +186,18 @@ func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, er
 // interval returns how long to wait until the next look at Redis, and for how
 // long after the last request the channel is kept.
 func (c *channel) interval(served map[string]*broadcast, current *broadcast, now time.Time) (next, linger time.Duration) {
-	switch {
-	case len(served) == 0:
+	if len(served) == 0 {
 		// Requests that come until then share this answer; the first one after
 		// it makes a channel anew.
 		return missingFor, missingFor
-	case current != nil && current.searching(now):
-		return searchInterval, followFor
+	}
+	if current != nil {
+		switch since, ok := current.searching(now); {
+		case ok && since < hurryFor:
+			return hurryInterval, followFor
+		case ok:
+			return searchInterval, followFor
+		}
 	}
 	return pollInterval, followFor
 }

@@ -57,13 +57,69 @@ func (r *foldRendition) base() {
 	if i < 0 {
 		return
 	}
-	for i > 0 && known[i-1]+1 == known[i] && r.drafts[known[i-1]].complete() {
+	for i > 0 && r.joins(known[i-1], known[i]) {
 		i--
 	}
 	for _, old := range known[:i] {
 		delete(r.drafts, old)
 	}
 	r.next, r.based = known[i], true
+}
+
+// joins reports whether what comes before a draft can be listed with it.
+func (r *foldRendition) joins(before, after uint64) bool {
+	a, b := r.drafts[before], r.drafts[after]
+	if before+1 == after && a.complete() {
+		return true
+	}
+	return a.showable() && a.epoch() != 0 && a.epoch() < b.epoch() && after-before <= maxJump
+}
+
+// epoch returns the ingest's epoch of what is known of the segment, 0 for a gap.
+func (d *draft) epoch() uint64 {
+	switch {
+	case d == nil:
+		return 0
+	case d.segment != nil:
+		return d.segment.Epoch
+	case d.first != nil:
+		return d.first.Epoch
+	}
+	return 0
+}
+
+// orphaned reports whether the segments before after are due from an ingest
+// that another one has taken over from.
+func (r *foldRendition) orphaned(after uint64) bool {
+	now := uint64(0)
+	if r.media.Open != nil {
+		now = r.media.Open.Epoch
+	} else {
+		for i := len(r.media.Segments) - 1; i >= 0 && now == 0; i-- {
+			now = r.media.Segments[i].Epoch
+		}
+	}
+	return now != 0 && r.drafts[after].epoch() > now
+}
+
+// closeShort completes the open segment with the parts that it has; where
+// holds denies that they can be had, as a gap.
+func (r *foldRendition) closeShort(holds func(string, *playlist.Segment) bool) {
+	if r.media.Open == nil {
+		return
+	}
+	s := *r.media.Open
+	for _, p := range s.Parts {
+		s.Duration += p.Duration
+		s.Size += p.Size
+	}
+	s.Gap = holds != nil && !holds(r.info.Name, &s)
+	r.media.Segments = append(r.media.Segments, &s)
+	r.media.Open = nil
+	delete(r.drafts, r.next)
+	r.next++
+	r.stalled = time.Time{}
+	r.changed = true
 }
 
 func (d *draft) complete() bool { return d.segment != nil || d.gap != nil }
@@ -238,8 +294,9 @@ func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
 	return first, ok
 }
 
-// fill makes gaps of all segments before after.
-func (r *foldRendition) fill(after uint64) {
+// fill completes all segments before after: what another ingest's death left
+// open as it stands, the rest as gaps.
+func (r *foldRendition) fill(after uint64, holds func(string, *playlist.Segment) bool) {
 	if after-r.next > maxJump {
 		// Too much is missing to say anything of it.
 		for sequence := range r.drafts {
@@ -250,9 +307,14 @@ func (r *foldRendition) fill(after uint64) {
 		r.media.Segments, r.media.Open, r.next, r.changed = nil, nil, after, true
 		return
 	}
-	// Where the time after the hole is known, the gaps share what lies between.
 	var each media.Ticks
-	if d, n := r.drafts[after], len(r.media.Segments); d != nil && n > 0 && r.media.Open == nil {
+	orphaned := r.orphaned(after)
+	if orphaned {
+		r.closeShort(holds)
+		each = r.media.PartTarget // numbers that were never used: no time to lose on them
+	}
+	// Where the time after the hole is known, the gaps share what lies between.
+	if d, n := r.drafts[after], len(r.media.Segments); !orphaned && d != nil && n > 0 && r.media.Open == nil {
 		e := d.segment
 		if e == nil {
 			e = d.first

@@ -21,6 +21,15 @@ const (
 	// fetchTimeout bounds a fetch from all sources, workerTimeout one from a worker.
 	fetchTimeout  = 12 * time.Second
 	workerTimeout = 3 * time.Second
+	// hedgeAfter is how long a worker may take to its first byte before another
+	// source is asked too; S3 has bucketHedge.
+	hedgeAfter  = 150 * time.Millisecond
+	bucketHedge = time.Second
+	// partPatience is how long a listed part that no source has is asked for
+	// again: its worker died, and the next one is about to make it again.
+	// segmentPatience is that for a recent segment, which live parts go before.
+	partPatience    = 3 * time.Second
+	segmentPatience = 4 * time.Second
 	// recentFor is how old a segment may be to be looked for at workers first.
 	recentFor = 60 * time.Second
 	// maxObject bounds an object whose size isn't known, in bytes.
@@ -53,13 +62,19 @@ func (b *broadcast) segment(ctx context.Context, a *address) ([]byte, error) {
 // init returns an init section's bytes.
 func (b *broadcast) init(ctx context.Context, a *address) ([]byte, error) {
 	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
-		sources := b.fromWorkers(window.InitPath(b.id, a.rendition, a.profile), 0)
-		if r := b.board.now.Load().renditions[a.rendition]; r != nil {
-			for _, epoch := range r.initEpochs[a.profile] {
-				sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.rendition, a.profile), 0))
-			}
+		var patience time.Duration
+		if r := b.board.now.Load().renditions[a.rendition]; r != nil && r.initEpochs[a.profile] != nil {
+			patience = partPatience
 		}
-		return first(ctx, sources)
+		return b.race(ctx, patience, func() []source {
+			sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.rendition, a.profile), 0)
+			if r := b.board.now.Load().renditions[a.rendition]; r != nil {
+				for _, epoch := range r.initEpochs[a.profile] {
+					sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.rendition, a.profile), 0))
+				}
+			}
+			return sources
+		})
 	})
 }
 
@@ -67,7 +82,7 @@ func (b *broadcast) init(ctx context.Context, a *address) ([]byte, error) {
 func (b *broadcast) thumbnail(ctx context.Context, now time.Time) ([]byte, error) {
 	o := object{kind: kindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
 	return b.cached(ctx, o, func(ctx context.Context) ([]byte, error) {
-		data, err := first(ctx, b.fromWorkers(window.ThumbnailPath(b.id), 0))
+		data, err := b.race(ctx, 0, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
 		if err == nil && len(data) > maxThumbnail {
 			return nil, errSize
 		}
@@ -138,10 +153,17 @@ func (b *broadcast) fetchPart(ctx context.Context, a *address) ([]byte, error) {
 			}
 		}
 	}
-	sources := b.fromWorkers(b.windowMedia(a).Path(), p.Size)
-	if s != r.Open && !s.Gap {
-		sources = append(sources, func(ctx context.Context) ([]byte, error) {
-			data, err := first(ctx, []source{b.fromBucket(objects.SegmentKey(b.id, s.Epoch, a.rendition, s.Sequence, s.Profile), s.Size)})
+	return b.race(ctx, partPatience, func() []source {
+		sources := b.fromWorkers(piece{a.rendition, a.sequence, a.part}, b.windowMedia(a).Path(), p.Size)
+		r := b.board.now.Load().renditions[a.rendition]
+		s := r.Find(a.sequence)
+		if s == nil || s == r.Open || s.Gap {
+			return sources
+		}
+		whole := b.fromBucket(objects.SegmentKey(b.id, s.Epoch, a.rendition, s.Sequence, s.Profile), s.Size)
+		get := whole.get
+		whole.get = func(ctx context.Context, began func()) ([]byte, error) {
+			data, err := get(ctx, began)
 			if err != nil {
 				return nil, err
 			}
@@ -149,9 +171,9 @@ func (b *broadcast) fetchPart(ctx context.Context, a *address) ([]byte, error) {
 				return part, nil
 			}
 			return nil, errSize
-		})
-	}
-	return first(ctx, sources)
+		}
+		return append(sources, whole)
+	})
 }
 
 // cut returns a copy of one part of a segment, or nil when the sizes don't add up.
@@ -190,12 +212,25 @@ func (b *broadcast) fetchSegment(ctx context.Context, a *address) ([]byte, error
 			return nil, objects.ErrNotFound // unfinished, or not there yet
 		}
 	}
-	workers := b.fromWorkers(b.windowMedia(a).Path(), size)
 	bucket := b.fromBucket(objects.SegmentKey(b.id, a.epoch, a.rendition, a.sequence, a.profile), size)
-	if recent {
-		return first(ctx, append(workers, bucket))
+	workers := func() []source {
+		return b.fromWorkers(piece{a.rendition, a.sequence, playlist.NoPart}, b.windowMedia(a).Path(), size)
 	}
-	return first(ctx, append([]source{bucket}, workers...))
+	if recent {
+		return b.race(ctx, segmentPatience, func() []source { return append(workers(), bucket) })
+	}
+	return b.race(ctx, 0, func() []source { return append([]source{bucket}, workers()...) })
+}
+
+// holds reports whether the cache has all parts of a segment, and then keeps
+// them as a segment: nobody else may have it.
+func (b *broadcast) holds(rendition string, s *playlist.Segment) bool {
+	a := &address{kind: kindSegment, rendition: rendition, epoch: s.Epoch, sequence: s.Sequence, part: playlist.NoPart, profile: s.Profile}
+	data := b.join(a, s)
+	if data != nil {
+		b.service.cache.add(a.object(b.id), data)
+	}
+	return data != nil
 }
 
 // join concatenates a segment's parts, or returns nil.
@@ -229,46 +264,22 @@ func (b *broadcast) windowMedia(a *address) window.Media {
 	}
 }
 
-// source fetches one object from one place.
-type source func(context.Context) ([]byte, error)
-
-// first returns what the first source has. Without one the error is
-// objects.ErrNotFound only if every source said so.
-func first(ctx context.Context, sources []source) ([]byte, error) {
-	var errs []error
-	missing := true
-	for _, get := range sources {
-		data, err := get(ctx)
-		if err == nil {
-			return data, nil
-		}
-		if errors.Is(err, objects.ErrNotFound) {
-			continue
-		}
-		missing = false
-		errs = append(errs, err)
-	}
-	if missing {
-		return nil, objects.ErrNotFound
-	}
-	return nil, errors.Join(errs...)
-}
-
-// fromWorkers returns the workers' windows as sources, the newest grant first.
-// size is the object's, 0 where it isn't known.
-func (b *broadcast) fromWorkers(path string, size int) []source {
+// fromWorkers returns the workers' windows as sources. size is the object's, 0
+// where it isn't known.
+func (b *broadcast) fromWorkers(p piece, path string, size int) []source {
 	var sources []source
-	for _, address := range b.workers() {
-		sources = append(sources, func(ctx context.Context) ([]byte, error) {
-			data, err := b.getWindow(ctx, strings.TrimSuffix(address, "/")+path, size)
-			b.service.metrics.fetches.WithLabelValues("worker", fetchResult(err)).Inc()
-			return data, err
+	for _, address := range b.workers.of(p, time.Now()) {
+		sources = append(sources, source{
+			name: address, worker: true, hedge: hedgeAfter, again: hedgeAfter,
+			get: func(ctx context.Context, began func()) ([]byte, error) {
+				return b.getWindow(ctx, strings.TrimSuffix(address, "/")+path, size, began)
+			},
 		})
 	}
 	return sources
 }
 
-func (b *broadcast) getWindow(ctx context.Context, url string, size int) ([]byte, error) {
+func (b *broadcast) getWindow(ctx context.Context, url string, size int, began func()) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, workerTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -288,6 +299,7 @@ func (b *broadcast) getWindow(ctx context.Context, url string, size int) ([]byte
 	default:
 		return nil, fmt.Errorf("fetch from worker: %s: status %d", req.URL.Path, resp.StatusCode)
 	}
+	began()
 	if size == 0 {
 		size = int(min(resp.ContentLength, maxObject+1))
 	}
@@ -329,24 +341,14 @@ func readSized(r io.Reader, size int) ([]byte, error) {
 
 // fromBucket returns an object in S3 as a source.
 func (b *broadcast) fromBucket(key string, size int) source {
-	return func(ctx context.Context) ([]byte, error) {
-		data, err := b.service.cfg.Bucket.Get(ctx, key)
-		if err == nil && (size > 0 && len(data) != size || len(data) > maxObject) {
-			err = fmt.Errorf("get %s: %w", key, errSize)
-		}
-		b.service.metrics.fetches.WithLabelValues("bucket", fetchResult(err)).Inc()
-		return data, err
+	return source{
+		name: key, hedge: bucketHedge, again: time.Second,
+		get: func(ctx context.Context, _ func()) ([]byte, error) {
+			data, err := b.service.cfg.Bucket.Get(ctx, key)
+			if err == nil && (size > 0 && len(data) != size || len(data) > maxObject) {
+				err = fmt.Errorf("get %s: %w", key, errSize)
+			}
+			return data, err
+		},
 	}
-}
-
-func fetchResult(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, objects.ErrNotFound):
-		return "missing"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	}
-	return "error"
 }

@@ -21,6 +21,9 @@ const (
 	maxJump = 256
 	// maxInitEpochs bounds how many ingest epochs are remembered per init section.
 	maxInitEpochs = 8
+	// orphanPatience is how long media of another ingest waits for the end of
+	// the segment that the one before it left open.
+	orphanPatience = 500 * time.Millisecond
 )
 
 // fold is the state of one broadcast, made from index entries. It does no I/O;
@@ -32,11 +35,18 @@ type fold struct {
 
 	settings   *index.Broadcast
 	renditions map[string]*foldRendition
+	// holds tells whether an unfinished segment can be served as it stands; nil: any.
+	holds func(rendition string, s *playlist.Segment) bool
 	// writer is the highest epoch that was heard of.
 	writer jobs.Epoch
-	paused bool
-	// resume is the sequence that ends a pause, 0 where it isn't known.
+	// paused is set by a pause entry, away by who follows: nothing new comes.
+	paused, away bool
+	// resume is the sequence that ends a pause, 0 where it isn't known: then
+	// any new part does, and any segment past newest.
 	resume uint64
+	// newest is the highest sequence that was told of, fresh counts what was
+	// new among parts, segments and gaps.
+	newest, fresh uint64
 	// end is one past the last segment's sequence, noEnd while there is none.
 	end uint64
 	// begun is set by begin; before it nothing is shown.
@@ -93,7 +103,7 @@ func (f *fold) take(e *index.Entry) error {
 		}
 		if e.Sequence == 0 || !f.shows(e.Sequence) {
 			f.resume = e.Sequence
-			f.setPaused(true)
+			f.setPaused(true, f.away)
 		}
 		return nil
 	case index.TypeEnd:
@@ -199,20 +209,31 @@ func (f *fold) addRendition(info index.Rendition) *foldRendition {
 	if f.settings != nil {
 		r.begin = f.settings.Started
 	}
-	r.media.Paused = f.paused
+	r.media.Paused = f.paused || f.away
 	f.renditions[info.Name] = r
 	return r
 }
 
-func (f *fold) setPaused(paused bool) {
-	if f.paused == paused {
+func (f *fold) setPaused(paused, away bool) {
+	before := f.paused || f.away
+	f.paused, f.away = paused, away
+	if before == (paused || away) {
 		return
 	}
-	f.paused = paused
 	for _, r := range f.renditions {
-		r.media.Paused = paused
+		r.media.Paused = !before
 		r.changed = true
 	}
+}
+
+// setAway says whether something new is to be expected soon. It reports
+// whether playlists change.
+func (f *fold) setAway(away bool) bool {
+	if f.away == away {
+		return false
+	}
+	f.setPaused(f.paused, away)
+	return f.advance()
 }
 
 // takeMedia notes a part, segment or gap in its draft.
@@ -245,20 +266,18 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 			d.profile = e.Profile
 		}
 	}
-	// A segment told of after its PUT may come later than the pause after it.
-	if f.paused && e.Sequence >= f.resume && (f.resume > 0 || e.Type == index.TypePart) {
-		f.setPaused(false)
-	}
 	kept := *e
 	switch e.Type {
 	case index.TypeGap:
-		if d.segment == nil && d.gap == nil {
-			d.gap = &kept
+		if d.segment != nil || d.gap != nil {
+			return nil
 		}
+		d.gap = &kept
 	case index.TypeSegment:
-		if d.segment == nil {
-			d.segment = &kept
+		if d.segment != nil {
+			return nil
 		}
+		d.segment = &kept
 	case index.TypePart:
 		// The same part from two writers: the first is kept. With one profile
 		// their bytes are the same.
@@ -271,6 +290,16 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 		if e.Part == 0 {
 			d.first = &kept
 		}
+	}
+	f.fresh++
+	// A segment told of after its PUT may come later than the pause after it.
+	next := e.Type == index.TypePart || e.Sequence > f.newest
+	f.newest = max(f.newest, e.Sequence)
+	if f.paused && (f.resume > 0 && e.Sequence >= f.resume || f.resume == 0 && next) {
+		f.setPaused(false, f.away)
+	}
+	if f.away && next {
+		f.setPaused(f.paused, false)
 	}
 	return nil
 }
@@ -286,13 +315,24 @@ func (f *fold) shows(sequence uint64) bool {
 }
 
 // begin shows what has been collected: of each rendition the newest run of
-// segments without a hole. Entries that come after it only add to that.
+// segments without a hole, but for those where another ingest went on. Entries
+// that come after it only add to that.
 func (f *fold) begin() bool {
 	if f.begun {
 		return false
 	}
 	f.begun = true
-	return f.advance()
+	changed := f.advance()
+	if f.settings == nil {
+		return changed
+	}
+	for _, r := range f.renditions {
+		for after, ok := r.afterHole(f.end); ok && r.orphaned(after); after, ok = r.afterHole(f.end) {
+			r.fill(after, f.holds)
+			r.advance()
+		}
+	}
+	return f.advance() || changed
 }
 
 // advance completes segments in order, and shows the parts of the one after.
@@ -319,21 +359,26 @@ func (f *fold) advance() bool {
 }
 
 // giveUp turns holes into gaps that later segments have waited for longer than
-// patience, so that a lost entry can't stop a rendition for good. It reports
-// whether anything has changed.
+// patience, so that a lost entry can't stop a rendition for good. What an ingest
+// left open that another one took over from is closed as it stands, and soon.
+// It reports whether anything has changed.
 func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 	if !f.begun || f.settings == nil {
 		return false
 	}
 	for _, r := range f.renditions {
 		after, ok := r.afterHole(f.end)
+		limit := patience
+		if ok && r.orphaned(after) {
+			limit = min(patience, orphanPatience)
+		}
 		switch {
 		case !ok:
 			r.stalled = time.Time{}
 		case r.stalled.IsZero():
 			r.stalled = now
-		case now.Sub(r.stalled) >= patience:
-			r.fill(after)
+		case now.Sub(r.stalled) >= limit:
+			r.fill(after, f.holds)
 		}
 	}
 	return f.advance()
@@ -349,16 +394,7 @@ func (f *fold) finish() bool {
 		if r.media.Ended {
 			continue
 		}
-		if open := r.media.Open; open != nil {
-			s := *open
-			for _, p := range s.Parts {
-				s.Duration += p.Duration
-				s.Size += p.Size
-			}
-			r.media.Segments = append(r.media.Segments, &s)
-			r.media.Open = nil
-			r.next++
-		}
+		r.closeShort(f.holds)
 		clear(r.drafts)
 		r.media.Ended, r.changed, changed = true, true, true
 	}

@@ -6,16 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"millrace/internal/index"
@@ -32,11 +29,14 @@ const (
 	// burstFor is how long a worker may take from the first media it tells of
 	// to the last that exists.
 	burstFor = 30 * time.Millisecond
-	// redisTimeout bounds one read from Redis.
-	redisTimeout = 2 * time.Second
-	// indexPage and maxIndex bound the entries read from Redis at once and in all.
-	indexPage = 1000
-	maxIndex  = 10_000
+	// lingerFor is how long a worker without a slot is listened to.
+	lingerFor = 10 * time.Second
+	// tickInterval is how often a broadcast is looked at for what doesn't come.
+	tickInterval = 250 * time.Millisecond
+	// silentFor is how long nothing new may come before nothing is expected,
+	// lostFor the same while the publisher is known to be gone.
+	silentFor = 3 * time.Second
+	lostFor   = time.Second
 )
 
 var (
@@ -54,8 +54,11 @@ type broadcast struct {
 	stopRun chan struct{}
 	stop    func()
 	// asked is when somebody asked last, heard when a worker said something
-	// last, over since when it isn't the current one (0: it is); Unix nanoseconds.
-	asked, heard, over atomic.Int64
+	// last, told when one told of new media, over since when it isn't the
+	// current one (0: it is); Unix nanoseconds.
+	asked, heard, told, over atomic.Int64
+	// lost is set while the publisher is known to be gone.
+	lost atomic.Bool
 	// connected counts open follow streams, searched is since when there is none.
 	connected, searched atomic.Int64
 	// hot holds, by rendition, when a part of it was asked for last (*atomic.Int64).
@@ -63,24 +66,26 @@ type broadcast struct {
 	// first is closed when the first media that a worker told of has been applied.
 	first     chan struct{}
 	firstOnce sync.Once
+	// counted is what the gauges hold of it; of run.
+	counted struct{ paused, lost bool }
 	// news has room for one: the slots have changed.
 	news chan struct{}
 
-	// mu guards slots.
-	mu    sync.Mutex
-	slots map[int]jobs.Slot
+	workers workers
 }
 
 func newBroadcast(c *channel, id string, log *slog.Logger) *broadcast {
 	b := &broadcast{
 		service: c.service, channel: c, id: id, log: log.With("broadcast", id),
 		board: newBoard(c.service.cfg.DVRWindow), stopRun: make(chan struct{}),
-		first: make(chan struct{}), news: make(chan struct{}, 1),
+		first: make(chan struct{}), news: make(chan struct{}, 1), workers: newWorkers(),
 	}
+	b.board.fold.holds = b.holds
 	b.stop = sync.OnceFunc(func() { close(b.stopRun) })
 	now := time.Now().UnixNano()
 	b.asked.Store(now)
 	b.searched.Store(now)
+	b.told.Store(now)
 	return b
 }
 
@@ -93,28 +98,24 @@ func (b *broadcast) alive(now time.Time) bool {
 	return !b.board.now.Load().ended && now.UnixNano()-b.heard.Load() < int64(quietAfter)
 }
 
-// searching reports whether the broadcast needs another worker soon.
-func (b *broadcast) searching(now time.Time) bool {
+// searching tells for how long the broadcast has needed another worker; ok is
+// false when it doesn't, or no longer hopes to find one soon.
+func (b *broadcast) searching(now time.Time) (since time.Duration, ok bool) {
 	if b.board.now.Load().ended {
-		return false
+		return 0, false
 	}
-	if since := b.searched.Load(); since != 0 {
-		return now.UnixNano()-since < int64(searchFor)
+	if searched := b.searched.Load(); searched != 0 {
+		since = time.Duration(now.UnixNano() - searched)
+		return since, since < searchFor
 	}
-	return now.UnixNano()-b.heard.Load() > int64(lateAfter)
+	since = time.Duration(now.UnixNano()-b.heard.Load()) - lateAfter
+	return since, since > 0
 }
 
 // setSlots tells which workers to follow. No slots at all mean that Redis lost
 // its memory, or that there is no worker yet: those known stay.
 func (b *broadcast) setSlots(slots map[int]jobs.Slot) {
-	if len(slots) == 0 {
-		return
-	}
-	b.mu.Lock()
-	same := maps.Equal(b.slots, slots)
-	b.slots = slots
-	b.mu.Unlock()
-	if same {
+	if len(slots) == 0 || !b.workers.set(slots) {
 		return
 	}
 	select {
@@ -123,29 +124,21 @@ func (b *broadcast) setSlots(slots map[int]jobs.Slot) {
 	}
 }
 
-// workers returns the base URLs of the workers, newest grant first.
-func (b *broadcast) workers() []string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	slots := slices.SortedFunc(maps.Values(b.slots), func(x, y jobs.Slot) int {
-		if y.Epoch.Less(x.Epoch) {
-			return -1
-		}
-		return 1
-	})
-	addresses := make([]string, 0, len(slots))
-	for _, s := range slots {
-		if !slices.Contains(addresses, s.Address) {
-			addresses = append(addresses, s.Address)
-		}
-	}
-	return addresses
-}
-
-// follower is the reader of one slot.
+// follower is the reader of one worker.
 type follower struct {
-	slot jobs.Slot
-	stop context.CancelFunc
+	address string
+	stop    context.CancelFunc
+	// leaving is set when the worker has no slot any more: its stream is read
+	// until it ends.
+	leaving atomic.Bool
+	// wake has room for one: try again at once.
+	wake chan struct{}
+	// done is closed when nothing is read any more.
+	done chan struct{}
+
+	// epoch is that of its newest slot, until when it may linger; of run.
+	epoch jobs.Epoch
+	until time.Time
 }
 
 // run reads what Redis remembers, then follows all slots until the broadcast
@@ -163,24 +156,26 @@ func (b *broadcast) run(ctx context.Context) {
 		b.service.metrics.redis.Inc()
 		b.log.Warn("the index can't be read from Redis; starting from the workers' memory", "err", err)
 	}
-	followers := make(map[int]follower)
+	followers := make(map[string]*follower)
+	defer b.account(false, false)
 	begin := time.NewTimer(collectFor)
 	defer begin.Stop()
 	first := b.first
-	tick := time.NewTicker(index.Heartbeat)
+	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	var faults lineASecond
 	for {
 		select {
 		case <-b.news:
-			b.follow(ctx, &group, followers)
+			b.follow(ctx, &group, followers, time.Now())
 		case <-first:
 			first = nil
 			begin.Reset(burstFor)
 		case <-begin.C:
 			b.board.update((*fold).begin)
 		case now := <-tick.C:
-			b.giveUp(now)
+			b.follow(ctx, &group, followers, now)
+			b.look(now)
 			if b.connected.Load() == 0 && !b.board.now.Load().ended {
 				if err := b.catchUp(ctx, &last); err != nil && ctx.Err() == nil {
 					b.service.metrics.redis.Inc()
@@ -195,59 +190,114 @@ func (b *broadcast) run(ctx context.Context) {
 	}
 }
 
-func (b *broadcast) giveUp(now time.Time) {
+// look finds what doesn't come: the end of a segment, or anything new.
+func (b *broadcast) look(now time.Time) {
+	silent := time.Duration(now.UnixNano() - b.told.Load())
+	away := silent >= silentFor || silent >= lostFor && b.lost.Load()
+	var paused, ended bool
 	b.board.update(func(f *fold) bool {
+		changed := f.setAway(away)
+		paused, ended = f.paused || f.away, f.ended()
 		if f.settings == nil {
-			return false
+			return changed
 		}
 		for reason, n := range f.refused {
 			b.service.metrics.refused.WithLabelValues(reason).Add(float64(n))
 		}
 		clear(f.refused)
 		target := time.Duration(f.settings.TargetDuration) * time.Second
-		return f.giveUp(now, target+target/2)
+		return f.giveUp(now, target+target/2) || changed
 	})
+	searched := b.searched.Load()
+	lost := searched != 0 && now.UnixNano()-searched > int64(quietAfter)
+	current := b.over.Load() == 0 && !ended
+	b.account(paused && current, lost && current)
 }
 
-// follow starts a reader for each slot that is new or has changed, and stops
-// the one before it.
-func (b *broadcast) follow(ctx context.Context, group *errgroup.Group, followers map[int]follower) {
-	b.mu.Lock()
-	slots := maps.Clone(b.slots)
-	b.mu.Unlock()
-	for n, f := range followers {
-		if slots[n] != f.slot {
-			f.stop()
-			delete(followers, n)
+// account keeps the gauges of paused broadcasts and of those without upstream.
+// Only run calls it.
+func (b *broadcast) account(paused, lost bool) {
+	for _, g := range []struct {
+		gauge    prometheus.Gauge
+		was, now *bool
+	}{{b.service.metrics.paused, &b.counted.paused, &paused}, {b.service.metrics.lost, &b.counted.lost, &lost}} {
+		if *g.was != *g.now {
+			*g.was = *g.now
+			if *g.now {
+				g.gauge.Inc()
+			} else {
+				g.gauge.Dec()
+			}
 		}
 	}
-	for n, slot := range slots {
-		if _, ok := followers[n]; ok {
+}
+
+// follow has a reader for each worker in a slot. One that lost its slot is
+// listened to for a while: it may still tell of what it finishes.
+func (b *broadcast) follow(ctx context.Context, group *errgroup.Group, followers map[string]*follower, now time.Time) {
+	wanted := b.workers.slotted()
+	for address, f := range followers {
+		epoch, ok := wanted[address]
+		switch {
+		case ok:
+			f.leaving.Store(false)
+			f.until = time.Time{}
+			if f.epoch != epoch {
+				f.epoch = epoch
+				f.again()
+			}
+		case f.until.IsZero():
+			f.until = now.Add(lingerFor)
+			f.leaving.Store(true)
+			f.again()
+		case now.After(f.until):
+			f.stop()
+		}
+		select {
+		case <-f.done:
+			delete(followers, address)
+			b.workers.left(address)
+		default:
+		}
+	}
+	for address, epoch := range wanted {
+		if followers[address] != nil {
 			continue
 		}
 		ctx, stop := context.WithCancel(ctx)
-		followers[n] = follower{slot, stop}
+		f := &follower{address: address, stop: stop, epoch: epoch, wake: make(chan struct{}, 1), done: make(chan struct{})}
+		followers[address] = f
 		group.Go(func() error {
+			defer close(f.done)
 			defer stop()
-			b.followSlot(ctx, slot.Address)
+			b.followWorker(ctx, f)
 			return nil
 		})
 	}
 }
 
-// followSlot reads a worker's follow stream again and again until ctx ends.
-func (b *broadcast) followSlot(ctx context.Context, address string) {
+// again ends the wait before the next attempt.
+func (f *follower) again() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// followWorker reads a worker's follow stream again and again until ctx ends or
+// the worker has lost its slot.
+func (b *broadcast) followWorker(ctx context.Context, f *follower) {
 	const shortest, longest = 50 * time.Millisecond, time.Second
 	backoff := shortest
 	var faults lineASecond
 	for {
-		heard, err := b.followOnce(ctx, address)
-		if ctx.Err() != nil {
+		heard, err := b.followOnce(ctx, f.address)
+		if ctx.Err() != nil || f.leaving.Load() {
 			return
 		}
 		b.service.metrics.follows.WithLabelValues(breakReason(err)).Inc()
 		if !b.board.now.Load().ended {
-			faults.log(b.log.With("worker", address), "follow stream broke; connecting again", err)
+			faults.log(b.log.With("worker", f.address), "follow stream broke; connecting again", err)
 		}
 		if heard {
 			backoff = shortest
@@ -260,8 +310,14 @@ func (b *broadcast) followSlot(ctx context.Context, address string) {
 		timer := time.NewTimer(backoff)
 		select {
 		case <-timer.C:
+		case <-f.wake:
+			timer.Stop()
+			backoff = shortest
 		case <-ctx.Done():
 			timer.Stop()
+			return
+		}
+		if f.leaving.Load() {
 			return
 		}
 		backoff = min(2*backoff, longest)
@@ -323,7 +379,9 @@ func (b *broadcast) followOnce(ctx context.Context, address string) (heard bool,
 			return heard, fmt.Errorf("follow: %w", err)
 		}
 		if len(entries) > 0 {
-			b.board.update(func(f *fold) bool { return f.apply(entries) })
+			// Who tells of it can serve it, even before it is shown.
+			b.workers.note(entries, address)
+			b.apply(entries)
 			b.arrived(ctx, entries)
 		}
 		heard = true
@@ -332,6 +390,18 @@ func (b *broadcast) followOnce(ctx context.Context, address string) (heard bool,
 		return heard, fmt.Errorf("follow: %w", err)
 	}
 	return heard, nil
+}
+
+// apply folds entries in.
+func (b *broadcast) apply(entries []index.Entry) {
+	b.board.update(func(f *fold) bool {
+		before := f.fresh
+		changed := f.apply(entries)
+		if f.fresh != before {
+			b.told.Store(time.Now().UnixNano())
+		}
+		return changed
+	})
 }
 
 // arrived begins the playlists with the first media that a worker told of, and
@@ -359,106 +429,4 @@ func (b *broadcast) closed() {
 		b.searched.Store(time.Now().UnixNano())
 	}
 	b.service.metrics.streams.Dec()
-}
-
-// remember applies the head of the index stream in Redis, where the settings
-// stand, and its tail, as far back as playlists reach. It returns the last id.
-func (b *broadcast) remember(ctx context.Context) (last string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*redisTimeout)
-	defer cancel()
-	db, key := b.service.cfg.Redis, index.StreamKey(b.id)
-	head, err := db.XRangeN(ctx, key, "-", "+", 32).Result()
-	if err != nil {
-		return "", fmt.Errorf("read index: %w", err)
-	}
-	var tail []redis.XMessage
-	newest, until := int64(0), "+"
-	for len(tail) < maxIndex {
-		page, err := db.XRevRangeN(ctx, key, until, "-", indexPage).Result()
-		if err != nil {
-			return "", fmt.Errorf("read index: %w", err)
-		}
-		tail = append(tail, page...)
-		if len(page) < indexPage {
-			break
-		}
-		if newest == 0 {
-			newest = streamTime(page[0].ID)
-		}
-		oldest := page[len(page)-1].ID
-		if newest-streamTime(oldest) > (b.service.cfg.DVRWindow + followFor).Milliseconds() {
-			break
-		}
-		until = "(" + oldest
-	}
-	if len(tail) > 0 {
-		last = tail[0].ID
-	}
-	slices.Reverse(tail)
-	entries := b.parse(head)
-	entries = slices.DeleteFunc(entries, func(e index.Entry) bool {
-		return e.Type != index.TypeBroadcast && e.Type != index.TypeInit
-	})
-	entries = append(entries, b.parse(tail)...)
-	b.board.update(func(f *fold) bool { return f.apply(entries) })
-	return last, nil
-}
-
-// catchUp applies what came into Redis after last: the way to go on while no
-// worker can be reached.
-func (b *broadcast) catchUp(ctx context.Context, last *string) error {
-	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
-	defer cancel()
-	from := "-"
-	if *last != "" {
-		from = "(" + *last
-	}
-	page, err := b.service.cfg.Redis.XRangeN(ctx, index.StreamKey(b.id), from, "+", indexPage).Result()
-	if err != nil {
-		return fmt.Errorf("read index: %w", err)
-	}
-	if len(page) == 0 {
-		return nil
-	}
-	*last = page[len(page)-1].ID
-	entries := b.parse(page)
-	b.board.update(func(f *fold) bool { return f.apply(entries) })
-	return nil
-}
-
-// parse decodes entries of the Redis stream; malformed ones are counted and left out.
-func (b *broadcast) parse(messages []redis.XMessage) []index.Entry {
-	entries := make([]index.Entry, 0, len(messages))
-	for _, m := range messages {
-		doc, _ := m.Values[index.Field].(string)
-		e, err := index.Parse([]byte(doc))
-		if err != nil {
-			b.service.metrics.refused.WithLabelValues("malformed").Inc()
-			continue
-		}
-		entries = append(entries, e)
-	}
-	return entries
-}
-
-// streamTime returns the milliseconds in a Redis stream id.
-func streamTime(id string) int64 {
-	ms, _, _ := strings.Cut(id, "-")
-	n, err := strconv.ParseInt(ms, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// lineASecond logs repeated faults once a second. The zero value is ready; it
-// is safe for concurrent use.
-type lineASecond struct{ last atomic.Int64 }
-
-func (l *lineASecond) log(log *slog.Logger, msg string, err error, attrs ...any) {
-	now, last := time.Now().UnixNano(), l.last.Load()
-	if now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
-		return
-	}
-	log.Warn(msg, append([]any{"err", err}, attrs...)...)
 }

@@ -137,6 +137,10 @@ func (s *Service) serve(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.kind = a.kind
+	if a.kind == kindSteering {
+		s.serveSteering(w, r)
+		return
+	}
 	c, err := s.channel(r.Context(), a.channel)
 	if err != nil {
 		s.failWith(w, r, err)
@@ -204,7 +208,7 @@ func (s *Service) serveMultivariant(w *response, r *http.Request, a *address, st
 		known = s.waiters.waitSegments(r.Context(), b.board, firstSegmentWait, allSegmentsWait)
 		s.audience.saw(a.channel, r, time.Now())
 		zip := acceptsGzip(r)
-		servePlaylist(w, r, never, known.variants(b.id, zip), zip)
+		servePlaylist(w, r, never, known.variants(a.channel, b.id, s.edges.pathways(), zip), zip)
 	}
 }
 

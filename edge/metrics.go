@@ -15,6 +15,7 @@ type metrics struct {
 	hits     *prometheus.CounterVec
 	misses   *prometheus.CounterVec
 	fetches  *prometheus.CounterVec
+	hedged   prometheus.Counter
 	follows  *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	redis    prometheus.Counter
@@ -25,6 +26,9 @@ type metrics struct {
 	streams  prometheus.Gauge
 	viewers  prometheus.Gauge
 	held     prometheus.Gauge
+	paused   prometheus.Gauge
+	lost     prometheus.Gauge
+	edges    prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -48,6 +52,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		hits:     counters("cache_hits_total", "Objects found in the cache, by kind.", "kind"),
 		misses:   counters("cache_misses_total", "Objects that had to be fetched or made, by kind.", "kind"),
 		fetches:  counters("upstream_fetches_total", "Requests to workers (window) and S3 (bucket), by result.", "source", "result"),
+		hedged:   counter("hedged_fetches_total", "Times another source was asked too, because the one before let a fetch wait."),
 		follows:  counters("follow_breaks_total", "Follow streams that broke, by reason.", "reason"),
 		refused:  counters("entries_refused_total", "Index entries that were refused, by reason.", "reason"),
 		redis:    counter("redis_errors_total", "Reads from and reports to Redis that failed."),
@@ -58,9 +63,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		streams:  gauge("follows", "Open follow streams."),
 		viewers:  gauge("viewers", "Viewers seen lately on this edge."),
 		held:     gauge("cache_bytes", "Bytes held by the cache."),
+		paused:   gauge("broadcasts_paused", "Broadcasts followed of which nothing new comes: the publisher is away, or all upstream."),
+		lost:     gauge("upstream_lost", "Broadcasts followed that no worker tells of; they are served from what is held."),
+		edges:    gauge("edges", "Edges known that players can change between, this one included."),
 	}
 	reg.MustRegister(m.requests, m.seconds, m.bytes, m.hits, m.misses, m.fetches, m.follows, m.refused,
-		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held)
+		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held,
+		m.hedged, m.paused, m.lost, m.edges)
 	return m
 }
 

@@ -44,6 +44,9 @@ type Config struct {
 	CacheBytes int64
 	// DVRWindow is how far back live playlists reach; 0 means 10 minutes.
 	DVRWindow time.Duration
+	// PublicURL is the base URL at which players reach this edge, for the lists
+	// that edges give of each other; empty: this edge isn't in them.
+	PublicURL string
 	// TrustedProxies may say in X-Forwarded-For who a viewer is.
 	TrustedProxies []netip.Prefix
 	Log            *slog.Logger
@@ -61,6 +64,8 @@ func (c *Config) Validate() error {
 		return errors.New("edge: Bucket is missing; open one with objects.Open")
 	case c.CacheBytes < 0:
 		return fmt.Errorf("edge: CacheBytes is %d; use 0 for the default or a positive number", c.CacheBytes)
+	case c.PublicURL != "" && !isBase(c.PublicURL):
+		return fmt.Errorf("edge: PublicURL %q can't stand in playlists; use a URL such as https://edge1.example", c.PublicURL)
 	case c.DVRWindow < 0:
 		return fmt.Errorf("edge: DVRWindow is %s; use 0 for the default or a positive duration", c.DVRWindow)
 	}
@@ -76,6 +81,7 @@ type Service struct {
 	client   *http.Client
 	audience *audience
 	waiters  *waiters
+	edges    *edges
 	// upstream logs failed fetches.
 	upstream lineASecond
 	// work takes what a request starts but doesn't own; Run does it.
@@ -106,16 +112,21 @@ func New(cfg Config) (*Service, error) {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
 	m := newMetrics(cfg.Registerer)
-	return &Service{
+	s := &Service{
 		cfg: cfg, log: cfg.Log, metrics: m,
 		cache:    newCache(cfg.CacheBytes, m),
 		client:   &http.Client{Transport: private.NewTransport(false), CheckRedirect: noRedirect},
 		audience: newAudience(cfg.TrustedProxies, m),
 		waiters:  &waiters{metrics: m},
+		edges:    &edges{},
 		work:     make(chan func(context.Context)),
 		stopped:  make(chan struct{}),
 		channels: make(map[string]*channel),
-	}, nil
+	}
+	if cfg.PublicURL != "" {
+		s.edges.self = newPathway(cfg.PublicURL)
+	}
+	return s, nil
 }
 
 // noRedirect keeps the shared secret from being carried elsewhere.

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -11,14 +12,16 @@ import (
 
 	"millrace/internal/credentials"
 	"millrace/internal/lease"
+	"millrace/internal/relay"
 )
 
 const (
 	// takeoverSilence is how long a publisher must have sent nothing before
 	// another one with the right key takes its place.
 	takeoverSilence = 2 * time.Second
-	// lookupTimeout bounds what is asked of Redis while an encoder waits.
-	lookupTimeout = 5 * time.Second
+	// lookupTimeout bounds all that is asked of Redis, of other ingests and of
+	// workers while an encoder waits.
+	lookupTimeout = 12 * time.Second
 )
 
 var (
@@ -29,6 +32,10 @@ var (
 	refusalBusy = &Refusal{
 		Code: codePublishBadName, Reason: "key_in_use",
 		Description: "Somebody is publishing with this stream key already. Stop the other encoder first.",
+	}
+	refusalStopping = &Refusal{
+		Code: codePublishFailed, Reason: "shutting_down",
+		Description: "This server is being stopped. Connect again: the broadcast goes on.",
 	}
 )
 
@@ -43,24 +50,38 @@ func (s *Service) publish(ctx context.Context, p publishRequest) (publication, e
 	if err != nil {
 		return nil, err
 	}
-	channel := rights.Name
+	arrived := time.Now()
 	for {
-		b := s.broadcastOf(channel)
+		b := s.broadcastOf(rights.Name)
 		if b == nil {
-			if b, err = s.begin(ctx, channel); err != nil {
+			if b, err = s.begin(ctx, rights); err != nil {
 				return nil, err
 			}
 		}
-		pub, err := b.attach(p, time.Now())
-		if errors.Is(err, errEnded) {
+		pub, err := b.attach(p, rights, arrived, time.Now())
+		switch {
+		case err == nil:
+			return pub, nil
+		case errors.Is(err, errEnded):
 			s.forgetChannel(b) // it ended just now: begin another
-			continue
-		}
-		if err != nil {
+		case errors.Is(err, errBusy):
+			select {
+			case <-time.After(busyPoll):
+			case <-ctx.Done():
+				return nil, refusalBusy
+			}
+		default:
 			return nil, err
 		}
-		return pub, nil
 	}
+}
+
+func (s *Service) grace(c credentials.Channel) time.Duration {
+	return cmp.Or(c.Grace, s.cfg.Grace)
+}
+
+func (s *Service) redundancy(c credentials.Channel) int {
+	return min(cmp.Or(c.Redundancy, s.cfg.Redundancy), maxRedundancy)
 }
 
 func (s *Service) broadcastOf(channel string) *broadcast {
@@ -71,35 +92,62 @@ func (s *Service) broadcastOf(channel string) *broadcast {
 
 // begin starts a broadcast, or returns the one that another publisher of the
 // channel began at the same time: two leases would end one another.
-func (s *Service) begin(ctx context.Context, channel string) (*broadcast, error) {
-	b, err, _ := s.begins.Do(channel, func() (any, error) {
-		if b := s.broadcastOf(channel); b != nil {
-			return b, nil
+func (s *Service) begin(ctx context.Context, rights credentials.Channel) (*broadcast, error) {
+	for {
+		b, err, _ := s.begins.Do(rights.Name, func() (any, error) {
+			if b := s.broadcastOf(rights.Name); b != nil {
+				return b, nil
+			}
+			return s.beginAlone(ctx, rights)
+		})
+		if err == nil {
+			return b.(*broadcast), nil
 		}
-		return s.beginAlone(ctx, channel)
-	})
-	if err != nil {
-		return nil, err
+		if ctx.Err() != nil || !errors.Is(err, context.Canceled) {
+			return nil, err
+		} // the encoder whose turn it was has gone
 	}
-	return b.(*broadcast), nil
 }
 
-// beginAlone takes the lease first, so that no other ingest has the channel.
-func (s *Service) beginAlone(ctx context.Context, channel string) (*broadcast, error) {
-	record, _, err := lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, takeoverSilence+renewInterval, 0)
-	if errors.Is(err, lease.ErrBusy) {
-		return nil, refusalBusy
+// beginAlone takes the lease first, so that no other ingest has the channel,
+// and goes on with the broadcast that another one had.
+func (s *Service) beginAlone(ctx context.Context, rights credentials.Channel) (*broadcast, error) {
+	s.mu.Lock()
+	stopping := s.ctx == nil
+	s.mu.Unlock()
+	if stopping {
+		return nil, refusalStopping
 	}
+	grace := s.grace(rights)
+	now, before, err := s.acquire(ctx, rights.Name, grace)
 	if err != nil {
 		return nil, err
+	}
+	var from *relay.Carry
+	if before.Broadcast != "" {
+		c, err := s.carry(ctx, before, now.Epoch)
+		switch {
+		case err == nil:
+			from = &c
+		case errors.Is(err, errEnded): // Redis didn't know yet
+			now.State = lease.Ended
+			if err := lease.Renew(ctx, s.cfg.Redis, rights.Name, now); err != nil {
+				return nil, err
+			}
+			if now, _, err = s.acquire(ctx, rights.Name, grace); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, err
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx == nil {
-		return nil, errors.New("the ingest shuts down")
+		return nil, refusalStopping
 	}
-	b := newBroadcast(s, channel, record)
-	s.broadcasts[b.id], s.channels[channel] = b, b
+	b := newBroadcast(s, rights, now, from)
+	s.broadcasts[b.id], s.channels[rights.Name] = b, b
 	s.metrics.broadcasts.Inc()
 	s.running.Add(1)
 	go func(ctx context.Context) {

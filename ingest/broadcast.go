@@ -10,9 +10,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
-	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
 const (
@@ -26,7 +27,10 @@ const (
 	redisTimeout = 2 * time.Second
 )
 
-var errEnded = errors.New("the broadcast has ended")
+var (
+	errEnded = errors.New("the broadcast has ended")
+	errBusy  = errors.New("the broadcast has a publisher that may have fallen silent")
+)
 
 // broadcast is one live session of a channel, across reconnects.
 type broadcast struct {
@@ -36,36 +40,54 @@ type broadcast struct {
 	channel string
 	epoch   uint64
 	started time.Time
+	resumed bool // an ingest before this one began it
 	logger  *slog.Logger
 	log     *log
 	done    chan struct{} // closed when the log is given up
 	wake    chan struct{} // something to look at before the next tick
+	notes   chan struct{} // slots changed hands
 
-	mu        sync.Mutex // guards what follows
-	seq       *sequencer
-	slots     []slot
-	publisher *publisher // nil while none is connected
-	seen      bool       // a publisher has been here before
-	lost      time.Time  // when the publisher went
-	ended     time.Time  // zero while it goes on
-	drained   bool       // no worker is needed any more
-	video     *media.AVCConfig
+	mu            sync.Mutex // guards what follows
+	seq           *sequencer
+	slots         []slot
+	publisher     *publisher // nil while none is connected
+	seen          bool       // a publisher has been here before
+	lost          time.Time  // when the publisher went
+	grace         time.Duration
+	width, height int       // of the pictures
+	ended         time.Time // zero while it goes on
+	moved         time.Time // when another ingest took it over
+	stopping      time.Time // when this ingest began to stop
+	drained       bool      // no worker is needed any more
 }
 
-func newBroadcast(s *Service, channel string, r lease.Record) *broadcast {
+// newBroadcast makes the broadcast of a lease. With before not nil it goes on
+// from there.
+func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before *relay.Carry) *broadcast {
 	b := &broadcast{
-		service: s, id: r.Broadcast, channel: channel, epoch: r.Epoch, started: r.Started,
-		logger: s.cfg.Log.With("channel", channel, "broadcast", r.Broadcast),
+		service: s, id: r.Broadcast, channel: rights.Name, epoch: r.Epoch, started: r.Started,
+		resumed: before != nil, seen: before != nil,
+		logger: s.cfg.Log.With("channel", rights.Name, "broadcast", r.Broadcast),
 		log:    newLog(s.cfg.LogBytes),
-		done:   make(chan struct{}), wake: make(chan struct{}, 1),
-		slots: make([]slot, 1),
-		lost:  time.Now(),
+		done:   make(chan struct{}), wake: make(chan struct{}, 1), notes: make(chan struct{}, 1),
+		slots: make([]slot, s.redundancy(rights)), grace: s.grace(rights),
+		lost: time.Now(), width: r.Width, height: r.Height,
 	}
 	b.seq = newSequencer(r.Epoch, func(e entry) {
 		if err := b.log.append(e); err != nil {
 			b.logger.Error("an entry is missing in the log", "err", err)
 		}
+		if e.mark != nil {
+			b.passMark()
+			b.wakeUp()
+		}
 	})
+	if before != nil {
+		b.seq.resume(*before)
+		for i := range b.slots {
+			b.slots[i].progress = jobs.Progress{Finished: before.Mark.Sequence, Safe: before.Mark.Sequence}
+		}
+	}
 	return b
 }
 
@@ -76,21 +98,29 @@ func (b *broadcast) wakeUp() {
 	}
 }
 
-// attach makes p the broadcast's publisher.
-func (b *broadcast) attach(req publishRequest, now time.Time) (*publisher, error) {
+// attach makes who asked at arrived the broadcast's publisher. errBusy means
+// that the one there has sent nothing since: ask again.
+func (b *broadcast) attach(req publishRequest, rights credentials.Channel, arrived, now time.Time) (*publisher, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended.IsZero() {
+	if !b.ended.IsZero() || !b.moved.IsZero() {
 		return nil, errEnded
 	}
+	if !b.stopping.IsZero() {
+		return nil, refusalStopping
+	}
 	if old := b.publisher; old != nil {
-		if now.Sub(old.last) < takeoverSilence {
+		switch {
+		case old.last.After(arrived):
 			return nil, refusalBusy
+		case now.Sub(old.last) < takeoverSilence:
+			return nil, errBusy
 		}
 		b.logger.Info("the publisher is silent and another one takes over", "remote", req.Remote)
 		old.close(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder took over, since this one had sent nothing for 2 s."})
 		b.detach()
 	}
+	b.grace = b.service.grace(rights)
 	p := &publisher{broadcast: b, close: req.Close, last: now, keyframe: now, logger: b.logger.With("remote", req.Remote)}
 	b.publisher = p
 	b.service.metrics.publishers.Inc()
@@ -103,10 +133,14 @@ func (b *broadcast) attach(req publishRequest, now time.Time) (*publisher, error
 
 // detach notes that the publisher is gone. The caller holds mu.
 func (b *broadcast) detach() {
+	now := time.Now()
+	b.lost = now
+	if last := b.publisher.last; now.Sub(last) >= takeoverSilence {
+		b.lost = last
+	}
 	b.publisher.clearProblems()
 	b.publisher = nil
 	b.service.metrics.publishers.Dec()
-	b.lost = time.Now()
 	if b.ended.IsZero() {
 		b.seq.pause()
 	}
@@ -117,18 +151,31 @@ func (b *broadcast) detach() {
 func (b *broadcast) reconnecting() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.publisher == nil && b.ended.IsZero()
+	return !b.over() && b.lostSince(time.Now()) != time.Time{}
+}
+
+// lostSince is when the publisher went, or fell silent: its connection may
+// stand for long after the network is gone. The caller holds mu.
+func (b *broadcast) lostSince(now time.Time) time.Time {
+	switch p := b.publisher; {
+	case p == nil:
+		return b.lost
+	case now.Sub(p.last) >= takeoverSilence:
+		return p.last
+	}
+	return time.Time{}
 }
 
 // end closes the broadcast.
 func (b *broadcast) end(reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.dismiss(Refusal{Code: codePublishFailed, Reason: "ended", Description: "The broadcast has ended: " + reason + "."})
 	b.endLocked(reason)
 }
 
 func (b *broadcast) endLocked(reason string) {
-	if !b.ended.IsZero() {
+	if !b.ended.IsZero() || !b.moved.IsZero() {
 		return
 	}
 	b.seq.finish()
@@ -137,8 +184,27 @@ func (b *broadcast) endLocked(reason string) {
 	b.wakeUp()
 }
 
+// dismiss ends the publisher's connection, which closes the open segment. The
+// caller holds mu.
+func (b *broadcast) dismiss(why Refusal) {
+	if b.publisher == nil {
+		return
+	}
+	b.publisher.close(why)
+	b.detach()
+}
+
+// stop closes the open segment, since this ingest goes; another one may go on.
+func (b *broadcast) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dismiss(*refusalStopping)
+	b.stopping = time.Now()
+	b.wakeUp()
+}
+
 // run keeps the lease, finds workers and watches the grace period, until the
-// broadcast has ended and its workers are done, or ctx ends.
+// broadcast is over here and its workers are done.
 func (b *broadcast) run(ctx context.Context) {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
@@ -147,28 +213,33 @@ func (b *broadcast) run(ctx context.Context) {
 	// Redis may be slow or away: it must not hold up the claims.
 	renewals := make(chan lease.Record, 1)
 	offers := make(chan int, 4)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	redisWork.Go(func() { b.renewer(ctx, renewals) })
 	redisWork.Go(func() { b.offerer(ctx, offers) })
+	redisWork.Go(func() { b.noter(ctx) })
 	defer close(renewals)
 	defer close(offers)
 
 	var renewed time.Time
-	var state lease.State
+	var last lease.Record
 	for {
 		now := time.Now()
 		record, over := b.step(now)
-		if record.State == lease.Ended {
+		if record.State == lease.Ended || record.State == stateMoved {
 			b.service.forgetChannel(b)
 		}
-		if now.Sub(renewed) >= renewInterval || record.State != state {
+		due := now.Sub(renewed) >= renewInterval || record.State != last.State ||
+			record.Carry.Mark.Sequence != last.Carry.Mark.Sequence || record.Carry.Settings != last.Carry.Settings
+		if due && record.State != stateMoved {
 			select {
 			case renewals <- record:
-				renewed, state = now, record.State
+				renewed, last = now, record
 			default: // the one before is still under way
 			}
 		}
 		if over || ctx.Err() != nil {
-			if state != record.State { // that it has ended must be the last word
+			if record.State != stateMoved { // this is the last word
 				select {
 				case renewals <- record:
 				case <-time.After(redisTimeout):
@@ -186,72 +257,99 @@ func (b *broadcast) run(ctx context.Context) {
 		case <-tick.C:
 		case <-b.wake:
 		case <-ctx.Done():
-			b.end("the ingest shuts down")
 		}
 	}
 	b.leave()
 }
 
+// stateMoved is the state of a broadcast that another ingest has: Redis says
+// what that one says.
+const stateMoved lease.State = "moved"
+
 // step looks at the time: what the record in Redis should say, and whether all is over.
 func (b *broadcast) step(now time.Time) (r lease.Record, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	r = lease.Record{
-		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise,
-		Started: b.started, State: lease.Live, FrameRate: b.seq.settings.FrameRate,
-	}
-	if b.video != nil {
-		r.Width, r.Height = b.video.Width, b.video.Height
-	}
 	switch p := b.publisher; {
-	case !b.ended.IsZero():
+	case b.over():
 	case p != nil:
 		b.seq.tick(now)
 		if r := p.overdue(now); r != nil {
 			p.close(*r)
 		}
-	case now.Sub(b.lost) >= b.service.cfg.Grace:
+	case now.Sub(b.lost) >= b.grace:
 		b.endLocked("the publisher didn't come back")
 	}
-	if b.publisher == nil && b.ended.IsZero() {
-		r.State = lease.Reconnecting
+	r = lease.Record{
+		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: b.grace,
+		Lost: b.lostSince(now), Width: b.width, Height: b.height, FrameRate: b.seq.settings.FrameRate,
+		Carry: b.seq.carry(),
 	}
-	if b.ended.IsZero() {
+	if b.publisher != nil {
+		r.Silent = now.Sub(b.publisher.last)
+	}
+	switch {
+	case !b.moved.IsZero():
+		r.State = stateMoved
+	case !b.ended.IsZero():
+		r.State = lease.Ended
+	case !r.Lost.IsZero():
+		r.State = lease.Reconnecting
+	default:
+		r.State = lease.Live
+	}
+	if !b.over() {
 		return r, false
 	}
-	r.State = lease.Ended
-	end := b.seq.mark.Sequence
-	b.drained = true
-	for i := range b.slots {
-		b.drained = b.drained && b.slots[i].progress.Safe >= end
+	b.drained = b.finish()
+	for _, t := range []time.Time{b.ended, b.moved} {
+		b.drained = b.drained || !t.IsZero() && now.Sub(t) >= drainTime
 	}
-	b.drained = b.drained || now.Sub(b.ended) >= drainTime
+	if !b.stopping.IsZero() {
+		b.drained = b.drained || b.abandoned() || now.Sub(b.stopping) >= b.service.cfg.Finish
+	}
 	return r, b.drained
+}
+
+// abandoned reports whether no worker is left. The caller holds mu.
+func (b *broadcast) abandoned() bool {
+	for i := range b.slots {
+		if len(b.slots[i].all()) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // leave gives up the log.
 func (b *broadcast) leave() {
-	b.endClaims("the broadcast is over")
+	b.mu.Lock()
+	ended, moved := !b.ended.IsZero(), !b.moved.IsZero()
+	b.mu.Unlock()
+	switch {
+	case ended:
+		b.endClaims(overEnded)
+	case moved:
+		b.endClaims(overMoved)
+	}
 	close(b.done)
 	b.service.forget(b)
 }
 
-// renewer writes the newest record to Redis. A higher epoch there ends the broadcast.
+// renewer writes the newest record to Redis. A higher epoch there takes the
+// broadcast away.
 func (b *broadcast) renewer(ctx context.Context, records <-chan lease.Record) {
 	ctx = context.WithoutCancel(ctx) // the last record says that it has ended
 	failing := false
 	for r := range records {
 		rctx, cancel := context.WithTimeout(ctx, redisTimeout)
 		err := lease.Renew(rctx, b.service.cfg.Redis, b.channel, r)
+		if errors.Is(err, lease.ErrLost) {
+			b.lostLease(rctx)
+			err = nil
+		}
 		cancel()
 		switch {
-		case errors.Is(err, lease.ErrLost):
-			b.mu.Lock()
-			if b.publisher != nil {
-				b.publisher.close(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder publishes to this channel through another server."})
-			}
-			b.endLocked("another ingest took the channel")
-			b.mu.Unlock()
 		case err != nil && !failing:
 			b.logger.Warn("the lease can't be renewed; the broadcast goes on", "err", err)
 		case err == nil && failing:
@@ -261,16 +359,27 @@ func (b *broadcast) renewer(ctx context.Context, records <-chan lease.Record) {
 	}
 }
 
+// lostLease finds out what another ingest made of the channel.
+func (b *broadcast) lostLease(ctx context.Context) {
+	r, err := lease.Read(ctx, b.service.cfg.Redis, b.channel)
+	switch {
+	case err != nil: // the next renewal tells again
+	case r.Broadcast == b.id:
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.move(r.Ingest)
+	default:
+		b.end("another ingest began another broadcast of the channel")
+	}
+}
+
 // offerer puts jobs into the queue.
 func (b *broadcast) offerer(ctx context.Context, offers <-chan int) {
 	for n := range offers {
 		doc, err := json.Marshal(jobs.Job{Broadcast: b.id, Channel: b.channel, Slot: n, Ingest: b.service.cfg.Advertise})
 		if err == nil {
 			rctx, cancel := context.WithTimeout(ctx, redisTimeout)
-			err = b.service.cfg.Redis.XAdd(rctx, &redis.XAddArgs{
-				Stream: jobs.Stream, MaxLen: jobs.MaxOffers, Approx: true,
-				Values: map[string]any{jobs.Field: doc},
-			}).Err()
+			err = offer(rctx, b.service.cfg.Redis, doc)
 			cancel()
 		}
 		if err != nil && ctx.Err() == nil {
@@ -279,22 +388,19 @@ func (b *broadcast) offerer(ctx context.Context, offers <-chan int) {
 	}
 }
 
-// noteSlot tells edges who holds a slot, until it is told or ctx ends.
-func (b *broadcast) noteSlot(ctx context.Context, n int, s jobs.Slot) {
-	for {
-		rctx, cancel := context.WithTimeout(ctx, redisTimeout)
-		err := lease.SetSlot(rctx, b.service.cfg.Redis, b.id, n, s)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return
-		}
-		b.logger.Warn("edges can't be told of the worker yet", "slot", n, "err", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(renewInterval):
-		}
-	}
+// offer adds a job to the queue, and makes the workers' group in the same
+// breath: a Redis that lost its memory has both.
+func offer(ctx context.Context, db redis.UniversalClient, doc []byte) error {
+	var added *redis.StringCmd
+	_, _ = db.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.XGroupCreateMkStream(ctx, jobs.Stream, jobs.Group, "0") // mostly it exists
+		added = p.XAdd(ctx, &redis.XAddArgs{
+			Stream: jobs.Stream, MaxLen: jobs.MaxOffers, Approx: true,
+			Values: map[string]any{jobs.Field: doc},
+		})
+		return nil
+	})
+	return added.Err()
 }
 
 // forgetChannel lets the channel begin another broadcast.
@@ -310,6 +416,8 @@ func (s *Service) forget(b *broadcast) {
 	s.forgetChannel(b)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.broadcasts, b.id)
+	if s.broadcasts[b.id] == b { // it may have come back to this ingest
+		delete(s.broadcasts, b.id)
+	}
 	s.metrics.broadcasts.Dec()
 }

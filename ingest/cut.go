@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"cmp"
+	"math"
 	"time"
 
 	"millrace/internal/media"
@@ -100,6 +101,54 @@ func (s *sequencer) attach(resumed bool) {
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.claimed = nil, nil, 0
 	s.brk, s.delay = resumed, 0
+}
+
+// resume goes on with a broadcast that another sequencer began. It comes first.
+func (s *sequencer) resume(c relay.Carry) {
+	epoch := s.mark.Epoch
+	s.mark = c.Mark
+	s.mark.Epoch, s.mark.Kind, s.mark.DecodeFrom = epoch, relay.Pause, c.Mark.Sequence
+	if s.settled = c.Settings.PartTarget != 0; s.settled {
+		s.settings = c.Settings
+		if c.Settings.FrameRate > 0 {
+			s.step = media.Ticks(math.Round(media.VideoTimescale / c.Settings.FrameRate))
+		}
+		s.emitSettings()
+	}
+	if c.Mark.Time.IsZero() {
+		return // nothing was published yet
+	}
+	s.mark.Start = wholeMilliseconds(max(c.Mark.Start, timelineStart))
+	s.lastDTS = s.mark.Start - s.step
+	s.wall, s.wallAt = c.Mark.Time, s.mark.Start
+	s.emitMark()
+}
+
+// carry is what resume takes. While a segment is open, it counts as used.
+func (s *sequencer) carry() relay.Carry {
+	c := relay.Carry{Settings: s.settings, Mark: s.mark}
+	m := &c.Mark
+	m.Kind = relay.Pause
+	if s.opened {
+		m.Sequence++
+	}
+	m.DecodeFrom = m.Sequence
+	if s.wallAt == 0 {
+		m.Start, m.Time = 0, time.Time{}
+		return c
+	}
+	m.Start = s.end()
+	if s.grid != nil {
+		m.AudioStart = s.grid.atOrAfter(m.Start)
+		m.Start = max(m.Start, s.grid.next.Ticks(s.grid.rate))
+	}
+	m.Time = s.wallTime(m.Start)
+	return c
+}
+
+// wallTime is the wall-clock time of a place on the timeline.
+func (s *sequencer) wallTime(at media.Ticks) time.Time {
+	return s.wall.Add((at - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
 }
 
 // end is where the media ends.
@@ -307,7 +356,7 @@ func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	s.opened = true
 	m.Kind = relay.Open
 	m.Start = start
-	m.Time = s.wall.Add((start - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
+	m.Time = s.wallTime(start)
 	if independent || fresh {
 		m.DecodeFrom = m.Sequence
 	}
@@ -371,6 +420,6 @@ func (s *sequencer) closeSegment(kind relay.MarkKind) {
 	if s.grid != nil {
 		m.AudioStart = s.grid.atOrAfter(end)
 	}
-	m.Time = s.wall.Add((end - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
+	m.Time = s.wallTime(end)
 	s.emit(entry{mark: &m})
 }

@@ -100,6 +100,15 @@ func (l *log) append(e entry) error {
 	return nil
 }
 
+// finish says that nothing follows.
+func (l *log) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
 func (l *log) lastAt() media.Ticks {
 	if len(l.items) == 0 {
 		return timelineStart

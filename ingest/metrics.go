@@ -9,7 +9,7 @@ type metrics struct {
 	broadcasts, publishers            prometheus.Gauge
 	relayReaders                      prometheus.Gauge
 	relayLost                         prometheus.Counter
-	claimsLost                        *prometheus.CounterVec
+	claimsLost, takeovers, handovers  *prometheus.CounterVec
 	problems                          *prometheus.GaugeVec
 	found                             *prometheus.CounterVec
 	dropped                           *prometheus.CounterVec
@@ -34,6 +34,12 @@ func newMetrics(r prometheus.Registerer) metrics {
 		claimsLost: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_ingest_claims_lost_total", Help: "Claims that ended before their broadcast, by reason.",
 		}, []string{"reason"}),
+		takeovers: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_ingest_takeovers_total", Help: "Broadcasts that another ingest began and this one goes on with, by who told from where.",
+		}, []string{"source"}),
+		handovers: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_ingest_handovers_total", Help: "Planned handovers from a worker to another one, by result.",
+		}, []string{"result"}),
 		problems: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "millrace_ingest_health_problems", Help: "Publishers that have a problem now, by problem.",
 		}, []string{"problem"}),

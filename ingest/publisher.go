@@ -91,7 +91,7 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 	b := p.broadcast
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.publisher != p || !b.ended.IsZero() {
+	if b.publisher != p {
 		return nil
 	}
 	p.last = now
@@ -107,13 +107,13 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		if b.seq.setVideo(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
 		}
-		if b.video == nil || b.video.Width != config.Width || b.video.Height != config.Height {
+		if b.width != config.Width || b.height != config.Height {
 			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
 		}
 		if profile, odd := oddProfile(config.Codec); odd {
 			p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as H.264 %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", profile)}})
 		}
-		b.video = config
+		b.width, b.height = config.Width, config.Height
 		return nil
 	}
 	if len(tag.Data) == 0 || b.seq.video == nil {
@@ -162,7 +162,7 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	b := p.broadcast
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.publisher != p || !b.ended.IsZero() {
+	if b.publisher != p {
 		return nil
 	}
 	p.last = now
@@ -198,13 +198,8 @@ func (p *publisher) end(clean bool) {
 	if b.publisher != p {
 		return
 	}
-	if clean {
-		b.endLocked("the publisher stopped")
-	}
 	b.detach()
-	if b.ended.IsZero() {
-		b.logger.Info("publisher lost, waiting for it", "grace", b.service.cfg.Grace)
-	}
+	b.logger.Info("publisher gone, waiting for it", "stopped", clean, "grace", b.grace)
 }
 
 func (p *publisher) jumped() {

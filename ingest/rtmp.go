@@ -21,6 +21,18 @@ const (
 	// The pause after an Accept that failed, doubled each time.
 	minAcceptPause = 5 * time.Millisecond
 	maxAcceptPause = time.Second
+
+	// An encoder may be over the limit of its bitrate for so many seconds at twice that: longer
+	// than one that catches up after a stall.
+	bitrateSpan = 10
+
+	// New connections of one address: so many at once, then so many a second. A stream key can't
+	// be guessed, but each try costs a look at Redis.
+	connectBurst = 100
+	connectRate  = 10
+
+	// Addresses that are remembered only for their newest connections.
+	maxIdleAddresses = 10_000
 )
 
 // publishers is what the RTMP front needs of the rest of ingest.
@@ -71,6 +83,7 @@ type rtmpConfig struct {
 
 	MaxConnections           int           // 0: 1,000
 	MaxConnectionsPerAddress int           // of an IPv4 address or an IPv6 /64; 0: 32
+	MaxBitrate               int           // bits a second of one connection, on average over 10 s; 0: 80 Mb/s
 	PublishTimeout           time.Duration // for which a connection may live without publishing; 0: 15 s
 	Filter                   filterConfig
 }
@@ -85,7 +98,14 @@ type rtmpServer struct {
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*rtmpConn]struct{}
-	addresses map[netip.Prefix]int
+	leaving   int // of conns, those that were cut to make room
+	addresses map[netip.Prefix]*callers
+}
+
+// callers are the connections of one address.
+type callers struct {
+	open   int
+	recent bucket // of new ones
 }
 
 type rtmpMetrics struct {
@@ -99,6 +119,7 @@ type rtmpMetrics struct {
 func newRTMPServer(cfg rtmpConfig) *rtmpServer {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
 	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, 32)
+	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, 80_000_000)
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
 	cfg.Filter = cfg.Filter.withDefaults()
 	metrics := promauto.With(cfg.Metrics)
@@ -129,7 +150,7 @@ func newRTMPServer(cfg rtmpConfig) *rtmpServer {
 			}),
 		},
 		conns:     map[*rtmpConn]struct{}{},
-		addresses: map[netip.Prefix]int{},
+		addresses: map[netip.Prefix]*callers{},
 	}
 }
 
@@ -204,14 +225,25 @@ func (g *gate) admit(raw net.Conn) *rtmpConn {
 	address := addressOf(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	from := s.addresses[address]
+	if from == nil {
+		if len(s.addresses) >= maxIdleAddresses {
+			s.forgetAddresses(now)
+		}
+		from = &callers{}
+		s.addresses[address] = from
+	}
 	reason := ""
 	switch {
 	case g.ctx.Err() != nil:
 		reason = "shutting_down"
-	case len(s.conns) >= s.cfg.MaxConnections:
-		reason = "too_many_connections"
-	case s.addresses[address] >= s.cfg.MaxConnectionsPerAddress:
+	case from.open >= s.cfg.MaxConnectionsPerAddress:
 		reason = "too_many_from_address"
+	case from.recent.put(1, connectRate, connectBurst, true, now):
+		reason = "too_often_from_address"
+	case len(s.conns)-s.leaving >= s.cfg.MaxConnections && !s.makeRoom():
+		reason = "too_many_connections"
 	}
 	if reason != "" {
 		s.metrics.refused.WithLabelValues(reason).Inc()
@@ -220,7 +252,7 @@ func (g *gate) admit(raw net.Conn) *rtmpConn {
 	}
 	c := newRTMPConn(g, raw)
 	s.conns[c] = struct{}{}
-	s.addresses[address]++
+	from.open++
 	s.metrics.connections.Inc()
 	g.open.Add(1)
 	return c
@@ -245,11 +277,52 @@ func (g *gate) forget(c *rtmpConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
-	if s.addresses[address]--; s.addresses[address] <= 0 {
-		delete(s.addresses, address)
+	if c.leaving {
+		s.leaving--
 	}
+	s.addresses[address].open--
 	s.metrics.connections.Dec()
 	g.open.Done()
+}
+
+// makeRoom cuts the oldest connection that doesn't publish: who only holds connections open keeps
+// no publisher out. It reports whether there was one. The caller holds mu.
+func (s *rtmpServer) makeRoom() bool {
+	if s.leaving >= s.cfg.MaxConnections {
+		return false // they take their time to end
+	}
+	var oldest *rtmpConn
+	for c := range s.conns {
+		if !c.leaving && !c.publishing.Load() && (oldest == nil || c.started.Before(oldest.started)) {
+			oldest = c
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	oldest.leaving = true
+	s.leaving++
+	s.metrics.refused.WithLabelValues("made_room").Inc()
+	oldest.cut()
+	return true
+}
+
+// forgetAddresses makes room among the addresses that have no connection: first those that may
+// connect as often as ever, then, in a flood from everywhere, all. The caller holds mu.
+func (s *rtmpServer) forgetAddresses(now time.Time) {
+	for address, c := range s.addresses {
+		if c.open == 0 && c.recent.empty(connectRate, now) {
+			delete(s.addresses, address)
+		}
+	}
+	if len(s.addresses) < maxIdleAddresses {
+		return
+	}
+	for address, c := range s.addresses {
+		if c.open == 0 {
+			delete(s.addresses, address)
+		}
+	}
 }
 
 // addressOf is what the limit per address counts: an IPv4 address, or the /64 that one subscriber

@@ -171,6 +171,7 @@ func TestRTMPLimits(t *testing.T) {
 		t.Run(c.reason, func(t *testing.T) {
 			f := serveRTMP(t, &stage{}, c.cfg, nil)
 			first := dialRaw(t, f.address)
+			first.publish()
 			dialRaw(t, f.address).publish()
 			third, err := net.Dial("tcp", f.address)
 			if err != nil {

@@ -51,9 +51,12 @@ type rtmpConn struct {
 	silence *time.Timer // ends a connection that doesn't publish
 	started time.Time
 
-	received atomic.Int64 // bytes
+	received   atomic.Int64 // bytes
+	publishing atomic.Bool
+	leaving    bool // it was cut to make room; guarded by the server's mu
 
 	// owned by the connection's goroutine
+	flow         bucket // of bytes
 	control      *rtmp.Conn
 	app          string
 	encoder      string
@@ -74,6 +77,7 @@ func newRTMPConn(g *gate, raw net.Conn) *rtmpConn {
 	c.filter = newFilter(countedConn{raw, func(n int) {
 		c.received.Add(int64(n))
 		metrics.received.Add(float64(n))
+		c.bound(n)
 	}}, cfg.Filter, func(reason string) {
 		metrics.dropped.WithLabelValues(reason).Inc()
 	})
@@ -84,6 +88,17 @@ func newRTMPConn(g *gate, raw net.Conn) *rtmpConn {
 		})
 	})
 	return c
+}
+
+// bound ends a connection that sends more than any broadcast needs.
+func (c *rtmpConn) bound(n int) {
+	limit := float64(c.gate.server.cfg.MaxBitrate) / 8
+	if c.flow.put(float64(n), limit, bitrateSpan*limit, false, time.Now()) {
+		c.end(Refusal{
+			codePublishFailed, "bitrate",
+			fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(c.gate.server.cfg.MaxBitrate)/1e6),
+		})
+	}
 }
 
 // countedConn tells count of each read.
@@ -137,6 +152,7 @@ func (c *rtmpConn) OnPublish(_ *rtmp.StreamContext, _ uint32, cmd *message.NetSt
 		return c.refuse(err)
 	}
 	c.pub, c.unpublished = pub, false
+	c.publishing.Store(true)
 	c.silence.Stop()
 	return nil
 }
@@ -265,6 +281,7 @@ func (c *rtmpConn) unpublish(clean bool) {
 	}
 	pub := c.pub
 	c.pub, c.lastMetadata, c.unpublished = nil, nil, clean
+	c.publishing.Store(false)
 	c.silence.Reset(c.gate.server.cfg.PublishTimeout) // it may publish anew
 	pub.end(clean)
 }

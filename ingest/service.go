@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,11 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"millrace/internal/jobs"
+	"millrace/internal/private"
 )
+
+// maxRedundancy is how many workers may make a broadcast at a time.
+const maxRedundancy = 2
 
 // Config is what ingest needs. A zero value takes the default named beside it.
 type Config struct {
@@ -31,8 +36,19 @@ type Config struct {
 	RTMP, RTMPS net.Listener
 	// Advertise is the base URL under which workers reach Private.
 	Advertise string
-	// Grace is how long a broadcast waits for a publisher whose connection was lost; 0: 60 s.
+	// Secret is shown to the private listeners of other ingests and of workers.
+	Secret private.Secret
+	// Grace is how long a broadcast waits for its publisher to come back; 0: 60 s.
+	// A channel may have its own.
 	Grace time.Duration
+	// Redundancy is how many workers make each broadcast at a time, 1 or 2; 0: 1.
+	// A channel may have its own.
+	Redundancy int
+	// Drain is how long publishers may go on after Run's context has ended; 0: not at all.
+	Drain time.Duration
+	// Finish is how long workers may take to store what was published, once
+	// the publishers are gone then; 0: 10 s.
+	Finish time.Duration
 	// LogBytes bounds one broadcast's log in memory; 0: 64 MiB. It is bounded to 40 s anyway.
 	LogBytes   int
 	Log        *slog.Logger
@@ -45,9 +61,10 @@ type Service struct {
 	metrics metrics
 	rtmp    *rtmpServer
 	begins  singleflight.Group // by channel
+	client  *http.Client       // asks other ingests and workers
 
-	mu         sync.Mutex // guards what follows
-	ctx        context.Context
+	mu         sync.Mutex      // guards what follows
+	ctx        context.Context // nil: no broadcast may begin
 	running    sync.WaitGroup
 	broadcasts map[string]*broadcast // by id, until their workers are done
 	channels   map[string]*broadcast // by channel, until their end
@@ -55,17 +72,22 @@ type Service struct {
 
 // New makes a service. It does no I/O.
 func New(c Config) (*Service, error) {
-	if c.Grace == 0 {
-		c.Grace = 60 * time.Second
-	}
 	if c.Redis == nil || c.RTMP == nil || c.Advertise == "" {
 		return nil, errors.New("ingest: Redis, an RTMP listener and an address to advertise are needed")
 	}
-	if c.Grace < 0 {
-		return nil, fmt.Errorf("ingest: a grace period of %s makes no sense; set --grace to 0 or more", c.Grace)
+	switch {
+	case c.Grace < 0:
+		return nil, fmt.Errorf("ingest: a grace period of %s makes no sense; set --grace to more than 0", c.Grace)
+	case c.Redundancy < 0 || c.Redundancy > maxRedundancy:
+		return nil, fmt.Errorf("ingest: a broadcast can't have %d workers; set --redundancy to 1 or %d", c.Redundancy, maxRedundancy)
+	case c.Drain < 0 || c.Finish < 0:
+		return nil, fmt.Errorf("ingest: a drain of %s and %s makes no sense; set --drain to 0 or more", c.Drain, c.Finish)
 	}
+	c.Grace = cmp.Or(c.Grace, 60*time.Second)
+	c.Redundancy = cmp.Or(c.Redundancy, 1)
+	c.Finish = cmp.Or(c.Finish, 10*time.Second)
 	s := &Service{
-		cfg: c, metrics: newMetrics(c.Registerer),
+		cfg: c, metrics: newMetrics(c.Registerer), client: &http.Client{Transport: private.NewTransport(false)},
 		broadcasts: map[string]*broadcast{}, channels: map[string]*broadcast{},
 	}
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
@@ -74,13 +96,18 @@ func New(c Config) (*Service, error) {
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "millrace_ingest_broadcasts_reconnecting", Help: "Broadcasts that wait for their publisher to come back.",
 	}, s.reconnecting)
+	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_ingest_slots_unclaimed", Help: "Places for workers that no worker has.",
+	}, s.unclaimed)
 	s.rtmp = newRTMPServer(rtmpConfig{Publishers: s, Log: c.Log, Metrics: c.Registerer})
 	return s, nil
 }
 
-// Run serves until ctx ends, then ends every broadcast and returns when all
-// that it started has ended.
+// Run serves until ctx ends. Then it takes no more publishers, lets those that
+// are connected go on for the drain, pauses every broadcast, waits for its
+// workers, and returns when all that it started has ended.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.client.CloseIdleConnections()
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	s.mu.Lock()
@@ -90,19 +117,17 @@ func (s *Service) Run(ctx context.Context) error {
 		s.cfg.Log.Warn("the queue of jobs isn't ready yet", "err", err)
 	}
 
-	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range []net.Listener{s.cfg.RTMP, s.cfg.RTMPS} {
-		if l != nil {
-			g.Go(func() error { return s.rtmp.Serve(gctx, l) })
-		}
+	g, serving := errgroup.WithContext(live)
+	for _, l := range s.listeners() {
+		g.Go(func() error { return s.rtmp.Serve(serving, front{l, ctx, serving}) })
 	}
-	err := g.Wait()
-	s.mu.Lock()
-	s.ctx = nil
-	s.mu.Unlock()
-	stop() // each broadcast ends itself
-	s.running.Wait()
-	return err
+	select {
+	case <-ctx.Done():
+	case <-serving.Done():
+	}
+	s.drain(serving)
+	stop()
+	return g.Wait()
 }
 
 // makeGroup makes the consumer group that workers read jobs from.
@@ -114,11 +139,12 @@ func (s *Service) makeGroup(ctx context.Context) error {
 	return nil
 }
 
-// Private serves relay and claims; the caller guards it.
+// Private serves relay, claims and releases; the caller guards it.
 func (s *Service) Private() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /relay/{file}", s.serveRelay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.serveClaim)
+	mux.HandleFunc("POST /release/{broadcast}", s.serveRelease)
 	return mux
 }
 
@@ -134,6 +160,14 @@ func (s *Service) logBytes() float64 {
 		total += b.log.size()
 	}
 	return float64(total)
+}
+
+func (s *Service) unclaimed() float64 {
+	n := 0
+	for _, b := range s.all() {
+		n += b.unclaimed()
+	}
+	return float64(n)
 }
 
 func (s *Service) reconnecting() float64 {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,11 @@ type encodeJob struct {
 	// Skip leaves out pictures before this time, counted from the first one
 	// fed: for a segment that begins in the middle of a GOP.
 	Skip media.Ticks
+}
+
+// same reports whether a process for j can do k.
+func (j encodeJob) same(k encodeJob) bool {
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && slices.Equal(j.Rungs, k.Rungs)
 }
 
 // firstPipe is the file descriptor of the first output.

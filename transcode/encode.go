@@ -14,12 +14,26 @@ const (
 	// spareDelay is how long after a mark the next segment's processes are
 	// started: not at once, since those that were just fed need the core.
 	spareDelay = 500 * time.Millisecond
-	// maxSideBySide bounds how many segments are encoded at a time when a
-	// process doesn't keep up with real time; past slowSideBySide the highest
-	// rung is shed, and tried again after calmSegments without that.
-	maxSideBySide  = 4
-	slowSideBySide = 2
-	calmSegments   = 15
+	// sideBySide is how many segments are encoded at a time: one ends while
+	// the next begins. Further ones wait.
+	sideBySide = 2
+	// maxUnmade bounds the segments that are encoded or wait for it, of those
+	// that came at real time: past it no rung is made of further ones.
+	maxUnmade = 4
+	// slowLag is how far the rungs of the segments before may be behind at a
+	// mark: the highest is shed when it is so twice, or once by tooSlowLag.
+	slowLag    = 8 * media.VideoTimescale / 10
+	tooSlowLag = 16 * media.VideoTimescale / 10
+	// calmSegments is how long a shed rung is left before it is tried again;
+	// longer, up to maxPatience, each time it has to be shed soon after.
+	calmSegments = 15
+	maxPatience  = 8 * calmSegments
+	// plannedAfter is when a first mark comes, after the grant, that was agreed
+	// on: then nobody waited for the worker.
+	plannedAfter = 300 * time.Millisecond
+	// burstLead is how much faster than real time a segment came from the log
+	// when the worker catches up with it.
+	burstLead = media.VideoTimescale / 2
 	// maxAttempts is how often a segment's rungs are begun before they are given up.
 	maxAttempts = 3
 	// maxGroupCost is the cores that one process may need at real time.
@@ -28,20 +42,36 @@ const (
 
 // encoding is a worker's part that has to do with FFmpeg.
 type encoding struct {
-	rungs   []rung
-	shed    int      // how many of them, from the highest on, are not made now
-	calm    int      // segments since encoding was last too slow
-	groups  [][]rung // which rungs share a process; at least one, for the thumbnail
+	rungs    []rung
+	shed     int // how many of them, from the highest on, are not made now
+	counted  int // how many of those the metric counts
+	slow     int // marks in a row at which encoding was too slow
+	calm     int // segments since encoding was last too slow
+	patience int // segments without that after which a rung is made again
+	// groups are the rungs that share a process; at least one, for the thumbnail.
+	groups  [][]rung
 	outputs chan output
-	spares  []*encoder // one for each group, or nil
+	spares  []*encoder // for the next segment, one for each group, or nil
 	spareAt <-chan time.Time
 	using   map[*encoder]*encodingRun // nil for spares and those that were discarded
+	waiting []*segment                // that aren't begun, oldest first
+	read    time.Time                 // when the newest mark was read
+}
+
+// busy reports whether a closed segment is being encoded.
+func (e *encoding) busy() bool {
+	for _, run := range e.using {
+		if run != nil && run.segment.tl.closed {
+			return true
+		}
+	}
+	return len(e.waiting) > 0
 }
 
 // encodingRun is what one process is used for.
 type encodingRun struct {
 	segment *segment
-	group   int
+	job     encodeJob
 	attempt int
 	works   []*rungWork
 }
@@ -75,9 +105,11 @@ func (w *worker) planRungs() {
 	e := &w.encoding
 	if e.rungs == nil {
 		e.rungs = buildLadder(w.Ladder, w.video.Width, w.video.Height, w.settings.FrameRate, w.settings.FrameStep)
-		for e.shed < len(e.rungs) && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
+		e.patience = calmSegments
+		for !w.Backfill && e.shed < len(e.rungs) && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
 			w.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", w.cost(e.rungs[e.shed:]))
 			e.shed++
+			e.calm = calmSegments // made again as soon as there is room
 		}
 	} else {
 		e.rungs = refit(e.rungs, w.video.Width, w.video.Height)
@@ -98,9 +130,13 @@ func (w *worker) groupRungs() {
 			e.groups = append(e.groups, []rung{r})
 		}
 	}
+	w.Metrics.rungsShed.Add(float64(e.shed - e.counted))
+	e.counted = e.shed
 	w.discardSpares()
 	e.spares = make([]*encoder, len(e.groups))
-	e.spareAt = time.After(0)
+	if !w.Backfill {
+		e.spareAt = time.After(0)
+	}
 }
 
 // cost is the cores that rungs need at real time in one process.
@@ -109,7 +145,7 @@ func (w *worker) cost(rungs []rung) float64 {
 }
 
 func (w *worker) jobOf(group int) encodeJob {
-	return encodeJob{Rungs: w.encoding.groups[group], Preset: w.Preset, Thumbnail: group == 0}
+	return encodeJob{Rungs: w.encoding.groups[group], Preset: w.Preset, Thumbnail: group == 0 && !w.Backfill}
 }
 
 // startSpares starts the processes that the next segment will use.
@@ -128,7 +164,7 @@ func (w *worker) startSpares(ctx context.Context) {
 	}
 }
 
-// beginEncoding gives a new segment its processes.
+// beginEncoding plans a new segment's rungs.
 func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 	e := &w.encoding
 	for _, r := range e.rungs {
@@ -144,46 +180,136 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 		return
 	}
 	first := len(s.rungs) - made
-	for i, group := range e.groups {
-		works := s.rungs[first : first+len(group)]
+	for i, group := range w.groupsOf(s) {
+		job := w.jobOf(0)
+		job.Rungs, job.Thumbnail = group, job.Thumbnail && i == 0 && !w.taking(s)
+		if len(s.pictures) > 0 && !s.tl.mark.Independent() {
+			job.Skip = s.tl.mark.Start - s.pictures[0].DTS
+		}
+		s.runs = append(s.runs, &encodingRun{segment: s, job: job, works: s.rungs[first : first+len(group)]})
 		first += len(group)
-		w.beginRun(ctx, &encodingRun{segment: s, group: i, works: works})
 	}
-	e.spareAt = time.After(spareDelay)
+	e.waiting = append(e.waiting, s)
+	w.beginWaiting(ctx)
+	if !w.Backfill {
+		e.spareAt = time.After(spareDelay)
+	}
+}
+
+// taking reports whether s is the segment in which this worker took over from
+// another one: then nothing but its rungs matters, and they are made by as many
+// processes as there are rungs.
+func (w *worker) taking(s *segment) bool {
+	return w.Grant.Index && !w.Backfill && s.tl.mark.Sequence == w.From
+}
+
+func (w *worker) groupsOf(s *segment) [][]rung {
+	if !w.taking(s) {
+		return w.encoding.groups
+	}
+	return each(w.encoding.rungs[w.encoding.shed:])
+}
+
+// each puts every rung into a group of its own.
+func each(rungs []rung) (groups [][]rung) {
+	for i := range rungs {
+		groups = append(groups, rungs[i:i+1])
+	}
+	return groups
+}
+
+// beginWaiting begins the segments that wait, as far as there is a place.
+func (w *worker) beginWaiting(ctx context.Context) {
+	e := &w.encoding
+	for len(e.waiting) > 0 {
+		begun := map[*segment]bool{}
+		for _, run := range e.using {
+			if run != nil {
+				begun[run.segment] = true
+			}
+		}
+		if len(begun) >= sideBySide {
+			return
+		}
+		s := e.waiting[0]
+		e.waiting = e.waiting[1:]
+		for _, run := range s.runs {
+			w.beginRun(ctx, run)
+		}
+	}
 }
 
 // balance sheds the highest rung when encoding falls behind, takes it up again
 // when there is room, and returns how many rungs to make of this segment.
+// Segments that came faster than real time, since the worker catches up with
+// the log, say nothing about how fast encoding is: they are waited for.
 func (w *worker) balance(s *segment) int {
 	e := &w.encoding
-	behind := 0
-	for _, s := range w.segments {
-		if slices.ContainsFunc(s.rungs, func(r *rungWork) bool { return !r.done && r.standIn == "" }) {
-			behind++
+	if w.Backfill {
+		return len(e.rungs)
+	}
+	now := time.Now()
+	unmade, lag := 0, media.Ticks(0)
+	for i, old := range w.segments {
+		if old == s {
+			break
+		}
+		if i == len(w.segments)-2 {
+			ahead := s.tl.mark.Start - old.tl.mark.Start - media.TicksOf(now.Sub(e.read))
+			old.burst = ahead > burstLead
+		}
+		for _, r := range old.rungs {
+			if r.done || r.standIn != "" {
+				continue
+			}
+			if old.burst {
+				unmade, lag = 0, 0
+				break
+			}
+			lag = max(lag, s.tl.mark.Start-r.reached())
+		}
+		if lag > 0 {
+			unmade++
 		}
 	}
-	behind-- // this one
+	e.read = now
 	e.calm++
+	if lag > slowLag {
+		e.slow++
+	} else {
+		e.slow = 0
+	}
 	switch {
-	case behind >= slowSideBySide && e.shed < len(e.rungs):
-		e.calm = 0
-		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
+	case e.shed < len(e.rungs) && (e.slow > 1 || lag > tooSlowLag):
+		if e.calm < calmSegments { // it was taken up again too soon
+			e.patience = min(2*e.patience, maxPatience)
+		}
+		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
+		e.slow, e.calm = 0, 0
 		e.shed++
 		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
 		w.groupRungs()
-	case behind < slowSideBySide && e.calm >= calmSegments && e.shed > 0:
-		e.calm = 0
+	case e.slow == 0 && e.calm >= e.patience && e.shed > 0:
 		if !w.Budget.reserve(w, w.cost(e.rungs[e.shed-1:])) {
 			break
 		}
+		e.calm = 0
 		e.shed--
 		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
 		w.groupRungs()
 	}
-	if behind >= maxSideBySide {
+	if unmade >= maxUnmade {
 		return 0
 	}
 	return len(e.rungs) - e.shed
+}
+
+// reached is up to where the rung's parts are written.
+func (r *rungWork) reached() media.Ticks {
+	if r.out == nil {
+		return r.segment.tl.mark.Start
+	}
+	return r.out.reached()
 }
 
 // standIn lists, in place of each rung that isn't made of this segment, the
@@ -208,27 +334,24 @@ func (w *worker) standIn(s *segment, made int) {
 func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 	e, s := &w.encoding, run.segment
 	run.attempt++
-	var enc *encoder
-	if s.tl.mark.Independent() && run.group < len(e.spares) && e.spares[run.group] != nil && run.attempt == 1 {
-		enc, e.spares[run.group] = e.spares[run.group], nil
-	} else {
-		job := encodeJob{Preset: w.Preset, Thumbnail: run.group == 0 && run.attempt == 1}
-		for _, r := range run.works {
-			job.Rungs = append(job.Rungs, r.rung)
-		}
-		if len(s.pictures) > 0 && !s.tl.mark.Independent() {
-			job.Skip = s.tl.mark.Start - s.pictures[0].DTS
-		}
-		if len(job.Rungs) == 0 && !job.Thumbnail {
-			return
-		}
+	if run.attempt > 1 {
+		run.job.Thumbnail = false
+	}
+	if len(run.job.Rungs) == 0 && !run.job.Thumbnail {
+		return
+	}
+	enc := w.ready(run)
+	if enc == nil {
 		var err error
-		if enc, err = w.FFmpeg.startEncoder(ctx, job, e.outputs); err != nil {
+		if enc, err = w.FFmpeg.startEncoder(ctx, run.job, e.outputs); err != nil {
 			w.Log.Error("a segment's encoder didn't start", "sequence", s.tl.mark.Sequence, "err", err)
 			w.giveUp(run)
 			return
 		}
 		w.Metrics.coldStarts.Inc()
+	}
+	if w.Backfill {
+		enc.background()
 	}
 	for _, r := range run.works {
 		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), media.VideoTimescale, r.rung.Step)
@@ -242,6 +365,23 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 	if s.tl.closed {
 		enc.finish()
 	}
+}
+
+// ready returns a process that waits for just this job, or nil.
+func (w *worker) ready(run *encodingRun) *encoder {
+	e := &w.encoding
+	if run.attempt == 1 {
+		for i, spare := range e.spares {
+			if spare != nil && spare.job.same(run.job) {
+				e.spares[i] = nil
+				return spare
+			}
+		}
+	}
+	if w.Warm == nil {
+		return nil
+	}
+	return w.Warm.take(run.job, e.outputs, w.gone)
 }
 
 // feed gives a picture to the segment's processes.
@@ -287,9 +427,28 @@ func (w *worker) encoded(ctx context.Context, o output) {
 		if r.done || at < r.segment.tl.mark.Start-media.TicksPerMillisecond {
 			return
 		}
+		o.encoder.answered()
 		r.out.add(frame{time: int64(at), at: at, idr: o.frame.IDR, payload: o.frame.Payload})
 		r.advance(false)
+		w.noteCaughtUp(r.out)
 		w.retire()
+	}
+}
+
+// noteCaughtUp notes when the first rung is where the log is: that is when
+// viewers see the first new picture after a takeover.
+func (w *worker) noteCaughtUp(r *rendering) {
+	if w.caughtUp || r.next == 0 || r.reached()+2*r.tl.limit < w.lastVideo {
+		return
+	}
+	w.caughtUp = true
+	took := time.Since(w.Started)
+	if w.Grant.Index && !w.Backfill && w.openedAt.Sub(w.Started) < plannedAfter {
+		w.Metrics.takeover.Observe(took.Seconds())
+		w.Log.Info("first new part after a takeover", "rendition", r.entry.Rendition, "sequence", r.tl.mark.Sequence, "took", took.Round(time.Millisecond))
+	}
+	if w.CaughtUp != nil {
+		w.CaughtUp()
 	}
 }
 
@@ -332,6 +491,7 @@ func (w *worker) exited(ctx context.Context, enc *encoder, run *encodingRun, x *
 		}
 		return
 	}
+	defer w.beginWaiting(ctx)
 	s := run.segment
 	if x.err == nil && s.tl.closed {
 		seconds := (s.tl.end - s.tl.mark.Start).Seconds()
@@ -395,6 +555,7 @@ func (w *worker) discardSpares() {
 
 // discardEncoders ends all processes and waits for them.
 func (w *worker) discardEncoders() {
+	w.Metrics.rungsShed.Add(float64(-w.encoding.counted))
 	for enc := range w.encoding.using {
 		enc.discard()
 	}

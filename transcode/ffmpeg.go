@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	// encoderSilence ends a process that was given all of its pictures and
-	// doesn't finish.
-	encoderSilence = 10 * time.Second
+	// backgroundNice is the niceness of what isn't live.
+	backgroundNice = 15
 	// maxThumbnail bounds a JPEG, in bytes.
 	maxThumbnail = 1 << 20
 	// feedQueue bounds the pictures that wait for a process, in access units:
@@ -156,13 +155,12 @@ func (p *process) put(b []byte) {
 	}
 }
 
-// finish says that all is fed. The process then has encoderSilence to end.
-func (p *process) finish() {
-	close(p.feed)
-	timer := time.AfterFunc(encoderSilence, func() {
-		p.stop(fmt.Errorf("it didn't end within %s", encoderSilence))
-	})
-	context.AfterFunc(p.ctx, func() { timer.Stop() })
+// finish says that all is fed: the process then ends.
+func (p *process) finish() { close(p.feed) }
+
+// background lets everything else go first.
+func (p *process) background() {
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, p.cmd.Process.Pid, backgroundNice) // it may have ended
 }
 
 // wait reaps the process once its outputs are read.
@@ -187,19 +185,39 @@ func (p *process) discard() { p.stop(errDiscarded) }
 var errDiscarded = errors.New("not needed any more")
 
 // encoder is one process that encodes a segment's rungs: started ahead of
-// time, fed when its mark comes.
+// time, fed when its mark comes. But for the reading of its outputs, it belongs
+// to the goroutine that feeds it.
 type encoder struct {
 	*process
-	job  encodeJob
-	out  chan<- output
-	gone <-chan struct{} // closed when nobody reads out any more
-	fed  bool
-	base media.Ticks // of the first picture fed
+	job    encodeJob
+	bound  chan struct{} // closed once out and gone are set
+	out    chan<- output
+	gone   <-chan struct{} // closed when nobody reads out any more
+	exited chan struct{}   // closed when the process has ended
+	fed    bool
+	base   media.Ticks // of the first picture fed
+	pulse  pulse
 }
 
 // startEncoder starts a process. What it makes goes to out until its exit,
 // which comes last; whoever reads out must do so until then, or end ctx.
 func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- output) (*encoder, error) {
+	e, err := f.startUnbound(ctx, job)
+	if err == nil {
+		e.bind(out, ctx.Done())
+	}
+	return e, err
+}
+
+// bind says where to put what the process makes. It is called once, before
+// anything is fed.
+func (e *encoder) bind(out chan<- output, gone <-chan struct{}) {
+	e.out, e.gone = out, gone
+	close(e.bound)
+}
+
+// startUnbound starts a process that waits until it is bound.
+func (f *ffmpeg) startUnbound(ctx context.Context, job encodeJob) (*encoder, error) {
 	pipes := len(job.Rungs)
 	if job.Thumbnail {
 		pipes++
@@ -208,7 +226,7 @@ func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- out
 	if err != nil {
 		return nil, err
 	}
-	e := &encoder{process: p, job: job, out: out, gone: ctx.Done()}
+	e := &encoder{process: p, job: job, bound: make(chan struct{}), exited: make(chan struct{})}
 	var reading sync.WaitGroup
 	for i, r := range readers {
 		reading.Go(func() {
@@ -223,6 +241,7 @@ func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- out
 	e.running.Go(func() {
 		reading.Wait()
 		x := e.wait()
+		close(e.exited)
 		e.send(output{exit: &x})
 		e.stop(nil)
 	})
@@ -231,6 +250,15 @@ func (f *ffmpeg) startEncoder(ctx context.Context, job encodeJob, out chan<- out
 
 // send hands something to the reader of out; false when there is none any more.
 func (e *encoder) send(o output) bool {
+	select {
+	case <-e.bound:
+	case <-e.ctx.Done():
+		select {
+		case <-e.bound: // an exit is told however the process ended
+		default:
+			return false
+		}
+	}
 	o.encoder = e
 	select {
 	case e.out <- o:
@@ -294,5 +322,6 @@ func (e *encoder) picture(u *media.AccessUnit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS
 	}
+	e.pulse.fed(time.Now())
 	e.put(media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), u))
 }

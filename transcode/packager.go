@@ -139,6 +139,14 @@ func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, r
 	}
 }
 
+// reached is up to where the parts are written.
+func (r *rendering) reached() media.Ticks {
+	if r.next < len(r.tl.cuts) {
+		return r.tl.cuts[r.next].at
+	}
+	return r.tl.end
+}
+
 // takeFrom removes and returns the frames from time on: sound that came before
 // the mark of the segment that it belongs to.
 func (r *rendering) takeFrom(time int64) []frame {

@@ -19,10 +19,10 @@ type broadcastStore struct {
 	mu    sync.Mutex
 	shelf *shelf
 	feed  feed
-	// over is when the broadcast ended or the last claim was given up; zero while neither is so.
+	// over is when the broadcast ended or the last publication was closed; zero while neither is so.
 	over time.Time
-	// writer is the newest grant's epoch; its publication alone may publish.
-	writer jobs.Epoch
+	// open counts the publications.
+	open int
 }
 
 func newBroadcastStore(s *storage, id string) *broadcastStore {
@@ -33,17 +33,14 @@ func newBroadcastStore(s *storage, id string) *broadcastStore {
 	}
 }
 
-// reopen lets the holder of a grant publish. An older grant than the newest
-// one changes nothing: its publication is fenced from the start.
-func (b *broadcastStore) reopen(g jobs.Grant) {
+// reopen lets the holder of a grant publish.
+func (b *broadcastStore) reopen(g jobs.Grant) *publication {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if g.Epoch.Less(b.writer) {
-		return
-	}
-	b.writer = g.Epoch
 	b.over = time.Time{}
+	b.open++
 	b.shelf.reopen(g)
+	return &publication{store: b, grant: g}
 }
 
 // do calls fn and carries out what follows from it. The follow lines of all
@@ -51,6 +48,7 @@ func (b *broadcastStore) reopen(g jobs.Grant) {
 func (b *broadcastStore) do(fn func(*shelf, *outcome)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.shelf.speaker = b.shelf.writer
 	b.locked(fn)
 }
 
@@ -115,25 +113,33 @@ func (b *broadcastStore) forget(now time.Time) bool {
 // publication is the only way by which what this worker makes of a broadcast
 // becomes known: one per grant. Its methods are safe for concurrent use and
 // never wait for the network or a disk. A later grant of the same broadcast
-// fences it: then its methods do nothing, or return [errFenced].
+// fences it: from that grant's live mark on its methods do nothing, or return
+// [errFenced]. What comes before that mark it may finish; what is said of the
+// broadcast as a whole is the later one's to say.
 //
 // Within a rendition, a segment is shown after the one before it: what comes
 // early is held back, within bounds, until that one is finished, a gap or
 // skipped. Segments before the grant's live mark are shown as they come.
 type publication struct {
-	store  *broadcastStore
-	writer jobs.Epoch
+	store *broadcastStore
+	grant jobs.Grant
+	// closed is guarded by the store's lock.
+	closed bool
 }
 
-// do calls fn while this publication's grant is the newest.
-func (p *publication) do(fn func(*shelf, *outcome) error) error {
+// wholeBroadcast stands for a sequence in what only the newest grant may say.
+const wholeBroadcast = ^uint64(0)
+
+// do calls fn, which is about a segment, while this publication may speak of it.
+func (p *publication) do(sequence uint64, fn func(*shelf, *outcome) error) error {
 	b := p.store
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p.writer.Less(b.writer) {
+	if p.closed || !b.shelf.mayPublish(p.grant.Epoch, sequence) {
 		b.refused(errFenced)
 		return errFenced
 	}
+	b.shelf.speaker = p.grant.Epoch
 	var err error
 	b.locked(func(s *shelf, out *outcome) { err = fn(s, out) })
 	if err != nil {
@@ -143,8 +149,8 @@ func (p *publication) do(fn func(*shelf, *outcome) error) error {
 }
 
 // announce is do for what can only be refused by a later grant: no news then.
-func (p *publication) announce(fn func(*shelf, *outcome)) {
-	_ = p.do(func(s *shelf, out *outcome) error {
+func (p *publication) announce(sequence uint64, fn func(*shelf, *outcome)) {
+	_ = p.do(sequence, func(s *shelf, out *outcome) error {
 		fn(s, out)
 		return nil
 	})
@@ -153,37 +159,38 @@ func (p *publication) announce(fn func(*shelf, *outcome)) {
 // broadcast announces the settings and all renditions. It comes first, and
 // again when the settings have changed.
 func (p *publication) broadcast(b index.Broadcast) {
-	p.announce(func(s *shelf, out *outcome) { s.announceBroadcast(b, out) })
+	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.announceBroadcast(b, out) })
 }
 
 // init announces and stores an init section. e carries its codec, its picture's
 // size and the ingest's epoch. Said again, it does nothing.
 func (p *publication) init(rendition string, init *media.Init, e index.Entry) {
-	p.announce(func(s *shelf, out *outcome) { s.announceInit(rendition, init, e, out) })
+	p.announce(0, func(s *shelf, out *outcome) { s.announceInit(rendition, init, e, out) })
 }
 
 // restore takes the index entries of earlier workers from Redis, so that new
-// readers are told of their segments, and so that safe counts them.
+// readers are told of their segments, and so that safe counts them. It may come
+// while media is published already.
 func (p *publication) restore(entries []index.Entry) {
-	p.announce(func(s *shelf, out *outcome) { s.restore(entries, out) })
+	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.restore(entries, out) })
 }
 
 // part publishes a part; it keeps data, which must not change any more. A part
 // that exists with the same bytes is no error; with others it is [errDiffers].
 func (p *publication) part(e index.Entry, data []byte) error {
-	return p.do(func(s *shelf, out *outcome) error { return s.part(e, data, out) })
+	return p.do(e.Sequence, func(s *shelf, out *outcome) error { return s.part(e, data, out) })
 }
 
 // finish publishes the last part of a segment and the segment, in one step, and
 // sends the segment on its way to S3. data may be empty when all parts are
 // published already. Parts and Size of seg are filled in.
 func (p *publication) finish(last index.Entry, data []byte, seg index.Entry) error {
-	return p.do(func(s *shelf, out *outcome) error { return s.finish(last, data, seg, out) })
+	return p.do(seg.Sequence, func(s *shelf, out *outcome) error { return s.finish(last, data, seg, out) })
 }
 
 // gap declares a segment missing for good. A complete segment stays.
 func (p *publication) gap(e index.Entry) {
-	p.announce(func(s *shelf, out *outcome) {
+	p.announce(e.Sequence, func(s *shelf, out *outcome) {
 		_ = s.gap(e, out) // a gap is never refused
 	})
 }
@@ -191,50 +198,55 @@ func (p *publication) gap(e index.Entry) {
 // skip says that a rendition has no such segment: nothing is announced, and
 // neither safe, finished nor later segments wait for it.
 func (p *publication) skip(rendition string, sequence uint64) {
-	p.announce(func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) }) // nor is this
+	p.announce(sequence, func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) }) // nor is this
 }
 
 // pause announces that the publisher is away; segment sequence, when it comes, resumes.
 func (p *publication) pause(sequence uint64, reason string) {
-	p.announce(func(s *shelf, out *outcome) { s.pause(sequence, reason, out) })
+	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.pause(sequence, reason, out) })
 }
 
 // end announces the broadcast's end; sequence is one past its last segment.
 // The retention of its objects begins, and this worker forgets it after a minute.
 func (p *publication) end(sequence uint64, reason string) {
-	p.announce(func(s *shelf, out *outcome) {
+	p.announce(wholeBroadcast, func(s *shelf, out *outcome) {
 		s.end(sequence, reason, out)
 		p.store.over = time.Now()
-		p.store.storage.recorder.noteEnd(p.store.id)
+		p.store.storage.recorder.noteEnd(p.store.id, p.store.over)
 	})
 }
 
-// close says that the claim is over. What is held stays readable for a minute;
-// uploads go on.
+// close says that nothing more is published. What is held stays readable for a
+// minute after the last publication's; uploads go on.
 func (p *publication) close() {
 	b := p.store
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !p.writer.Less(b.writer) && b.over.IsZero() {
+	if p.closed {
+		return
+	}
+	p.closed = true
+	b.shelf.closeGrant(p.grant.Epoch)
+	if b.open--; b.open == 0 && b.over.IsZero() {
 		b.over = time.Now()
 	}
 }
 
 // thumbnail replaces the newest picture; it keeps jpeg.
 func (p *publication) thumbnail(jpeg []byte) {
-	p.announce(func(s *shelf, _ *outcome) { s.thumbnail = jpeg })
+	p.announce(wholeBroadcast, func(s *shelf, _ *outcome) { s.thumbnail = jpeg })
 }
 
 // safe is the first sequence that isn't in S3 in every rendition.
 func (p *publication) safe() uint64 {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	return p.store.shelf.safe()
+	return p.store.shelf.safe(p.grant)
 }
 
 // finished is the first sequence that isn't complete in every rendition.
 func (p *publication) finished() uint64 {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	return p.store.shelf.finished()
+	return p.store.shelf.finished(p.grant)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 
 	"millrace/internal/media"
 	"millrace/internal/relay"
@@ -34,6 +35,11 @@ func openLog(client *http.Client, req *http.Request) (*logReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read relay: %w", err)
 	}
+	if resp.StatusCode == http.StatusGone {
+		_ = resp.Body.Close()
+		oldest, _ := strconv.ParseUint(resp.Header.Get(relay.OldestHeader), 10, 64) // 0: not told
+		return nil, &goneError{oldest}
+	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		_ = resp.Body.Close()
@@ -45,6 +51,14 @@ func openLog(client *http.Client, req *http.Request) (*logReader, error) {
 		return nil, fmt.Errorf("read relay: %w", err)
 	}
 	return l, nil
+}
+
+// goneError means that the log no longer reaches back so far: oldest is the
+// first segment that it has.
+type goneError struct{ oldest uint64 }
+
+func (e *goneError) Error() string {
+	return fmt.Sprintf("the log begins with segment %d by now", e.oldest)
 }
 
 // errLogEnded is returned by run when the relay ends in good order.

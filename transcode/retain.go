@@ -1,9 +1,11 @@
 package transcode
 
 import (
+	"cmp"
 	"slices"
 
 	"millrace/internal/index"
+	"millrace/internal/jobs"
 	"millrace/internal/media"
 )
 
@@ -88,23 +90,25 @@ func (s *shelf) restore(entries []index.Entry, out *outcome) {
 	}
 }
 
-// safe is the first segment that isn't in S3 in every rendition.
-func (s *shelf) safe() uint64 {
-	return s.least(s.backfill, func(t *shelfTrack) uint64 { return t.safe })
+// safe is the first segment that isn't in S3 in every rendition of a grant's.
+func (s *shelf) safe(g jobs.Grant) uint64 {
+	return s.least(g.Epoch, g.Backfill, func(t *turn) uint64 { return t.safe })
 }
 
-// finished is the first segment that isn't complete in every rendition.
-func (s *shelf) finished() uint64 {
-	return s.least(s.live, func(t *shelfTrack) uint64 { return t.next })
+// finished is the first segment that isn't complete in every rendition of a grant's.
+func (s *shelf) finished(g jobs.Grant) uint64 {
+	return s.least(g.Epoch, g.Live, func(t *turn) uint64 { return t.next })
 }
 
-func (s *shelf) least(none uint64, of func(*shelfTrack) uint64) uint64 {
-	if len(s.tracks) == 0 {
-		return none
-	}
-	least := ^uint64(0)
+func (s *shelf) least(epoch jobs.Epoch, none uint64, of func(*turn) uint64) uint64 {
+	least, any := ^uint64(0), false
 	for _, t := range s.tracks {
-		least = min(least, of(t))
+		if own := t.turns[epoch]; own != nil {
+			least, any = min(least, of(own)), true
+		}
+	}
+	if !any {
+		return none
 	}
 	return least
 }
@@ -173,11 +177,40 @@ func (s *shelf) record(e index.Entry, out *outcome) {
 	}
 }
 
+// recordAgain puts all that Redis should have of the broadcast on the way to it
+// once more; of the segments the newest.
+func (s *shelf) recordAgain(out *outcome) {
+	s.recorded = 0
+	if s.settings != nil {
+		out.records = append(out.records, *s.settings)
+	}
+	var media []index.Entry
+	for _, n := range s.names {
+		t := s.tracks[n]
+		for _, i := range t.inits {
+			out.records = append(out.records, i.entry)
+		}
+		for _, r := range t.records {
+			if r.Type == index.TypeGap || t.turns[s.writer].isSafe(r.Sequence) {
+				media = append(media, r)
+			}
+		}
+	}
+	slices.SortStableFunc(media, func(a, b index.Entry) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	out.records = append(out.records, media[max(0, len(media)-maxRewrite):]...)
+	for _, e := range []*index.Entry{s.pausing, s.over} {
+		if e != nil {
+			out.records = append(out.records, *e)
+		}
+	}
+}
+
 // indexLength is how many entries of the broadcast Redis keeps: the DVR
-// window's segments of 2 s or more, and a third for all else.
+// window's segments of 2 s or more, and a third for all else; twice that, since
+// two workers may write it, or one again what Redis had lost.
 func (s *shelf) indexLength() int {
 	segments := int(s.dvr/(2*media.VideoTimescale)) + 30
-	return 100 + segments*max(2, len(s.tracks))*4/3
+	return 100 + segments*max(2, len(s.tracks))*8/3
 }
 
 // target is the target duration.
@@ -223,22 +256,36 @@ func (s *shelf) evict(out *outcome) {
 	}
 	for s.bytes > s.maxBytes {
 		var oldest *shelfTrack
+		at := 0
 		for _, t := range s.tracks {
-			if len(t.segments) > 1 && (t.segments[0].done || s.abandoned(t.segments[0])) && (oldest == nil || t.segments[0].sequence < oldest.segments[0].sequence) {
-				oldest = t
+			n := t.oldest(s)
+			if n >= 0 && (oldest == nil || t.segments[n].sequence < oldest.segments[at].sequence) {
+				oldest, at = t, n
 			}
 		}
 		if oldest == nil {
 			return
 		}
-		g := oldest.segments[0]
+		g := oldest.segments[at]
 		if !g.safe {
 			out.evicted++
 		}
 		s.bytes -= g.size
-		oldest.segments = slices.Delete(oldest.segments, 0, 1)
+		oldest.segments = slices.Delete(oldest.segments, at, at+1)
 	}
 }
 
-// abandoned reports whether an earlier grant began g and nobody went on with it.
-func (s *shelf) abandoned(g *shelved) bool { return !g.done && g.writer.Less(s.writer) }
+// oldest is the place of the first segment that nobody adds to, the newest one
+// excepted, or -1.
+func (t *shelfTrack) oldest(s *shelf) int {
+	return slices.IndexFunc(t.segments[:max(0, len(t.segments)-1)], func(g *shelved) bool { return g.done || s.abandoned(g) })
+}
+
+// abandoned reports whether an earlier grant began g, and nobody goes on with it.
+func (s *shelf) abandoned(g *shelved) bool {
+	if g.done || !g.writer.Less(s.writer) {
+		return false
+	}
+	by := s.grants[g.writer]
+	return by == nil || by.closed
+}

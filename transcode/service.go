@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +48,10 @@ type Config struct {
 	// Retention is how long objects outlive their broadcast's end; 2 h.
 	Retention time.Duration
 	// DVRWindow is what live playlists reach back; 10 min.
-	DVRWindow  time.Duration
+	DVRWindow time.Duration
+	// Drain is how long other workers have to take over the broadcasts of this
+	// one after Run's context has ended; 0: not at all.
+	Drain      time.Duration
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -61,6 +65,10 @@ type Service struct {
 	metrics *metrics
 	ffmpeg  *ffmpeg // set by Run
 	client  *http.Client
+	warm    *warmth // set by Run
+
+	mu       sync.Mutex // guards what follows
+	holdings map[string][]*holding
 }
 
 // New makes a service. It does no I/O.
@@ -78,7 +86,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: newBudget(),
+		cfg: c, ladder: ladder, budget: newBudget(), holdings: map[string][]*holding{},
 		storage: newStorage(storageConfig{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,
@@ -105,15 +113,34 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("make spool directory: %w", err)
 	}
 	defer s.client.CloseIdleConnections()
+	whole := context.WithoutCancel(ctx)
+	working, stopWork := context.WithCancelCause(whole)
+	defer stopWork(nil)
+	storing, stopStoring := context.WithCancel(whole)
+	defer stopStoring()
+	s.warm = &warmth{ffmpeg: s.ffmpeg, log: s.cfg.Log, ctx: working}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.storage.run(gctx) })
-	g.Go(func() error { return s.takeJobs(gctx) })
+	g.Go(func() error { return s.storage.run(storing) })
+	g.Go(func() error { return s.keepWarm(gctx) })
+	g.Go(func() error {
+		defer stopStoring()
+		return s.takeJobs(gctx, working)
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		defer stopWork(errStopped)
+		if ctx.Err() != nil {
+			s.drain()
+		}
+		return nil
+	})
 	return g.Wait()
 }
 
-// Private serves follow and window; the caller guards it.
+// Private serves follow, window and close; the caller guards it.
 func (s *Service) Private() http.Handler {
 	mux := http.NewServeMux()
 	s.storage.routes(mux)
+	mux.HandleFunc("POST /close/{broadcast}", s.serveClose)
 	return mux
 }

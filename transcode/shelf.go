@@ -58,17 +58,27 @@ type shelf struct {
 	span, dvr media.Ticks
 	maxBytes  int
 
-	writer         jobs.Epoch
-	live, backfill uint64
-	settings       *index.Entry
-	pausing, over  *index.Entry
-	tracks         map[string]*shelfTrack
+	// writer is the newest grant's epoch, live its live mark; speaker is the
+	// grant that the call under way comes from.
+	writer, speaker jobs.Epoch
+	live            uint64
+	// grants are those that may still publish, and the newest one.
+	grants        map[jobs.Epoch]*shelfGrant
+	settings      *index.Entry
+	pausing, over *index.Entry
+	tracks        map[string]*shelfTrack
 	// names are the tracks in the order of the settings, then of appearance.
 	names     []string
 	bytes     int
 	thumbnail []byte
 	// recorded counts entries for Redis since the settings were among them.
 	recorded int
+}
+
+// shelfGrant is a grant with a publication of its own.
+type shelfGrant struct {
+	jobs.Grant
+	closed bool
 }
 
 // delivery is one call that waits for its turn.
@@ -103,28 +113,80 @@ type object struct {
 }
 
 func newShelf(broadcast string, span, dvr media.Ticks, maxBytes int) *shelf {
-	return &shelf{broadcast: broadcast, span: span, dvr: dvr, maxBytes: maxBytes, tracks: map[string]*shelfTrack{}}
+	return &shelf{
+		broadcast: broadcast, span: span, dvr: dvr, maxBytes: maxBytes, tracks: map[string]*shelfTrack{},
+		grants: map[jobs.Epoch]*shelfGrant{{}: {}},
+	}
 }
 
-// reopen starts or continues the shelf under a grant.
+// reopen starts or continues the shelf under a grant. Older grants go on, with
+// segments before its live mark; one that comes later than a newer one does no more.
 func (s *shelf) reopen(g jobs.Grant) {
-	s.writer, s.live, s.backfill = g.Epoch, g.Live, g.Backfill
-	s.over = nil
-	for _, t := range s.tracks {
-		t.next = max(t.next, g.Live)
-		t.held, t.heldBytes = map[uint64][]delivery{}, 0
-		t.raiseSafe(g.Backfill)
+	s.grants[g.Epoch] = &shelfGrant{Grant: g}
+	s.speaker = g.Epoch
+	if g.Epoch.Less(s.writer) {
+		return
 	}
+	before := s.writer
+	s.writer, s.live, s.over = g.Epoch, g.Live, nil
+	for _, t := range s.tracks {
+		from := t.turns[before]
+		next := newTurn(g, from)
+		next.next = max(next.next, from.next)
+		t.turns[g.Epoch] = next
+		for _, old := range t.turns {
+			old.dropHeld(g.Live)
+		}
+	}
+	for epoch, old := range s.grants {
+		if old.closed || epoch == (jobs.Epoch{}) {
+			s.forgetGrant(epoch)
+		}
+	}
+}
+
+// closeGrant says that a grant publishes no more.
+func (s *shelf) closeGrant(epoch jobs.Epoch) {
+	if g := s.grants[epoch]; g != nil {
+		g.closed = true
+	}
+}
+
+// forgetGrant lets go of an older grant's state.
+func (s *shelf) forgetGrant(epoch jobs.Epoch) {
+	if epoch == s.writer {
+		return
+	}
+	delete(s.grants, epoch)
+	for _, t := range s.tracks {
+		delete(t.turns, epoch)
+	}
+}
+
+// mayPublish reports whether a grant may publish media of a segment: the newest
+// one any, an older one what comes before the newest one's live mark.
+func (s *shelf) mayPublish(epoch jobs.Epoch, sequence uint64) bool {
+	return !epoch.Less(s.writer) || sequence < s.live
 }
 
 func (s *shelf) track(name string) *shelfTrack {
 	t := s.tracks[name]
 	if t == nil {
-		t = &shelfTrack{next: s.live, safe: s.backfill, held: map[uint64][]delivery{}, settled: map[uint64]struct{}{}}
+		t = &shelfTrack{turns: map[jobs.Epoch]*turn{s.writer: newTurn(s.grants[s.writer].Grant, nil)}}
 		s.tracks[name] = t
 		s.names = append(s.names, name)
 	}
 	return t
+}
+
+// turn is how far the speaker has come with a rendition.
+func (s *shelf) turn(t *shelfTrack) *turn {
+	own := t.turns[s.speaker]
+	if own == nil {
+		own = newTurn(s.grants[s.speaker].Grant, t.turns[s.writer])
+		t.turns[s.speaker] = own
+	}
+	return own
 }
 
 func (s *shelf) announceBroadcast(b index.Broadcast, out *outcome) {
@@ -153,7 +215,7 @@ func (s *shelf) arrange() {
 
 func (s *shelf) announceInit(rendition string, init *media.Init, e index.Entry, out *outcome) {
 	t := s.track(rendition)
-	e.Type, e.Writer, e.Rendition, e.Init, e.Size = index.TypeInit, s.writer, rendition, init.Hash, len(init.Data)
+	e.Type, e.Writer, e.Rendition, e.Init, e.Size = index.TypeInit, s.speaker, rendition, init.Hash, len(init.Data)
 	at := slices.IndexFunc(t.inits, func(i initSection) bool { return i.entry.Init == e.Init && i.entry.Epoch == e.Epoch })
 	switch {
 	case at < 0:
@@ -213,37 +275,38 @@ func checkEntry(e index.Entry) error {
 // rendition is unfinished: within a rendition, segment N+1 is shown only after N.
 func (s *shelf) deliver(rendition string, sequence uint64, d delivery, out *outcome) error {
 	t := s.track(rendition)
-	if sequence <= t.next {
+	own := s.turn(t)
+	if sequence <= own.next {
 		err := s.apply(t, d, out)
-		s.release(t, out)
+		s.release(t, own, out)
 		return err
 	}
-	t.held[sequence] = append(t.held[sequence], d)
-	t.heldBytes += len(d.data)
-	for len(t.held) > heldSegments || t.heldBytes > heldBytes {
+	own.held[sequence] = append(own.held[sequence], d)
+	own.heldBytes += len(d.data)
+	for len(own.held) > heldSegments || own.heldBytes > heldBytes {
 		out.late++
-		s.addGap(t, s.missing(t, rendition, "the segment was not made in time"), out)
-		s.release(t, out)
+		s.addGap(t, s.missing(t, own.next, rendition, "the segment was not made in time"), out)
+		s.release(t, own, out)
 	}
 	return nil
 }
 
-// release applies what waited for t.next.
-func (s *shelf) release(t *shelfTrack, out *outcome) {
+// release applies what waited for the speaker's next segment.
+func (s *shelf) release(t *shelfTrack, own *turn, out *outcome) {
 	for {
-		turn := t.next
-		waiting, ok := t.held[turn]
+		sequence := own.next
+		waiting, ok := own.held[sequence]
 		if !ok {
 			return
 		}
-		delete(t.held, turn)
+		delete(own.held, sequence)
 		for _, d := range waiting {
-			t.heldBytes -= len(d.data)
+			own.heldBytes -= len(d.data)
 			if err := s.apply(t, d, out); err != nil {
 				out.errs = append(out.errs, err)
 			}
 		}
-		if t.next == turn {
+		if own.next == sequence {
 			return
 		}
 	}
@@ -269,7 +332,7 @@ func (s *shelf) apply(t *shelfTrack, d delivery, out *outcome) error {
 		}
 	default:
 		t.settle(d.entry.Sequence)
-		t.advance(d.entry.Sequence)
+		s.turn(t).advance(d.entry.Sequence)
 	}
 	return nil
 }
@@ -289,7 +352,7 @@ func (s *shelf) addPart(t *shelfTrack, e index.Entry, data []byte) (*shelved, []
 	if seg.done || e.Part > len(seg.parts) {
 		return nil, nil, errOrder
 	}
-	e.Type, e.Writer, e.Size = index.TypePart, s.writer, len(data)
+	e.Type, e.Writer, e.Size = index.TypePart, seg.writer, len(data)
 	seg.parts = append(seg.parts, e)
 	seg.data = append(seg.data, data)
 	seg.size += len(data)
@@ -309,20 +372,26 @@ func (s *shelf) version(t *shelfTrack, e index.Entry) (*shelved, error) {
 	for ; at < len(t.segments) && t.segments[at].sequence == e.Sequence; at++ {
 		g := t.segments[at]
 		if g.epoch == e.Epoch && g.profile == e.Profile {
-			g.writer = s.writer
+			if g.writer.Less(s.speaker) {
+				g.writer = s.speaker
+			}
 			return g, nil
 		}
-		if !g.writer.Less(s.writer) {
+		if !g.writer.Less(s.speaker) {
 			return nil, errVersion
 		}
 	}
-	if r := t.find(e.Sequence); r != nil && r.Type == index.TypeGap && !r.Writer.Less(s.writer) {
+	switch r := t.find(e.Sequence); {
+	case r == nil:
+	case r.Type == index.TypeGap && !r.Writer.Less(s.speaker):
 		return nil, errGap
+	case r.Type == index.TypeSegment && !sameVersion(*r, e) && s.speaker.Less(r.Writer):
+		return nil, errVersion
 	}
 	if e.Part > 0 {
 		return nil, errOrder
 	}
-	g := &shelved{sequence: e.Sequence, epoch: e.Epoch, profile: e.Profile, writer: s.writer}
+	g := &shelved{sequence: e.Sequence, epoch: e.Epoch, profile: e.Profile, writer: s.speaker}
 	t.segments = slices.Insert(t.segments, at, g)
 	return g, nil
 }
@@ -343,11 +412,12 @@ func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
 	if d.entry.Parts != 0 && d.entry.Parts != len(seg.parts) {
 		return fmt.Errorf("it has %d parts, %d were announced: %w", len(seg.parts), d.entry.Parts, errOrder)
 	}
+	s.turn(t).advance(d.entry.Sequence)
 	if seg.done {
 		return nil
 	}
 	e := d.entry
-	e.Type, e.Writer, e.Part, e.Parts, e.Size = index.TypeSegment, s.writer, 0, len(seg.parts), seg.size
+	e.Type, e.Writer, e.Part, e.Parts, e.Size = index.TypeSegment, seg.writer, 0, len(seg.parts), seg.size
 	seg.done, seg.duration = true, e.Duration
 	t.addRecord(e)
 	out.lines = append(out.lines, append(line, e))
@@ -355,16 +425,19 @@ func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
 		objects.SegmentKey(s.broadcast, e.Epoch, e.Rendition, e.Sequence, e.Profile), e, slices.Clone(seg.data),
 	})
 	s.resume(e.Sequence)
-	t.advance(e.Sequence)
 	s.prune(t)
 	s.evict(out)
 	return nil
 }
 
-// addGap declares a segment missing, unless it is complete or a gap already.
+// addGap declares a segment missing, unless it is complete, a gap already, or
+// in the hands of a newer grant.
 func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) bool {
-	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeSegment || !r.Writer.Less(s.writer)) {
-		t.advance(e.Sequence)
+	s.turn(t).advance(e.Sequence)
+	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeSegment || !r.Writer.Less(s.speaker)) {
+		return false
+	}
+	if slices.ContainsFunc(t.segments, func(g *shelved) bool { return g.sequence == e.Sequence && s.speaker.Less(g.writer) }) {
 		return false
 	}
 	t.segments = slices.DeleteFunc(t.segments, func(g *shelved) bool {
@@ -375,13 +448,12 @@ func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) bool {
 		return true
 	})
 	s.declareGap(t, e, out)
-	t.advance(e.Sequence)
 	s.prune(t)
 	return true
 }
 
 func (s *shelf) declareGap(t *shelfTrack, e index.Entry, out *outcome) {
-	e.Type, e.Writer, e.Part, e.Size = index.TypeGap, s.writer, 0, 0
+	e.Type, e.Writer, e.Part, e.Size = index.TypeGap, s.speaker, 0, 0
 	e.Reason = shorten(e.Reason)
 	t.addRecord(e)
 	t.settle(e.Sequence)
@@ -389,14 +461,14 @@ func (s *shelf) declareGap(t *shelfTrack, e index.Entry, out *outcome) {
 	s.record(e, out)
 }
 
-// missing describes t.next, of which nothing but its number is known.
-func (s *shelf) missing(t *shelfTrack, rendition, reason string) index.Entry {
-	e := index.Entry{Rendition: rendition, Sequence: t.next, Reason: reason, Duration: s.target() / 2}
+// missing describes a segment of which nothing but its number is known.
+func (s *shelf) missing(t *shelfTrack, sequence uint64, rendition, reason string) index.Entry {
+	e := index.Entry{Rendition: rendition, Sequence: sequence, Reason: reason, Duration: s.target() / 2}
 	if n := len(t.records); n > 0 {
 		r := t.records[n-1]
 		e.Duration, e.Epoch, e.Discontinuity = r.Duration, r.Epoch, r.Discontinuity
 		if !r.Time.IsZero() {
-			e.Time = r.Time.Add(r.Duration.Duration() * time.Duration(t.next-r.Sequence))
+			e.Time = r.Time.Add(r.Duration.Duration() * time.Duration(int64(sequence-r.Sequence)))
 		}
 	}
 	return e
@@ -410,8 +482,10 @@ func (s *shelf) resume(sequence uint64) {
 	}
 }
 
+// pause announces that the publisher is away. The resuming segment's number may
+// be told later than the pause, not taken back.
 func (s *shelf) pause(sequence uint64, reason string, out *outcome) {
-	if s.pausing != nil {
+	if s.pausing != nil && s.pausing.Sequence >= sequence {
 		return
 	}
 	s.pausing = &index.Entry{Type: index.TypePause, Writer: s.writer, Sequence: sequence, Reason: shorten(reason)}

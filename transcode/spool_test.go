@@ -232,10 +232,11 @@ func TestSpoolHasWhatWasAddedBeforeTheStart(t *testing.T) {
 	}
 	s.close()
 	uploaded := make(chan string, 2)
-	u := newUploader(uploaderConfig{
+	var u *uploader
+	u = newUploader(uploaderConfig{
 		Bucket: testenv.Bucket(t), Dir: dir, Bytes: 1 << 20, Memory: 1 << 20, Expire: time.Hour, Parallel: 2,
 		Log: slog.New(slog.DiscardHandler), Metrics: newStorageMetrics(nil),
-		Uploaded: func(key string, _ index.Entry) { uploaded <- key },
+		Uploaded: func(key string, _ index.Entry) { uploaded <- key; u.recorded(key) },
 		Conflict: func(key string, _ index.Entry) { t.Errorf("%s conflicts", key) },
 		Lost:     func(key string, _ index.Entry, reason string) { t.Errorf("%s is lost: %s", key, reason) },
 	})
@@ -245,6 +246,7 @@ func TestSpoolHasWhatWasAddedBeforeTheStart(t *testing.T) {
 	if err := u.run(ctx, 30*time.Second); err != nil { // drains
 		t.Fatal(err)
 	}
+	u.close()
 	if n := len(uploaded); n != 1 {
 		t.Errorf("%d uploads, want 1", n)
 	}

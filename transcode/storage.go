@@ -93,6 +93,7 @@ func newStorage(c storageConfig) *storage {
 		Expire: silence, Parallel: c.Uploads, Log: c.Log, Metrics: s.metrics,
 		Uploaded: s.uploaded, Conflict: s.conflict, Lost: s.lost,
 	})
+	s.recorder.written, s.recorder.again = s.written, s.recordAgain
 	s.sweeper = &sweeper{db: c.Redis, bucket: c.Bucket, retention: c.Retention, silence: silence, log: c.Log, metrics: s.metrics}
 	return s
 }
@@ -137,15 +138,17 @@ func (s *storage) run(ctx context.Context) error {
 			}
 		}
 	})
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	s.uploader.close() // after the recorder, which has files of the spool removed
+	if err != nil {
 		return fmt.Errorf("store media: %w", err)
 	}
 	return nil
 }
 
-// open begins publishing under a grant. A publication under an earlier grant
-// of the broadcast is fenced from now on; the new one goes on with the content
-// of the old one's window.
+// open begins publishing under a grant. A publication under an earlier grant of
+// the broadcast may from now on only finish what comes before the new one's live
+// mark; the new one goes on with the content of the old one's window.
 func (s *storage) open(broadcast string, g jobs.Grant) *publication {
 	s.mu.Lock()
 	b := s.broadcasts[broadcast]
@@ -153,10 +156,10 @@ func (s *storage) open(broadcast string, g jobs.Grant) *publication {
 		b = newBroadcastStore(s, broadcast)
 		s.broadcasts[broadcast] = b
 	}
-	b.reopen(g) // under the lock, so that it isn't forgotten before
+	p := b.reopen(g) // under the lock, so that it isn't forgotten before
 	s.mu.Unlock()
 	s.recorder.noteActivity(broadcast)
-	return &publication{store: b, writer: g.Epoch}
+	return p
 }
 
 // find returns what is held of a broadcast, or nil.
@@ -173,6 +176,7 @@ func (s *storage) forget(now time.Time) {
 	for id, b := range s.broadcasts {
 		if b.forget(now) {
 			delete(s.broadcasts, id)
+			s.recorder.forget(id)
 		}
 	}
 }
@@ -203,6 +207,29 @@ func (s *storage) uploaded(key string, e index.Entry) {
 		return
 	}
 	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
+}
+
+// written and recordAgain are called by the recorder.
+func (s *storage) written(broadcast string, e index.Entry) {
+	switch e.Type {
+	case index.TypeSegment:
+		s.uploader.recorded(objects.SegmentKey(broadcast, e.Epoch, e.Rendition, e.Sequence, e.Profile))
+	case index.TypeInit:
+		s.uploader.recorded(objects.InitKey(broadcast, e.Epoch, e.Rendition, e.Init))
+	}
+}
+
+func (s *storage) recordAgain(broadcast string) {
+	b := s.find(broadcast)
+	if b == nil {
+		return
+	}
+	b.do(func(sh *shelf, out *outcome) {
+		sh.recordAgain(out)
+		if sh.over != nil {
+			s.recorder.noteEnd(broadcast, b.over)
+		}
+	})
 }
 
 func (s *storage) conflict(key string, e index.Entry) {
@@ -245,7 +272,7 @@ type storageMetrics struct {
 	uploads                             *prometheus.CounterVec // result: ok, error, conflict
 	uploadSeconds                       prometheus.Histogram
 	uploadBytes                         prometheus.Counter
-	indexErrors                         prometheus.Counter
+	indexErrors, indexLost              prometheus.Counter
 	indexDropped                        *prometheus.CounterVec // reason
 	conflicts                           *prometheus.CounterVec // of: part, object
 	refused                             *prometheus.CounterVec // reason
@@ -281,6 +308,7 @@ func newStorageMetrics(r prometheus.Registerer) *storageMetrics {
 		}),
 		uploadBytes:     counter("upload_bytes_total", "Bytes put to S3."),
 		indexErrors:     counter("index_errors_total", "Writes of index entries to Redis that failed."),
+		indexLost:       counter("index_lost_total", "Index entries that Redis lost after it had acknowledged them; they were written again."),
 		indexDropped:    vec("index_dropped_total", "Index entries that didn't reach Redis.", "reason"),
 		conflicts:       vec("conflicts_total", "Media that was made twice with different bytes. It must stay 0.", "of"),
 		refused:         vec("publish_refused_total", "Parts, segments and other entries that were not published.", "reason"),

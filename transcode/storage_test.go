@@ -78,7 +78,7 @@ func (r *rig) waitUntil(what string, is func(*uploader) bool) {
 
 func (r *rig) waitUploaded() {
 	r.t.Helper()
-	r.waitUntil("all is uploaded", func(u *uploader) bool { return len(u.items) == 0 && len(u.dropped) == 0 })
+	r.waitUntil("all is uploaded", func(u *uploader) bool { return u.emptyLocked() })
 }
 
 func (r *rig) waitSpooled() {
@@ -517,9 +517,11 @@ func TestStorageFencesAnEarlierGrant(t *testing.T) {
 	}
 	first.end(1, "no")
 	first.close()
-	if third := s.open("b", grantOf(1, 0, 0)); third.part(partEntry("v", 1, 0), []byte("x")) == nil {
-		t.Error("a grant that comes late may publish")
+	third := s.open("b", grantOf(1, 0, 0))
+	if third.part(partEntry("v", 1, 0), []byte("x")) == nil {
+		t.Error("a grant that comes late may publish from the live mark on")
 	}
+	third.close()
 	publish(t, second, "v", 1)
 	if got := say(second.store.shelf.snapshot()); got != "v0.0 v0.1 v0 v1.0 v1.1 v1" {
 		t.Errorf("a new reader is told %s", got)

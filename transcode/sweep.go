@@ -125,7 +125,7 @@ func (s *sweeper) remove(ctx context.Context, key, id string) error {
 			return fmt.Errorf("sweep broadcast %s: %w", id, err)
 		}
 	}
-	if err := s.db.Del(ctx, index.StreamKey(id)).Err(); err != nil {
+	if err := s.db.Del(ctx, index.StreamKey(id), countsKey(id)).Err(); err != nil {
 		return fmt.Errorf("sweep broadcast %s: %w", id, err)
 	}
 	if err := s.db.ZRem(ctx, key, id).Err(); err != nil {

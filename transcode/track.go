@@ -1,6 +1,7 @@
 package transcode
 
 import (
+	"maps"
 	"slices"
 
 	"millrace/internal/index"
@@ -10,6 +11,17 @@ import (
 
 // shelfTrack is one rendition on a shelf.
 type shelfTrack struct {
+	// turns tell by grant how far its publication has come.
+	turns map[jobs.Epoch]*turn
+	// segments are those in memory, by sequence.
+	segments []*shelved
+	// records are the complete segments and gaps, by sequence.
+	records []index.Entry
+	inits   []initSection
+}
+
+// turn is how far one grant's publication has come with a rendition.
+type turn struct {
 	// next is the first segment that isn't finished.
 	next uint64
 	// held are calls about segments after next, by sequence.
@@ -18,11 +30,29 @@ type shelfTrack struct {
 	// safe is the first segment not in S3; settled are those after it that are.
 	safe    uint64
 	settled map[uint64]struct{}
-	// segments are those in memory, by sequence.
-	segments []*shelved
-	// records are the complete segments and gaps, by sequence.
-	records []index.Entry
-	inits   []initSection
+}
+
+// newTurn begins at a grant's marks, with what another turn knows to be safe.
+func newTurn(g jobs.Grant, from *turn) *turn {
+	t := &turn{next: g.Live, safe: g.Backfill, held: map[uint64][]delivery{}, settled: map[uint64]struct{}{}}
+	if from != nil {
+		t.settled = maps.Clone(from.settled)
+		t.raiseSafe(max(g.Backfill, from.safe))
+	}
+	return t
+}
+
+// dropHeld lets go of what waits from a segment on.
+func (t *turn) dropHeld(from uint64) {
+	for sequence, waiting := range t.held {
+		if sequence < from {
+			continue
+		}
+		for _, d := range waiting {
+			t.heldBytes -= len(d.data)
+		}
+		delete(t.held, sequence)
+	}
 }
 
 // shelved is one version of a segment in memory, complete or not.
@@ -121,7 +151,7 @@ func (t *shelfTrack) addRecord(e index.Entry) {
 }
 
 // advance moves on when sequence was the first unfinished one.
-func (t *shelfTrack) advance(sequence uint64) {
+func (t *turn) advance(sequence uint64) {
 	if sequence == t.next {
 		t.next++
 	}
@@ -129,6 +159,12 @@ func (t *shelfTrack) advance(sequence uint64) {
 
 // settle notes that sequence needs no upload any more.
 func (t *shelfTrack) settle(sequence uint64) {
+	for _, w := range t.turns {
+		w.settle(sequence)
+	}
+}
+
+func (t *turn) settle(sequence uint64) {
 	if sequence < t.safe {
 		return
 	}
@@ -140,8 +176,14 @@ func (t *shelfTrack) settle(sequence uint64) {
 	t.raiseSafe(t.safe)
 }
 
+// isSafe reports whether a segment needs no upload any more.
+func (t *turn) isSafe(sequence uint64) bool {
+	_, ok := t.settled[sequence]
+	return ok || sequence < t.safe
+}
+
 // raiseSafe sets safe to at least to, and past what is settled there.
-func (t *shelfTrack) raiseSafe(to uint64) {
+func (t *turn) raiseSafe(to uint64) {
 	for t.safe < to && len(t.settled) > 0 {
 		delete(t.settled, t.safe)
 		t.safe++

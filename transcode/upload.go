@@ -67,9 +67,9 @@ type uploader struct {
 	mu sync.Mutex
 	// changed is closed and replaced when there may be new work.
 	changed chan struct{}
-	// items are all that aren't in S3 yet, oldest first; keys are theirs.
+	// items are all that aren't in S3 and in the index yet, oldest first; by key.
 	items []*item
-	keys  map[string]struct{}
+	keys  map[string]*item
 	// incoming wait for the spool, ready for an upload.
 	incoming, ready []*item
 	// dropped wait for Lost to be called.
@@ -85,8 +85,10 @@ type item struct {
 	object
 	// size is the file's on disk, the data's otherwise.
 	size int64
-	// spooled is set when it is on disk, busy while a goroutine works on it.
-	spooled, busy bool
+	// spooled is set when it is on disk, busy while a goroutine works on it,
+	// stored when it is in S3 and its file only waits for its index entry: a
+	// process that dies before tells the next one of it by the file.
+	spooled, busy, stored bool
 }
 
 // drop is an object that won't get to S3.
@@ -97,18 +99,15 @@ type drop struct {
 }
 
 func newUploader(c uploaderConfig) *uploader {
-	return &uploader{uploaderConfig: c, changed: make(chan struct{}), keys: map[string]struct{}{}}
+	return &uploader{uploaderConfig: c, changed: make(chan struct{}), keys: map[string]*item{}}
 }
 
 // run uploads until ctx ends, then goes on for as long as drain lasts or until
-// all is uploaded; what is left then stays in the spool.
+// all is uploaded; what is left then stays in the spool. close comes after it.
 func (u *uploader) run(ctx context.Context, drain time.Duration) error {
 	left, err := u.open()
 	if err != nil {
 		return err
-	}
-	if u.spool != nil {
-		defer u.spool.close()
 	}
 	u.adopt(left)
 
@@ -128,6 +127,13 @@ func (u *uploader) run(ctx context.Context, drain time.Duration) error {
 	wg.Wait()
 	u.shut()
 	return nil
+}
+
+// close lets another process have the spool.
+func (u *uploader) close() {
+	if u.spool != nil {
+		u.spool.close()
+	}
 }
 
 // open opens the spool. A directory that can't be written only costs the
@@ -164,7 +170,7 @@ func (u *uploader) adopt(left []spooled) {
 		}
 		it := &item{object: object{key: f.key}, size: f.size, spooled: true}
 		u.items = append(u.items, it)
-		u.keys[f.key] = struct{}{}
+		u.keys[f.key] = it
 		u.ready = append(u.ready, it)
 		u.disk += f.size
 	}
@@ -194,11 +200,14 @@ func (u *uploader) add(o object) {
 		u.Metrics.spoolDropped.WithLabelValues(dropShutdown).Inc()
 		return
 	}
-	if _, ok := u.keys[o.key]; ok {
-		return
+	if before := u.keys[o.key]; before != nil {
+		if !before.stored {
+			return
+		}
+		u.removeLocked(before) // writing it replaces the file
 	}
 	u.items = append(u.items, it)
-	u.keys[o.key] = struct{}{}
+	u.keys[o.key] = it
 	u.incoming = append(u.incoming, it)
 	u.memory += it.size
 	for u.memory > u.Memory {
@@ -263,7 +272,10 @@ func (u *uploader) makeRoom(size, bound int64, reason string) bool {
 	var victims []*item
 	u.mu.Lock()
 	for u.disk+size > bound {
-		v := u.oldestLocked(true)
+		v := u.storedLocked()
+		if v == nil {
+			v = u.oldestLocked(true)
+		}
 		if v == nil {
 			break
 		}
@@ -273,7 +285,7 @@ func (u *uploader) makeRoom(size, bound int64, reason string) bool {
 	u.gaugesLocked()
 	u.mu.Unlock()
 	for _, v := range victims {
-		if v.entry.Type == "" {
+		if v.entry.Type == "" && !v.stored {
 			// A file of an earlier run: its entry says what is missing now.
 			v.entry, _, _ = u.spool.read(v.key)
 		}
@@ -284,7 +296,9 @@ func (u *uploader) makeRoom(size, bound int64, reason string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, v := range victims {
-		u.dropLocked(v, reason)
+		if !v.stored {
+			u.dropLocked(v, reason)
+		}
 	}
 	u.wakeLocked()
 	return len(victims) > 0
@@ -333,7 +347,7 @@ func (u *uploader) upload(ctx context.Context, it *item) bool {
 	case err == nil:
 		u.Metrics.uploads.WithLabelValues("ok").Inc()
 		u.Metrics.uploadBytes.Add(float64(len(data)))
-		u.settle(it, nil)
+		u.keep(it)
 		u.Uploaded(it.key, it.entry)
 		return true
 	case errors.Is(err, objects.ErrConflict):
@@ -379,6 +393,31 @@ func (u *uploader) settle(it *item, then func()) {
 	}
 	u.gaugesLocked()
 	u.wakeLocked()
+}
+
+// keep notes that an object is in S3; its file stays until recorded is called.
+func (u *uploader) keep(it *item) {
+	if !it.spooled {
+		u.settle(it, nil)
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	it.busy, it.stored = false, true
+	u.wakeLocked()
+}
+
+// recorded says that an object that is in S3 is in the index too.
+func (u *uploader) recorded(key string) {
+	u.mu.Lock()
+	it := u.keys[key]
+	if it == nil || !it.stored {
+		u.mu.Unlock()
+		return
+	}
+	it.stored, it.busy = false, true // nobody else's now
+	u.mu.Unlock()
+	u.settle(it, nil)
 }
 
 func (u *uploader) requeue(it *item) {
@@ -439,7 +478,7 @@ func (u *uploader) reportDrops(ctx context.Context) {
 func (u *uploader) waitEmpty(ctx context.Context) {
 	for {
 		u.mu.Lock()
-		empty := len(u.items) == 0 && len(u.dropped) == 0
+		empty := u.emptyLocked()
 		changed := u.changed
 		u.mu.Unlock()
 		if empty {
@@ -451,6 +490,11 @@ func (u *uploader) waitEmpty(ctx context.Context) {
 		case <-changed:
 		}
 	}
+}
+
+// emptyLocked reports whether nothing waits for S3.
+func (u *uploader) emptyLocked() bool {
+	return len(u.dropped) == 0 && !slices.ContainsFunc(u.items, func(it *item) bool { return !it.stored })
 }
 
 // shut counts what never reached the disk.
@@ -470,7 +514,18 @@ func (u *uploader) shut() {
 // rendition is lost without one.
 func (u *uploader) oldestLocked(spooled bool) *item {
 	for _, it := range u.items {
-		if it.spooled == spooled && !it.busy && !strings.HasSuffix(it.key, ".mp4") {
+		if it.spooled == spooled && !it.busy && !it.stored && !strings.HasSuffix(it.key, ".mp4") {
+			return it
+		}
+	}
+	return nil
+}
+
+// storedLocked returns the oldest file whose object is in S3: it costs nothing
+// unless this process dies before Redis has its index entry.
+func (u *uploader) storedLocked() *item {
+	for _, it := range u.items {
+		if it.stored {
 			return it
 		}
 	}
@@ -481,7 +536,9 @@ func (u *uploader) oldestLocked(spooled bool) *item {
 func (u *uploader) removeLocked(it *item) {
 	same := func(o *item) bool { return o == it }
 	u.items = slices.DeleteFunc(u.items, same)
-	delete(u.keys, it.key)
+	if u.keys[it.key] == it {
+		delete(u.keys, it.key)
+	}
 	u.incoming = slices.DeleteFunc(u.incoming, same)
 	u.ready = slices.DeleteFunc(u.ready, same)
 	if it.spooled {

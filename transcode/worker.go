@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"millrace/internal/index"
 	"millrace/internal/jobs"
@@ -43,14 +44,28 @@ type deliver interface {
 
 // workerConfig is what one worker needs.
 type workerConfig struct {
-	Grant   jobs.Grant
+	Grant jobs.Grant
+	// From is the first segment to make. Until, above 0, is the first one that
+	// another worker makes.
+	From, Until uint64
+	// Backfill has rungs encoded with low priority, one segment after the
+	// other, whatever room there is.
+	Backfill bool
+	// Lost is told, once and from the worker's goroutine, why the log can't be
+	// read any more; the worker then waits to be told what to do. nil: it stops.
+	Lost    func(error)
 	FFmpeg  *ffmpeg
+	Warm    *warmth // nil: no encoders are kept for takeovers
 	Preset  string
 	Ladder  []rungSpec
 	Budget  *budget
 	Publish announcer
-	Metrics *metrics
-	Log     *slog.Logger
+	// Started is when the grant came.
+	Started time.Time
+	// CaughtUp, if set, is called once the first rung is where the log is.
+	CaughtUp func()
+	Metrics  *metrics
+	Log      *slog.Logger
 }
 
 // worker makes the renditions of one broadcast from its log. The goroutine of
@@ -60,6 +75,10 @@ type worker struct {
 	// consumed counts access units read; finished is the first segment that
 	// isn't complete in every rendition.
 	consumed, finished atomic.Uint64
+	// unmade counts the segments that were cut and aren't published whole.
+	unmade atomic.Int64
+	calls  chan func(context.Context)
+	gone   chan struct{} // closed when run has returned
 
 	settings   *relay.Settings
 	video      *media.AVCConfig
@@ -79,9 +98,14 @@ type worker struct {
 	current    *segment            // the one that the log is in, or nil
 	opened     bool                // a segment was begun
 	firstStart media.Ticks         // of it
+	openedAt   time.Time           // when that was
 	announced  bool
 	held       []func() // published once the broadcast is announced
-	ended      bool     // the log's end was read
+	over       bool     // no further segment is opened
+	closed     bool     // nor is anything more taken from the log
+	caughtUp   bool
+	last       *relay.Mark // the newest one read
+	queue      chan logEvent
 
 	encoding encoding
 	sound    *soundEncoder // set while the sound is of an odd kind
@@ -95,6 +119,8 @@ type segment struct {
 	source *rendering // nil without pictures
 	audio  *rendering // nil without sound
 	rungs  []*rungWork
+	runs   []*encodingRun
+	burst  bool // it came from the log faster than real time
 	// pictures are those that the rungs are made of, from the IDR on.
 	pictures []*media.AccessUnit
 	config   *media.AVCConfig
@@ -102,7 +128,10 @@ type segment struct {
 
 func newWorker(c workerConfig) *worker {
 	w := &worker{workerConfig: c}
-	w.finished.Store(c.Grant.Live)
+	w.calls = make(chan func(context.Context))
+	w.gone = make(chan struct{})
+	w.queue = make(chan logEvent, 64)
+	w.finished.Store(c.From)
 	w.encoding.outputs = make(chan output, 64)
 	w.encoding.using = map[*encoder]*encodingRun{}
 	w.sounds = make(chan soundFrame, 64)
@@ -114,17 +143,16 @@ func newWorker(c workerConfig) *worker {
 // and returns why it stopped.
 func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logEvent) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	queue := make(chan logEvent, 64)
 	stopped := make(chan error, 1)
 	go func() {
-		err := read(ctx, queue)
-		close(queue)
+		err := read(ctx, w.queue)
+		close(w.queue)
 		stopped <- err
 	}()
-	events := queue // nil once it is read to its end
 	defer func() {
+		close(w.gone)
 		cancel(nil)
-		for range queue { // until the reader has ended
+		for range w.queue { // until the reader has ended
 		}
 		w.discardEncoders()
 		w.endSound()
@@ -132,22 +160,38 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 			p.running.Wait()
 		}
 	}()
+	watch := time.NewTicker(watchInterval)
+	defer watch.Stop()
+	reading := true
 	for {
-		if w.ended && len(w.segments) == 0 {
+		if w.over && len(w.segments) == 0 {
 			return nil
+		}
+		events := w.queue
+		if !reading || w.Backfill && w.encoding.busy() {
+			events = nil
 		}
 		select {
 		case e, ok := <-events:
-			if !ok {
-				if err := <-stopped; !w.ended {
+			if ok {
+				if err := w.take(ctx, e); err != nil {
 					return err
 				}
-				events = nil
 				continue
 			}
-			if err := w.take(ctx, e); err != nil {
+			reading = false
+			err := <-stopped
+			switch {
+			case w.over:
+				w.endAudio()
+				w.retire()
+			case w.Lost == nil:
 				return err
+			default:
+				w.Lost(err)
 			}
+		case call := <-w.calls:
+			call(ctx)
 		case o := <-w.encoding.outputs:
 			w.encoded(ctx, o)
 		case f := <-w.sounds:
@@ -155,6 +199,8 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 		case <-w.encoding.spareAt:
 			w.encoding.spareAt = nil
 			w.startSpares(ctx)
+		case now := <-watch.C:
+			w.watchEncoders(now)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -163,6 +209,9 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 
 // take handles one event of the log.
 func (w *worker) take(ctx context.Context, e logEvent) error {
+	if w.closed {
+		return nil
+	}
 	if w.settings == nil && e.settings == nil {
 		if len(w.early) >= maxLead {
 			return fmt.Errorf("the log has no settings within %d entries", maxLead)
@@ -211,6 +260,7 @@ func (w *worker) setVideo(c *media.AVCConfig) (err error) {
 
 // markRead ends the segment before a mark and begins the one after it.
 func (w *worker) markRead(ctx context.Context, m relay.Mark) {
+	w.last = &m
 	broken := w.current != nil && (m.Kind != relay.Open || m.Discontinuity != w.current.tl.mark.Discontinuity)
 	if s := w.current; s != nil {
 		s.tl.close(m.Start)
@@ -218,30 +268,45 @@ func (w *worker) markRead(ctx context.Context, m relay.Mark) {
 		w.finishEncoding(s)
 	}
 	if broken {
-		// Nothing more comes for what was before the break.
-		for _, s := range w.segments {
-			if s.audio != nil {
-				s.audio.advance(true)
-			}
-		}
+		w.endAudio()
 	}
 	w.current = nil
-	switch m.Kind {
-	case relay.Pause:
-		w.emit(func() { w.Publish.pause(m.Sequence, "the publisher lost the connection") })
-	case relay.End:
-		w.ended = true
+	past := w.Until > 0 && m.Sequence >= w.Until
+	switch {
+	case w.over:
+		w.endAudio()
+	case m.Kind == relay.End:
+		w.over = true
 		w.announce()
 		w.emit(func() { w.Publish.end(m.Sequence, "the broadcast ended") })
-	case relay.Open:
+	case m.Kind == relay.Pause:
+		w.over = past
+		if m.Sequence >= w.From {
+			w.emit(func() { w.Publish.pause(m.Sequence, reasonLost) })
+		}
+	case past:
+		w.over = true
+	default:
 		if m.Independent() {
 			w.gop, w.freshGOP = nil, true
 		}
-		if m.Sequence >= w.Grant.Backfill {
+		if m.Sequence >= w.From {
 			w.open(ctx, m)
 		}
 	}
 	w.retire()
+}
+
+// reasonLost is why there is a pause.
+const reasonLost = "the publisher lost the connection"
+
+// endAudio says that no more sound comes for the segments that there are.
+func (w *worker) endAudio() {
+	for _, s := range w.segments {
+		if s.audio != nil && s.tl.closed {
+			s.audio.advance(true)
+		}
+	}
 }
 
 // open begins a segment.
@@ -273,7 +338,7 @@ func (w *worker) open(ctx context.Context, m relay.Mark) {
 	w.current = s
 	w.segments = append(w.segments, s)
 	if !w.opened {
-		w.opened, w.firstStart = true, m.Start
+		w.opened, w.firstStart, w.openedAt = true, m.Start, time.Now()
 	}
 	w.announce()
 	if s.source != nil {
@@ -296,6 +361,9 @@ func (w *worker) takeVideo(u *media.AccessUnit) {
 	// segment's first one is its start and all renditions' times align.
 	at := max(u.DTS+w.shift, w.lastVideo+1)
 	w.lastVideo = at
+	if w.over {
+		return
+	}
 	w.gop = append(w.gop, u)
 	s := w.current
 	if s == nil || s.source == nil {
@@ -306,6 +374,9 @@ func (w *worker) takeVideo(u *media.AccessUnit) {
 	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), idr: u.IDR, payload: u.Payload})
 	w.feed(s, u)
 	s.advance()
+	if len(s.runs) == 0 {
+		w.noteCaughtUp(s.source)
+	}
 }
 
 // advance writes what is settled of all renditions.
@@ -339,89 +410,9 @@ func (w *worker) retire() {
 		w.finished.Store(max(w.finished.Load(), w.segments[0].tl.mark.Sequence+1))
 		w.segments = w.segments[1:]
 	}
-}
-
-// announce tells what the broadcast consists of, as soon as it is settled.
-func (w *worker) announce() {
-	if w.announced || w.settings == nil || w.settings.TargetDuration == 0 || !w.opened {
-		return
+	unmade := len(w.segments)
+	if w.current != nil {
+		unmade--
 	}
-	w.announced = true
-	b := index.Broadcast{
-		TargetDuration: w.settings.TargetDuration, PartTarget: w.settings.PartTarget,
-		PartHoldBack: w.settings.PartHoldBack, Started: w.settings.Started,
-	}
-	span := max(0.5, (w.lastVideo - w.firstStart).Seconds())
-	if w.settings.Video {
-		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: sourceName, Kind: media.Video, Source: true, Codec: w.video.Codec,
-			Width: w.video.Width, Height: w.video.Height, FrameRate: w.settings.FrameRate,
-			MaxBitrate: int(float64(w.sourceSize) * 8 / span * bitrateHeadroom),
-		})
-		for _, r := range w.encoding.rungs {
-			b.Renditions = append(b.Renditions, index.Rendition{
-				Name: r.Name, Kind: media.Video, Codec: "avc1.64001f", // until its init says better
-				Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate,
-			})
-		}
-	}
-	if w.settings.Audio {
-		if !w.settings.Video {
-			span = float64(shortAnnounce)
-		}
-		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: audioName, Kind: media.Audio, Source: true, Codec: w.audio.Codec(),
-			Channels: w.audio.Channels, MaxBitrate: max(64_000, int(float64(w.soundSize)*8/span*bitrateHeadroom)),
-		})
-	}
-	w.Publish.broadcast(b)
-	for _, publish := range w.held {
-		publish()
-	}
-	w.held = nil
-}
-
-// shortAnnounce stands for the seconds of sound behind the first guess of its bitrate.
-const shortAnnounce = 1
-
-// emit publishes now, or once the broadcast is announced.
-func (w *worker) emit(publish func()) {
-	if w.announced {
-		publish()
-		return
-	}
-	w.held = append(w.held, publish)
-}
-
-func (w *worker) announceInit(rendition string, init *media.Init, e index.Entry) {
-	e.Type, e.Rendition, e.Init, e.Writer = index.TypeInit, rendition, init.Hash, w.Grant.Epoch
-	w.emit(func() { w.Publish.init(rendition, init, e) })
-}
-
-// put publishes a part and, with the last one, its segment.
-func (w *worker) put(part index.Entry, data []byte, segment index.Entry) {
-	w.emit(func() {
-		var err error
-		if segment.Type == "" {
-			err = w.Publish.part(part, data)
-		} else {
-			err = w.Publish.finish(part, data, segment)
-		}
-		if err != nil {
-			w.Log.Error("a part was not published", "rendition", part.Rendition, "sequence", part.Sequence, "part", part.Part, "err", err)
-		}
-	})
-}
-
-// publisher returns what a rendition of the segment publishes by: it puts the
-// same media under the names of the rungs that it stands in for.
-func (w *worker) publisher(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
-	return func(part index.Entry, data []byte, segment index.Entry) {
-		w.put(part, data, segment)
-		for _, shed := range s.shedFor(rendition) {
-			part.Rendition, segment.Rendition = shed.rung.Name, shed.rung.Name
-			w.put(part, data, segment)
-			shed.done = segment.Type != ""
-		}
-	}
+	w.unmade.Store(int64(unmade))
 }

@@ -238,7 +238,7 @@ func runWorkerShedding(t *testing.T, l *testLog, from uint64, ladder string, she
 	b := newBudget()
 	b.cores = 64
 	w := newWorker(workerConfig{
-		Grant:  jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from},
+		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from}, From: from,
 		FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
 		Metrics: newMetrics(prometheus.NewRegistry(), b),
 		Log:     slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -437,6 +437,42 @@ func TestEncoderKilledInMidSegment(t *testing.T) {
 	for k, sum := range want {
 		if got[k] != sum {
 			t.Errorf("%s differs after a kill", k)
+		}
+	}
+}
+
+// An encoder that is stopped, and one that has no more to read but doesn't end,
+// are noticed, and their segments made again.
+func TestEncoderHangs(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 7 -pix_fmt yuv420p -c:v libx264 -preset veryfast -bf 2 -g 60")
+	undisturbed := newRecord()
+	runWorker(t, l, 0, "98p30=150k", undisturbed)
+	disturbed := newRecord()
+	var stopped time.Time
+	hung := 0
+	disturbed.onPart = func(e index.Entry) {
+		if e.Rendition == "98p30" && e.Part == 1 && e.Sequence == 1 && hung == 0 {
+			hung++
+			stopped = time.Now()
+			if out, err := exec.Command("pkill", "-STOP", "-P", fmt.Sprint(os.Getpid()), "-f", "scale=174:98").CombinedOutput(); err != nil {
+				t.Errorf("stop ffmpeg: %v %s", err, out)
+			}
+		}
+		if e.Sequence == 1 && e.Part > 3 && !stopped.IsZero() {
+			t.Logf("the first new part came after %s", time.Since(stopped).Round(time.Millisecond))
+			stopped = time.Time{}
+		}
+	}
+	begun := time.Now()
+	runWorker(t, l, 0, "98p30=150k", disturbed)
+	if took := time.Since(begun); hung != 1 || took > encoderSilence {
+		t.Fatalf("ffmpeg was stopped %d times, and all took %s", hung, took)
+	}
+	want, got := undisturbed.sums(0), disturbed.sums(0)
+	for k, sum := range want {
+		if got[k] != sum {
+			t.Errorf("%s differs after a hang", k)
 		}
 	}
 }

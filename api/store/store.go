@@ -37,6 +37,16 @@ type Channel struct {
 	Name string
 	// Created and KeyReset are to the millisecond, in UTC.
 	Created, KeyReset time.Time
+	Survival
+}
+
+// Survival is how a channel's broadcasts outlive what fails. A zero value stands
+// for what ingest is configured with.
+type Survival struct {
+	// Grace is how long a broadcast waits for its publisher, to the millisecond.
+	Grace time.Duration
+	// Redundancy is how many workers make each broadcast at a time, 1 or 2.
+	Redundancy int
 }
 
 // Store reads and writes the database. It is safe for concurrent use, also by
@@ -145,6 +155,21 @@ func (s *Store) ResetKey(ctx context.Context, name string, key credentials.Strea
 	return changedOne(r, err, "reset key of", name, ErrNotFound)
 }
 
+// SetSurvival writes those settings of a channel that aren't nil.
+func (s *Store) SetSurvival(ctx context.Context, name string, grace *time.Duration, redundancy *int) error {
+	var ms *int64
+	if grace != nil {
+		ms = new(int64)
+		*ms = grace.Milliseconds()
+	}
+	r, err := s.db.ExecContext(ctx, `
+		UPDATE channels SET
+			grace = NULLIF(COALESCE($1, grace), 0),
+			redundancy = NULLIF(COALESCE($2, redundancy), 0)
+		WHERE name = $3`, ms, redundancy, name)
+	return changedOne(r, err, "set", name, ErrNotFound)
+}
+
 // changedOne returns none when the statement changed no row.
 func changedOne(r sql.Result, err error, what, channel string, none error) error {
 	if err != nil {
@@ -162,7 +187,7 @@ func changedOne(r sql.Result, err error, what, channel string, none error) error
 
 // Channel returns one channel, or [ErrNotFound].
 func (s *Store) Channel(ctx context.Context, name string) (Channel, error) {
-	c, err := scan(s.db.QueryRowContext(ctx, `SELECT name, created_at, key_reset_at FROM channels WHERE name = $1`, name))
+	c, err := scan(s.db.QueryRowContext(ctx, selectChannel+` WHERE name = $1`, name))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
@@ -174,25 +199,35 @@ func (s *Store) Channel(ctx context.Context, name string) (Channel, error) {
 
 // Channels returns all channels by name.
 func (s *Store) Channels(ctx context.Context) ([]Channel, error) {
-	return list(ctx, s.db, `SELECT name, created_at, key_reset_at FROM channels ORDER BY name`, scan)
+	return list(ctx, s.db, selectChannel+` ORDER BY name`, scan)
 }
 
 // Credentials returns what ingest must know of every channel.
 func (s *Store) Credentials(ctx context.Context) ([]credentials.Channel, error) {
-	return list(ctx, s.db, `SELECT name, key_hash FROM channels ORDER BY name`,
-		func(r row) (c credentials.Channel, err error) { return c, r.Scan(&c.Name, &c.KeyHash) })
+	return list(ctx, s.db, `
+		SELECT name, key_hash, COALESCE(grace, 0), COALESCE(redundancy, 0) FROM channels ORDER BY name`,
+		func(r row) (c credentials.Channel, err error) {
+			var grace int64
+			err = r.Scan(&c.Name, &c.KeyHash, &grace, &c.Redundancy)
+			c.Grace = time.Duration(grace) * time.Millisecond
+			return c, err
+		})
 }
+
+const selectChannel = `
+	SELECT name, created_at, key_reset_at, COALESCE(grace, 0), COALESCE(redundancy, 0) FROM channels`
 
 // row is what *sql.Row and *sql.Rows have in common.
 type row interface{ Scan(dest ...any) error }
 
 func scan(r row) (Channel, error) {
 	var c Channel
-	var created, reset int64
-	if err := r.Scan(&c.Name, &created, &reset); err != nil {
+	var created, reset, grace int64
+	if err := r.Scan(&c.Name, &created, &reset, &grace, &c.Redundancy); err != nil {
 		return Channel{}, err
 	}
 	c.Created, c.KeyReset = time.UnixMilli(created).UTC(), time.UnixMilli(reset).UTC()
+	c.Grace = time.Duration(grace) * time.Millisecond
 	return c, nil
 }
 

@@ -25,6 +25,7 @@ func TestStore(t *testing.T) {
 			u := url(t)
 			t.Run("first starts at once", func(t *testing.T) { testConcurrentOpen(t, u) })
 			t.Run("channels", func(t *testing.T) { testChannels(t, open(t, u)) })
+			t.Run("survival", func(t *testing.T) { testSurvival(t, open(t, u)) })
 			t.Run("one winner", func(t *testing.T) { testOneWinner(t, open(t, u), open(t, u)) })
 			t.Run("it is kept", func(t *testing.T) {
 				if _, err := open(t, u).Channel(t.Context(), "alice"); err != nil {
@@ -116,6 +117,43 @@ func testChannels(t *testing.T, s *Store) {
 	}
 	if alice.Created.Before(start) || alice.Created.After(time.Now()) || alice.KeyReset.Before(alice.Created) {
 		t.Errorf("times of alice are wrong: %v", alice)
+	}
+}
+
+func testSurvival(t *testing.T, s *Store) {
+	ctx := t.Context()
+	grace, two, zero, none := 90*time.Second, 2, 0, time.Duration(0)
+	for _, step := range []struct {
+		grace      *time.Duration
+		redundancy *int
+		want       Survival
+	}{
+		{nil, nil, Survival{}},
+		{&grace, nil, Survival{Grace: grace}},
+		{nil, &two, Survival{Grace: grace, Redundancy: 2}},
+		{&none, nil, Survival{Redundancy: 2}},
+		{&grace, &zero, Survival{Grace: grace}},
+	} {
+		if err := s.SetSurvival(ctx, "alice", step.grace, step.redundancy); err != nil {
+			t.Fatal(err)
+		}
+		alice, err := s.Channel(ctx, "alice")
+		if err != nil || alice.Survival != step.want {
+			t.Errorf("after %v, %v: %+v, %v; want %+v", step.grace, step.redundancy, alice.Survival, err, step.want)
+		}
+		all, err := s.Credentials(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := all[0]; c.Name != "alice" || c.Grace != step.want.Grace || c.Redundancy != step.want.Redundancy {
+			t.Errorf("what ingest is told is %+v, want %+v", c, step.want)
+		}
+		if all[1].Grace != 0 || all[1].Redundancy != 0 {
+			t.Errorf("another channel has it too: %+v", all[1])
+		}
+	}
+	if err := s.SetSurvival(ctx, "carol", &grace, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("set a missing channel: %v, want ErrNotFound", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -38,13 +39,65 @@ func resetKey(ctx context.Context, s settings, name string, stdout, stderr io.Wr
 		key := credentials.NewStreamKey()
 		err := st.ResetKey(ctx, name, key)
 		if errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("there is no channel %q; \"millrace channel list\" shows those there are", name)
+			return noChannel(name)
 		}
 		if err != nil {
 			return err
 		}
 		return showKey(ctx, s, st, key, "Channel "+name+" has another stream key; the earlier one stops working.", stdout, stderr)
 	})
+}
+
+// setChannel gives a channel those of --grace and --redundancy that are given.
+func setChannel(ctx context.Context, s settings, name string, given map[string]bool, stdout, stderr io.Writer) error {
+	var grace *time.Duration
+	if given["grace"] {
+		grace = (*time.Duration)(&s.Grace)
+	}
+	var workers *int
+	if given["redundancy"] {
+		workers = (*int)(&s.Redundancy)
+	}
+	if grace == nil && workers == nil {
+		return fmt.Errorf("say what to set: millrace channel set %s --grace 2m, or --redundancy 2, or default for either", name)
+	}
+	return withStore(ctx, s, func(st *store.Store) error {
+		err := st.SetSurvival(ctx, name, grace, workers)
+		if errors.Is(err, store.ErrNotFound) {
+			return noChannel(name)
+		}
+		if err != nil {
+			return err
+		}
+		if err := publishKeys(ctx, s, st); err != nil {
+			fmt.Fprintf(stderr, "Redis can't be reached now (%v); this holds within 30 s of its return.\n", err)
+		}
+		c, err := st.Channel(ctx, name)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(stdout, "Channel %s from its next broadcast on: grace %s, redundancy %s.\n",
+			name, showGrace(c), showRedundancy(c))
+		return err
+	})
+}
+
+func noChannel(name string) error {
+	return fmt.Errorf("there is no channel %q; \"millrace channel list\" shows those there are", name)
+}
+
+func showGrace(c store.Channel) string {
+	if c.Grace == 0 {
+		return "default"
+	}
+	return c.Grace.String()
+}
+
+func showRedundancy(c store.Channel) string {
+	if c.Redundancy == 0 {
+		return "default"
+	}
+	return strconv.Itoa(c.Redundancy)
 }
 
 func showKey(ctx context.Context, s settings, st *store.Store, key credentials.StreamKey, done string, stdout, stderr io.Writer) error {
@@ -86,9 +139,10 @@ func listChannels(ctx context.Context, s settings, stdout io.Writer) error {
 			return err
 		}
 		w := tabwriter.NewWriter(stdout, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM")
+		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM\tGRACE\tREDUNDANCY")
 		for _, c := range all {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime), c.KeyReset.Local().Format(time.DateTime))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime),
+				c.KeyReset.Local().Format(time.DateTime), showGrace(c), showRedundancy(c))
 		}
 		return w.Flush()
 	})

@@ -29,8 +29,15 @@ type cli struct {
 		ResetKey struct {
 			Name string `arg:"" help:"The channel's name."`
 		} `cmd:"" help:"Give a channel another stream key and print it, once, on the last line. The earlier key stops working."`
+		Set struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"Give a channel a --grace or --redundancy of its own, from its next broadcast on; \"default\" takes it back."`
 	} `cmd:"" help:"Make and list channels; this works while millrace runs and while it doesn't."`
 	Version struct{} `cmd:"" help:"Print the version."`
+
+	// given holds the flags that stand on the command line, not in the
+	// environment or the file.
+	given map[string]bool
 }
 
 const description = `A live video platform: streamers publish with OBS or FFmpeg, viewers watch in the browser.
@@ -63,6 +70,12 @@ func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err
 	}
 	if err != nil {
 		return nil, "", err
+	}
+	c.given = make(map[string]bool)
+	for _, p := range k.Path {
+		if p.Flag != nil && !p.Resolved {
+			c.given[p.Flag.Name] = true
+		}
 	}
 	if k.Command() == "version" {
 		return c, k.Command(), nil

@@ -34,6 +34,7 @@ func (p *process) startBacking(ctx context.Context) error {
 		if err := p.startBucket(ctx); err != nil {
 			return err
 		}
+		p.needs = append(p.needs, dependency{name: "s3", check: p.reachBucket, optional: true}) // what is live goes on without
 	}
 	if !p.role.runs(roleAPI) {
 		return nil
@@ -82,6 +83,15 @@ func reachRedis(ctx context.Context, open func() (redis.UniversalClient, error))
 		return fmt.Errorf("the Redis that --redis names can't be reached: %w; check the URL, and that it runs", err)
 	}
 	return nil
+}
+
+// bucketReach bounds the look at S3, which must leave time for other looks.
+const bucketReach = time.Second
+
+func (p *process) reachBucket(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bucketReach)
+	defer cancel()
+	return p.bucket.Reach(ctx)
 }
 
 func (p *process) startBucket(ctx context.Context) (err error) {

@@ -42,15 +42,18 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	return s
 }
 
-// serveHTTP serves, with TLS if the server has a TLSConfig, until ctx ends, then gives requests under way half of the
-// time there is to end.
-func serveHTTP(s *http.Server, l net.Listener) func(context.Context) error {
+// serveHTTP serves, with TLS if the server has a TLSConfig, until ctx ends.
+// Then it goes on for drain, but tells clients to connect elsewhere, and at
+// last gives requests under way the time of finish to end.
+func serveHTTP(s *http.Server, l net.Listener, drain, finish time.Duration) func(context.Context) error {
 	return func(ctx context.Context) error {
+		s.Handler = closeConnections(ctx, s.Handler)
 		stop := make(chan struct{})
 		go func() {
 			defer close(stop)
 			<-ctx.Done()
-			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimits[levelPublic]/2)
+			time.Sleep(drain) // a second signal ends the process
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 			defer cancel()
 			if s.Shutdown(limit) != nil {
 				_ = s.Close() // what is left are readers who wait or are slow
@@ -68,6 +71,18 @@ func serveHTTP(s *http.Server, l net.Listener) func(context.Context) error {
 		}
 		return err
 	}
+}
+
+// closeConnections has each connection closed after the answer to a request
+// that came after ctx's end: what a load balancer leads here over connections
+// that it has goes elsewhere then, and no request is lost.
+func closeConnections(ctx context.Context, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			w.Header().Set("Connection", "close") // in HTTP/2: GOAWAY
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // limitStalls gives each piece of an answer a deadline.

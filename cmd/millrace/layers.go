@@ -12,26 +12,51 @@ import (
 	"time"
 )
 
-// level orders the parts of the process: what stands on a level needs the
-// levels below it, so the highest is stopped first.
+// level orders the parts of the process. The highest is stopped first: ingest
+// pauses its broadcasts, then transcode finishes and stores what was cut, then
+// viewers have read it.
 type level int
 
-// The levels, and how long each may take to stop. Together they stay below the
-// 5 s in which Ctrl-C must have ended everything.
+// The levels.
 const (
-	levelBacking  level = iota // Redis and S3
-	levelPrivate               // private and ops listeners
-	levelServices              // ingest, transcode, edge, api
-	levelPublic                // public listeners
+	levelBacking   level = iota // Redis and S3
+	levelPrivate                // private and ops listeners, by which the services above talk
+	levelServices               // edge, api
+	levelPublic                 // public listeners
+	levelTranscode              // transcode
+	levelIngest                 // ingest
 	levels
 )
 
-var stopLimits = [levels]time.Duration{
-	levelBacking:  1500 * time.Millisecond,
-	levelPrivate:  500 * time.Millisecond,
-	levelServices: 2 * time.Second,
-	levelPublic:   700 * time.Millisecond,
+// limits say how long each level may take to stop.
+type limits [levels]time.Duration
+
+// stopLimits returns the limits of a role. Those of `millrace all` stay
+// together below the 5 s in which Ctrl-C must have ended everything; a single
+// service drains first.
+func stopLimits(r role, drain time.Duration) limits {
+	l := limits{
+		levelBacking:   time.Second,
+		levelPrivate:   300 * time.Millisecond,
+		levelServices:  300 * time.Millisecond,
+		levelPublic:    300 * time.Millisecond,
+		levelTranscode: 1500 * time.Millisecond,
+		levelIngest:    1500 * time.Millisecond,
+	}
+	if r != roleAll {
+		l[levelServices] = 2 * time.Second
+		for _, at := range []level{levelPublic, levelTranscode, levelIngest} {
+			l[at] = drain + afterDrain
+		}
+	}
+	return l
 }
+
+// afterDrain is how long a single service may take to end what its drain has left.
+const afterDrain = 8 * time.Second
+
+// stopMargin is what a service has less than its level's limit.
+const stopMargin = 300 * time.Millisecond
 
 // errStopping is the cause of the contexts of parts that are asked to end.
 var errStopping = errors.New("millrace is stopping")
@@ -40,6 +65,7 @@ var errStopping = errors.New("millrace is stopping")
 // goroutine.
 type layers struct {
 	log    *slog.Logger
+	limits limits
 	ctx    [levels]context.Context
 	cancel [levels]context.CancelCauseFunc
 	wait   [levels]sync.WaitGroup
@@ -50,8 +76,8 @@ type layers struct {
 	running [levels]map[string]bool
 }
 
-func newLayers(log *slog.Logger) *layers {
-	l := &layers{log: log, failed: make(chan error, 1)}
+func newLayers(log *slog.Logger, limits limits) *layers {
+	l := &layers{log: log, limits: limits, failed: make(chan error, 1)}
 	for i := range levels {
 		l.ctx[i], l.cancel[i] = context.WithCancelCause(context.Background())
 		l.running[i] = map[string]bool{}
@@ -92,6 +118,9 @@ func (l *layers) run(ctx context.Context) error {
 	}
 }
 
+// stopping returns errStopping once the parts are being stopped.
+func (l *layers) stopping() error { return context.Cause(l.ctx[levels-1]) }
+
 // stop ends all parts, level by level from the top. A level that doesn't end
 // in time is left behind.
 func (l *layers) stop() {
@@ -103,11 +132,11 @@ func (l *layers) stop() {
 			l.wait[at].Wait()
 			close(done)
 		}()
-		limit := time.NewTimer(stopLimits[at])
+		limit := time.NewTimer(l.limits[at])
 		select {
 		case <-done:
 		case <-limit.C:
-			l.log.Error("didn't stop in time", "parts", l.left(at), "limit", stopLimits[at])
+			l.log.Error("didn't stop in time", "parts", l.left(at), "limit", l.limits[at])
 		}
 		limit.Stop()
 		l.log.Debug("level stopped", "level", int(at), "after", time.Since(start))

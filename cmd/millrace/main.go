@@ -63,6 +63,8 @@ func (c *cli) execute(ctx context.Context, command string, stdout, stderr io.Wri
 		return createChannel(ctx, c.settings, c.Channel.Create.Name, stdout, stderr)
 	case "channel reset-key <name>":
 		return resetKey(ctx, c.settings, c.Channel.ResetKey.Name, stdout, stderr)
+	case "channel set <name>":
+		return setChannel(ctx, c.settings, c.Channel.Set.Name, c.given, stdout, stderr)
 	case "channel list":
 		return listChannels(ctx, c.settings, stdout)
 	}

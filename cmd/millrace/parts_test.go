@@ -109,7 +109,7 @@ func TestOneServiceEach(t *testing.T) {
 	bucket := testenv.BucketConfig(t)
 	testenv.CreateBucket(t, bucket)
 	common := []string{"--redis", redis.URL(), "--s3-bucket", bucket.Bucket, "--s3-endpoint", bucket.Endpoint,
-		"--s3-access-key", bucket.AccessKey, "--s3-secret-key", bucket.SecretKey, "--private-secret", "shared"}
+		"--s3-access-key", bucket.AccessKey, "--s3-secret-key", bucket.SecretKey, "--private-secret", "shared", "--drain", "0s"}
 	var all []*running
 	roles := []string{"api", "edge", "transcode", "ingest"}
 	for _, role := range roles {
@@ -210,7 +210,7 @@ func TestAnAnswerMayWaitBeforeItsFirstByte(t *testing.T) {
 
 func TestLayersStopFromTheTop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLayers(slog.New(slog.DiscardHandler))
+		l := newLayers(slog.New(slog.DiscardHandler), stopLimits(roleAll, 0))
 		ended := make(chan level, levels)
 		for at := range levels {
 			l.start(at, "part", func(ctx context.Context) error {
@@ -237,7 +237,7 @@ func TestLayersStopFromTheTop(t *testing.T) {
 func TestLayersGiveUpOnWhatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		l := newLayers(slog.New(slog.NewTextHandler(&log, nil)))
+		l := newLayers(slog.New(slog.NewTextHandler(&log, nil)), stopLimits(roleAll, 0))
 		release := make(chan struct{})
 		for at := range levels {
 			l.start(at, "part", func(context.Context) error {
@@ -265,7 +265,7 @@ func TestLayersFailWithTheirPart(t *testing.T) {
 		want   string
 	}{"an error": {fault, "part: fault"}, "an end": {nil, "part: it ended by itself"}} {
 		t.Run(name, func(t *testing.T) {
-			l := newLayers(slog.New(slog.DiscardHandler))
+			l := newLayers(slog.New(slog.DiscardHandler), stopLimits(roleAll, 0))
 			l.start(levelServices, "part", func(context.Context) error { return c.result })
 			if err := l.run(t.Context()); err == nil || err.Error() != c.want {
 				t.Errorf("run = %v, want %s", err, c.want)

@@ -280,7 +280,18 @@ func commandLine(pid int) string {
 	return string(line)
 }
 
-// openRedis returns a client of the Redis that a URL names.
+// A Redis that hangs, or that is no longer the master, is given up after so long
+// and asked for anew: its Sentinels need a second or more to name another one.
+const (
+	redisDial    = time.Second
+	redisAnswer  = time.Second
+	redisRetries = 2
+	// redisRetryPause is the longest pause before a retry.
+	redisRetryPause = 200 * time.Millisecond
+)
+
+// openRedis returns a client of the Redis that a URL names. Times that the URL
+// sets are left as they are.
 func openRedis(rawURL string) (redis.UniversalClient, error) {
 	if strings.Contains(rawURL, "master_name=") {
 		o, err := redis.ParseFailoverURL(rawURL)
@@ -288,19 +299,40 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 			return nil, fmt.Errorf("--redis: %w", err)
 		}
 		o.ContextTimeoutEnabled, o.DialerRetries = true, 1
+		o.DialTimeout, o.MaxRetries = orDefault(o.DialTimeout, redisDial), orDefault(o.MaxRetries, redisRetries)
+		o.ReadTimeout, o.WriteTimeout = orDefault(o.ReadTimeout, redisAnswer), orDefault(o.WriteTimeout, redisAnswer)
+		o.MaxRetryBackoff = orDefault(o.MaxRetryBackoff, redisRetryPause)
 		return redis.NewFailoverClient(o), nil
 	}
 	o, err := redis.ParseURL(rawURL)
 	if err != nil {
 		return nil, fmt.Errorf("--redis: %w; write redis://host:6379 or unix:///path", err)
 	}
-	o.ContextTimeoutEnabled, o.DialerRetries = true, 1
+	tuneRedis(o)
 	return redis.NewClient(o), nil
+}
+
+func tuneRedis(o *redis.Options) {
+	o.ContextTimeoutEnabled, o.DialerRetries = true, 1
+	o.DialTimeout, o.MaxRetries = orDefault(o.DialTimeout, redisDial), orDefault(o.MaxRetries, redisRetries)
+	o.ReadTimeout, o.WriteTimeout = orDefault(o.ReadTimeout, redisAnswer), orDefault(o.WriteTimeout, redisAnswer)
+	o.MaxRetryBackoff = orDefault(o.MaxRetryBackoff, redisRetryPause)
+}
+
+// orDefault returns v, or otherwise when v is zero.
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
 }
 
 // openSocket returns a client of the redis-server on a Unix socket.
 func openSocket(path string) redis.UniversalClient {
-	return redis.NewClient(&redis.Options{Network: "unix", Addr: path, ContextTimeoutEnabled: true, DialerRetries: 1})
+	o := &redis.Options{Network: "unix", Addr: path}
+	tuneRedis(o)
+	return redis.NewClient(o)
 }
 
 // pingSocket asks whether a redis-server answers on a Unix socket. It connects

@@ -49,7 +49,7 @@ func serve(ctx context.Context, r role, s settings, stdout, stderr io.Writer) er
 		public: http.NewServeMux(), private: http.NewServeMux(),
 	}
 	takeOverLogs(p.log)
-	p.layers = newLayers(p.log)
+	p.layers = newLayers(p.log, stopLimits(r, p.drain()))
 	defer p.close()
 
 	for _, step := range []func(context.Context) error{p.prepare, p.startBacking, p.startServices, p.startListeners} {
@@ -124,6 +124,15 @@ func (s *settings) checkRole(r role) error {
 	return nil
 }
 
+// drain is how long a service that is asked to stop goes on. In `millrace all`
+// there is nobody who could take over.
+func (p *process) drain() time.Duration {
+	if p.role == roleAll {
+		return 0
+	}
+	return p.settings.Drain
+}
+
 // redis returns a client of its own for one service, so that the blocked reads
 // of one take no connection from another.
 func (p *process) redis() (redis.UniversalClient, error) {
@@ -139,20 +148,26 @@ func (p *process) redis() (redis.UniversalClient, error) {
 func (p *process) startListeners(context.Context) error {
 	l := p.listeners
 	p.needs = append(p.needs, dependency{name: "process", check: func(context.Context) error {
-		return context.Cause(p.layers.ctx[levelPublic]) // errStopping once it is
+		return p.layers.stopping()
 	}})
-	p.layers.start(levelPrivate, "ops listener", serveHTTP(newOpsServer(p.registry, p.needs), l.ops))
+	limits := p.layers.limits
+	p.layers.start(levelPrivate, "ops listener",
+		serveHTTP(newOpsServer(p.registry, p.needs), l.ops, 0, limits[levelPrivate]/2))
 	if l.private != nil {
 		h := p.settings.PrivateSecret.Guard(p.private)
-		p.layers.start(levelPrivate, "private listener", serveHTTP(private.NewServer(h), l.private))
+		p.layers.start(levelPrivate, "private listener",
+			serveHTTP(private.NewServer(h), l.private, 0, limits[levelPrivate]/2))
+	}
+	public := func(s *http.Server, l net.Listener) func(context.Context) error {
+		return serveHTTP(s, l, p.drain(), (limits[levelPublic]-p.drain())/2)
 	}
 	if l.http != nil {
-		p.layers.start(levelPublic, "http listener", serveHTTP(newPublicServer(p.public, p.log), l.http))
+		p.layers.start(levelPublic, "http listener", public(newPublicServer(p.public, p.log), l.http))
 	}
 	if l.https != nil {
 		s := newPublicServer(p.public, p.log)
 		s.TLSConfig = p.certificate.config("h2", "http/1.1")
-		p.layers.start(levelPublic, "https listener", serveHTTP(s, l.https))
+		p.layers.start(levelPublic, "https listener", public(s, l.https))
 	}
 	return nil
 }

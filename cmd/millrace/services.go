@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"millrace/api"
 	"millrace/edge"
@@ -68,13 +70,15 @@ func (p *process) startEdge() error {
 	s, err := edge.New(edge.Config{
 		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.bucket, Secret: p.settings.PrivateSecret,
 		CacheBytes: int64(p.settings.CacheMax), DVRWindow: p.settings.DVRWindow, TrustedProxies: proxies,
-		Log: p.log.With("service", "edge"), Registerer: p.registry,
+		PublicURL: strings.TrimSuffix(p.settings.EdgeURL, "/"),
+		Log:       p.log.With("service", "edge"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err
 	}
 	p.public.Handle("/hls/", s.Handler())
 	p.layers.start(levelServices, "edge", s.Run)
+	p.layers.start(levelPublic, "announcement of the edge", s.Announce)
 	return nil
 }
 
@@ -87,16 +91,16 @@ func (p *process) startTranscode() error {
 		Redis: db, Bucket: p.bucket, Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
 		Ladder: p.settings.Ladder, FFmpeg: p.ffmpeg,
 		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
-		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow,
+		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow, Drain: p.drain(),
 		Log: p.log.With("service", "transcode"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/follow/", "/window/"} {
+	for _, path := range []string{"/follow/", "/window/", "/close/"} {
 		p.private.Handle(path, s.Private())
 	}
-	p.layers.start(levelServices, "transcode", s.Run)
+	p.layers.start(levelTranscode, "transcode", s.Run)
 	return nil
 }
 
@@ -111,15 +115,17 @@ func (p *process) startIngest() error {
 	}
 	s, err := ingest.New(ingest.Config{
 		Redis: db, RTMP: p.listeners.rtmp, RTMPS: rtmps,
-		Advertise: p.settings.advertise(), Grace: p.settings.Grace,
+		Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
+		Grace: time.Duration(p.settings.Grace), Redundancy: int(p.settings.Redundancy), Drain: p.drain(),
+		Finish: p.layers.limits[levelIngest] - p.drain() - stopMargin,
 		Log: p.log.With("service", "ingest"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/relay/", "/claim/"} {
+	for _, path := range []string{"/relay/", "/claim/", "/release/"} {
 		p.private.Handle(path, s.Private())
 	}
-	p.layers.start(levelServices, "ingest", s.Run)
+	p.layers.start(levelIngest, "ingest", s.Run)
 	return nil
 }

@@ -36,6 +36,7 @@ type settings struct {
 	Private        string         `default:"127.0.0.1:7080" help:"Address that services use among each other (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	Advertise      string         `help:"Base URL at which other services reach --private. Default: its own address." placeholder:"URL" group:"Addresses:"`
 	PublicURL      string         `name:"public-url" help:"Base URL at which people reach the pages. Default: this machine's address." placeholder:"URL" group:"Addresses:"`
+	EdgeURL        string         `name:"edge-url" help:"Base URL at which players reach this edge, where there are two or more: players change to another when theirs fails. Default: none." placeholder:"URL" group:"Addresses:"`
 	TrustedProxies []string       `help:"Proxies whose X-Forwarded-For is believed, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
 	PrivateSecret  private.Secret `help:"Shared secret of the services; needed when --private isn't loopback. Better given as MILLRACE_PRIVATE_SECRET." placeholder:"TEXT" group:"Addresses:"`
 
@@ -45,8 +46,11 @@ type settings struct {
 	Ladder    string        `help:"Renditions to make below the source, such as 720p60=3000k,480p30=1400k. Default: by the source's size and frame rate." placeholder:"LIST" group:"Video:"`
 	DVRWindow time.Duration `name:"dvr-window" default:"10m" help:"How far back viewers can seek in a live broadcast (default ${default})." placeholder:"TIME" group:"Video:"`
 	Retention time.Duration `default:"2h" help:"How long a broadcast is kept after its end (default ${default})." placeholder:"TIME" group:"Video:"`
-	Grace     time.Duration `default:"1m" help:"How long a broadcast waits for a streamer who lost the connection (default ${default})." placeholder:"TIME" group:"Video:"`
 	FFmpeg    string        `name:"ffmpeg" default:"ffmpeg" help:"The ffmpeg program, with libx264 (default ${default} in PATH)." placeholder:"FILE" group:"Video:"`
+
+	Grace      gracePeriod   `default:"1m" help:"How long a broadcast waits for its streamer to come back; at least 1s (default ${default})." placeholder:"TIME" group:"Survival:"`
+	Redundancy redundancy    `default:"1" help:"Workers that make each broadcast at a time: 1, or 2 for a hot standby (default ${default})." placeholder:"N" group:"Survival:"`
+	Drain      time.Duration `default:"20s" help:"How long a service that is asked to stop goes on until others have taken over (default ${default}; all doesn't wait)." placeholder:"TIME" group:"Survival:"`
 
 	LogFormat string     `default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal (default ${default})." placeholder:"FORMAT" group:"Logs:"`
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error (default ${default})." placeholder:"LEVEL" group:"Logs:"`
@@ -58,6 +62,45 @@ type secretText string
 func (secretText) String() string       { return "[redacted]" }
 func (secretText) GoString() string     { return "[redacted]" }
 func (secretText) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// minGrace is the shortest grace period: encoders need as long to come back.
+const minGrace = time.Second
+
+// gracePeriod is a channel's or all channels' grace period; 0 is "default".
+type gracePeriod time.Duration
+
+// UnmarshalText reads a time such as 90s, or "default".
+func (g *gracePeriod) UnmarshalText(text []byte) error {
+	if s := string(text); s == "default" || s == "" {
+		*g = 0
+		return nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is no time; write 90s, 2m, or default", text)
+	}
+	if d < minGrace {
+		return fmt.Errorf("%s is too short; at least %s, which ends a broadcast nearly at once", d, minGrace)
+	}
+	*g = gracePeriod(d)
+	return nil
+}
+
+// redundancy is the number of workers of a broadcast, 1 or 2; 0 is "default".
+type redundancy int
+
+// UnmarshalText reads 1, 2 or "default".
+func (r *redundancy) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "1", "2":
+		*r = redundancy(text[0] - '0')
+	case "default", "":
+		*r = 0
+	default:
+		return fmt.Errorf("%q is no number of workers; write 1, 2, or default", text)
+	}
+	return nil
+}
 
 // byteSize is a number of bytes, written 500MB or 2GB (powers of 1,000).
 type byteSize int64
@@ -111,7 +154,7 @@ func (s *settings) check() error {
 		}
 	}
 	for _, u := range []struct{ flag, url string }{
-		{"advertise", s.Advertise}, {"public-url", s.PublicURL}, {"s3-endpoint", s.S3Endpoint},
+		{"advertise", s.Advertise}, {"public-url", s.PublicURL}, {"edge-url", s.EdgeURL}, {"s3-endpoint", s.S3Endpoint},
 	} {
 		if p, err := url.Parse(u.url); u.url != "" && (err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https") {
 			return fmt.Errorf("--%s: %q is no URL; write https://host or http://host:port", u.flag, u.url)
@@ -129,7 +172,7 @@ func (s *settings) check() error {
 	for _, d := range []struct {
 		flag      string
 		is, least time.Duration
-	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"grace", s.Grace, 0}} {
+	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"drain", s.Drain, 0}} {
 		if d.is < d.least {
 			return fmt.Errorf("--%s: %s is too short; at least %s", d.flag, d.is, d.least)
 		}

@@ -4,6 +4,8 @@ import "strconv"
 
 // Audio is an audio rendition that is shared by all variants.
 type Audio struct {
+	// Group is its GROUP-ID.
+	Group string
 	// Name is shown to viewers.
 	Name string
 	// URI is that of its media playlist.
@@ -16,6 +18,10 @@ type Audio struct {
 type Variant struct {
 	// URI is that of its media playlist.
 	URI string
+	// Audio is the Group that plays with it; empty for none.
+	Audio string
+	// Pathway is its PATHWAY-ID; empty for none.
+	Pathway string
 	// Codecs are the RFC 6381 names of all that it plays, audio included,
 	// separated by commas.
 	Codecs string
@@ -30,24 +36,34 @@ type Variant struct {
 
 // Multivariant is what a multivariant playlist shows.
 type Multivariant struct {
-	// Audio is the audio group; empty for a broadcast without sound and for
+	// SteeringURI is that of the steering manifest, empty for none, Pathway the
+	// one to begin with.
+	SteeringURI string
+	Pathway     string
+	// Audio are the audio groups; empty for a broadcast without sound and for
 	// one that is audio only.
 	Audio    []Audio
 	Variants []Variant
 }
 
-// audioGroup is the GROUP-ID of the only audio group.
-const audioGroup = "audio"
-
 // Append appends the rendered playlist to b.
 func (m *Multivariant) Append(b []byte) []byte {
 	b = append(b, "#EXTM3U\n#EXT-X-VERSION:9\n"...)
+	if m.SteeringURI != "" {
+		b = append(b, `#EXT-X-CONTENT-STEERING:SERVER-URI="`...)
+		b = append(b, m.SteeringURI...)
+		b = append(b, `",PATHWAY-ID="`...)
+		b = append(b, m.Pathway...)
+		b = append(b, "\"\n"...)
+	}
 	for i := range m.Audio {
 		a := &m.Audio[i]
-		b = append(b, `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="`+audioGroup+`",NAME="`...)
+		b = append(b, `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="`...)
+		b = append(b, a.Group...)
+		b = append(b, `",NAME="`...)
 		b = append(b, a.Name...)
 		b = append(b, `",AUTOSELECT=YES,DEFAULT=`...)
-		if i == 0 {
+		if i == 0 || a.Group != m.Audio[i-1].Group {
 			b = append(b, "YES"...)
 		} else {
 			b = append(b, "NO"...)
@@ -82,8 +98,15 @@ func (m *Multivariant) Append(b []byte) []byte {
 			b = append(b, ",FRAME-RATE="...)
 			b = strconv.AppendFloat(b, v.FrameRate, 'f', 3, 64)
 		}
-		if len(m.Audio) > 0 {
-			b = append(b, `,AUDIO="`+audioGroup+`"`...)
+		if v.Audio != "" {
+			b = append(b, `,AUDIO="`...)
+			b = append(b, v.Audio...)
+			b = append(b, '"')
+		}
+		if v.Pathway != "" {
+			b = append(b, `,PATHWAY-ID="`...)
+			b = append(b, v.Pathway...)
+			b = append(b, '"')
 		}
 		b = append(b, '\n')
 		b = append(b, v.URI...)

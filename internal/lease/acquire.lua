@@ -20,7 +20,7 @@ if not resume then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'broadcast', ARGV[1], 'started', at)
 end
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'ingest', ARGV[2], 'state', 'live', 'seen', at, 'lost', '0', 'grace', ARGV[5])
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'ingest', ARGV[2], 'state', 'live', 'seen', at, 'lost', '0', 'silent', '0', 'grace', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 local record = redis.call('HGETALL', KEYS[1])
 if not resume then return {record} end

@@ -62,8 +62,12 @@ type Record struct {
 	State  State
 	// Started is the broadcast's start.
 	Started time.Time
-	// Age is how long ago the holder last renewed it.
-	Age time.Duration
+	// Seen is when the holder last renewed it, by Redis' clock, and Age how long
+	// ago that was when it was read. Renew sets both.
+	Seen time.Time
+	Age  time.Duration
+	// Silent is how long the publisher had sent nothing when it was renewed.
+	Silent time.Duration
 	// Lost is when the publisher went; zero while one is sending. A broadcast
 	// is over when nobody came back within Grace of it.
 	Lost  time.Time
@@ -82,10 +86,13 @@ var (
 	renewSource string
 	//go:embed read.lua
 	readSource string
+	//go:embed setslot.lua
+	setSlotSource string
 
 	acquireScript = redis.NewScript(acquireSource)
 	renewScript   = redis.NewScript(renewSource)
 	readScript    = redis.NewScript(readSource)
+	setSlotScript = redis.NewScript(setSlotSource)
 )
 
 // Acquire takes the channel for ingest under a new epoch. It goes on with the
@@ -126,7 +133,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), lost, r.Grace.Milliseconds(), carry).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), lost, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds()).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -186,11 +193,14 @@ func parse(reply any) (Record, error) {
 	r := Record{
 		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: f["ingest"], State: State(f["state"]),
 		Started: time.UnixMilli(num("started")).UTC(), Age: time.Duration(num("age")) * time.Millisecond,
-		Grace: time.Duration(num("grace")) * time.Millisecond,
+		Silent: time.Duration(num("silent")) * time.Millisecond, Grace: time.Duration(num("grace")) * time.Millisecond,
 		Width: int(num("width")), Height: int(num("height")),
 	}
 	if lost := num("lost"); lost != 0 {
 		r.Lost = time.UnixMilli(lost).UTC()
+	}
+	if seen := num("seen"); seen != 0 {
+		r.Seen = time.UnixMilli(seen).UTC()
 	}
 	if f["rate"] != "" {
 		var err error
@@ -206,17 +216,17 @@ func parse(reply any) (Record, error) {
 	return r, nil
 }
 
-// SetSlot notes the worker that holds a slot, for edges to find.
+// SetSlot notes the worker that holds a slot, for edges to find. What an ingest
+// under a higher epoch noted stays: [ErrLost].
 func SetSlot(ctx context.Context, db redis.UniversalClient, broadcast string, slot int, s jobs.Slot) error {
 	doc, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("note slot %d of %s: %w", slot, broadcast, err)
 	}
-	_, err = db.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.HSet(ctx, slotsKey(broadcast), strconv.Itoa(slot), doc)
-		p.PExpire(ctx, slotsKey(broadcast), Forget)
-		return nil
-	})
+	ok, err := setSlotScript.Run(ctx, db, []string{slotsKey(broadcast)}, slot, doc, s.Epoch.Lease, Forget.Milliseconds()).Int()
+	if err == nil && ok == 0 {
+		err = ErrLost
+	}
 	if err != nil {
 		return fmt.Errorf("note slot %d of %s: %w", slot, broadcast, err)
 	}

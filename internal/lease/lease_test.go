@@ -72,7 +72,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	read, err := Read(t.Context(), db, "demo")
-	if read.Age = 0; err != nil || read != r {
+	if read.Age, read.Seen, r.Seen = 0, (time.Time{}), (time.Time{}); err != nil || read != r {
 		t.Errorf("read %+v, %v, want %+v", read, err, r)
 	}
 
@@ -84,7 +84,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	read, err = Read(t.Context(), db, "demo")
-	if read.Age = 0; err != nil || read != r {
+	if read.Age, read.Seen = 0, (time.Time{}); err != nil || read != r {
 		t.Errorf("read %+v, %v, want %+v", read, err, r)
 	}
 	if ttl, err := db.PTTL(t.Context(), channelKey("demo")).Result(); err != nil || ttl <= 0 || ttl > Forget {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 )
 
 // CacheControl is what every object is stored with: its content never changes.
@@ -81,14 +83,16 @@ type Config struct {
 	// Region defaults to "us-east-1".
 	Region               string
 	AccessKey, SecretKey string
-	// Timeout bounds one request; 0 means 10 s.
+	// Timeout bounds one call, and one that moves media by as much more as the
+	// media takes at 1 Mb/s; 0 means 10 s.
 	Timeout time.Duration
 }
 
 // Bucket reads and writes one bucket. It is safe for concurrent use.
 type Bucket struct {
-	client *s3.Client
-	name   string
+	client  *s3.Client
+	name    string
+	timeout time.Duration
 }
 
 // Open prepares a client. It does no I/O beyond reading the SDK's
@@ -105,7 +109,7 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	}
 	opts := []func(*awsconfig.LoadOptions) error{
 		awsconfig.WithRegion(c.Region),
-		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(c.Timeout)),
+		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout })),
 		awsconfig.WithRetryMaxAttempts(2),
 	}
 	if c.AccessKey != "" {
@@ -123,11 +127,25 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	})
-	return &Bucket{client: client, name: c.Bucket}, nil
+	return &Bucket{client: client, name: c.Bucket, timeout: c.Timeout}, nil
+}
+
+// connectTimeout bounds the connecting to a server that drops what comes.
+const connectTimeout = 3 * time.Second
+
+// slowest is the pace that a transfer may have at least, in bytes a second.
+const slowest = 1e6 / 8
+
+// bound bounds a call that moves size bytes.
+func (b *Bucket) bound(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
+	limit := b.timeout + time.Duration(float64(size)/slowest*float64(time.Second))
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit.Round(time.Millisecond)))
 }
 
 // Create makes the bucket unless it exists.
 func (b *Bucket) Create(ctx context.Context) error {
+	ctx, cancel := b.bound(ctx, 0)
+	defer cancel()
 	_, err := b.client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &b.name})
 	var owned *types.BucketAlreadyOwnedByYou
 	var exists *types.BucketAlreadyExists
@@ -142,22 +160,70 @@ func (b *Bucket) Create(ctx context.Context) error {
 // is lost.
 func (b *Bucket) Check(ctx context.Context) error {
 	key := "checks/" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	const hint = "check --s3-endpoint, --s3-bucket, --s3-region and the credentials"
-	if err := b.Put(ctx, key, []byte("millrace")); err != nil {
-		return fmt.Errorf("bucket %s can't be written: %w; %s", b.name, err, hint)
+	err := b.Put(ctx, key, []byte("millrace"))
+	for range checkRetries {
+		if code := status(err); err == nil || ctx.Err() != nil || code >= 400 && code < 500 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(checkPause):
+		}
+		err = b.Put(ctx, key, []byte("millrace"))
+	}
+	if err != nil {
+		return fmt.Errorf("bucket %s can't be written: %w; %s", b.name, err, b.hint(err))
 	}
 	if _, err := b.Get(ctx, key); err != nil {
-		return fmt.Errorf("bucket %s can't be read: %w; %s", b.name, err, hint)
+		return fmt.Errorf("bucket %s can't be read: %w; %s", b.name, err, b.hint(err))
 	}
 	if err := b.Delete(ctx, []string{key}); err != nil {
-		return fmt.Errorf("objects in bucket %s can't be deleted: %w; %s", b.name, err, hint)
+		return fmt.Errorf("objects in bucket %s can't be deleted: %w; %s", b.name, err, b.hint(err))
 	}
 	return nil
 }
 
+// Check tries again for a moment when S3 doesn't answer, or badly.
+const (
+	checkRetries = 3
+	checkPause   = 300 * time.Millisecond
+)
+
+// hint says in plain words what to do about an error of S3.
+func (b *Bucket) hint(err error) string {
+	var api smithy.APIError
+	code := ""
+	if errors.As(err, &api) {
+		code = api.ErrorCode()
+	}
+	switch {
+	case code == "NoSuchBucket":
+		return "there is no bucket of that name: create it, or correct --s3-bucket"
+	case code == "InvalidAccessKeyId":
+		return "S3 doesn't know the access key: check MILLRACE_S3_ACCESS_KEY"
+	case code == "SignatureDoesNotMatch":
+		return "the secret key doesn't belong to the access key: check MILLRACE_S3_SECRET_KEY"
+	case status(err) == http.StatusForbidden:
+		return "the key may not do that: it needs to put, get, list and delete objects in the bucket"
+	case status(err) == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed":
+		return "the bucket is in another region: check --s3-region"
+	case status(err) == 0:
+		return "S3 can't be reached: check --s3-endpoint and --s3-region, and that it runs"
+	}
+	return "check --s3-endpoint, --s3-bucket, --s3-region and the credentials"
+}
+
+// Reach reports whether S3 answers, in a request without effect.
+func (b *Bucket) Reach(ctx context.Context) error {
+	_, err := b.Exists(ctx, "checks/reach")
+	return err
+}
+
 // Put stores data under key unless the key exists. An existing key with the
-// same content is success; with other content it is [ErrConflict].
+// same content is success; with other content it is [ErrConflict]. It tries once.
 func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
+	ctx, cancel := b.bound(ctx, int64(len(data)))
+	defer cancel()
 	sum := sha256.Sum256(data)
 	digest := base64.StdEncoding.EncodeToString(sum[:])
 	_, err := b.client.PutObject(ctx, &s3.PutObjectInput{
@@ -168,7 +234,7 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 		ContentType:  aws.String(ContentType(key)),
 		IfNoneMatch:  aws.String("*"),
 		Metadata:     map[string]string{"sha256": digest},
-	})
+	}, once)
 	if err == nil {
 		return nil
 	}
@@ -186,9 +252,16 @@ func (b *Bucket) Put(ctx context.Context, key string, data []byte) error {
 	return nil
 }
 
+// once leaves it to the caller to try again.
+func once(o *s3.Options) { o.RetryMaxAttempts = 1 }
+
 // Get reads a whole object. A missing one is [ErrNotFound].
 func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
-	out, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.name, Key: &key})
+	head, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(b.timeout, func() { cancel(fmt.Errorf("no answer within %s", b.timeout)) })
+	defer silent.Stop()
+	out, err := b.client.GetObject(head, &s3.GetObjectInput{Bucket: &b.name, Key: &key})
 	if err != nil {
 		if status(err) == http.StatusNotFound {
 			return nil, fmt.Errorf("get %s: %w", key, ErrNotFound)
@@ -196,6 +269,7 @@ func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
 	defer out.Body.Close()
+	silent.Reset(b.timeout + time.Duration(float64(aws.ToInt64(out.ContentLength))/slowest*float64(time.Second)))
 	if aws.ToInt64(out.ContentLength) > MaxObject {
 		return nil, fmt.Errorf("get %s: %d bytes are more than the %d accepted", key, *out.ContentLength, MaxObject)
 	}
@@ -211,6 +285,8 @@ func (b *Bucket) Get(ctx context.Context, key string) ([]byte, error) {
 
 // Exists reports whether key is there.
 func (b *Bucket) Exists(ctx context.Context, key string) (bool, error) {
+	ctx, cancel := b.bound(ctx, 0)
+	defer cancel()
 	_, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.name, Key: &key})
 	if err == nil {
 		return true, nil
@@ -225,7 +301,7 @@ func (b *Bucket) Exists(ctx context.Context, key string) (bool, error) {
 func (b *Bucket) List(ctx context.Context, prefix string, fn func(keys []string) error) error {
 	pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &prefix})
 	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+		page, err := b.nextPage(ctx, pages)
 		if err != nil {
 			return fmt.Errorf("list %s: %w", prefix, err)
 		}
@@ -243,8 +319,16 @@ func (b *Bucket) List(ctx context.Context, prefix string, fn func(keys []string)
 	return nil
 }
 
+func (b *Bucket) nextPage(ctx context.Context, pages *s3.ListObjectsV2Paginator) (*s3.ListObjectsV2Output, error) {
+	ctx, cancel := b.bound(ctx, 0)
+	defer cancel()
+	return pages.NextPage(ctx)
+}
+
 // Delete removes up to 1,000 objects; those that don't exist are no error.
 func (b *Bucket) Delete(ctx context.Context, keys []string) error {
+	ctx, cancel := b.bound(ctx, 0)
+	defer cancel()
 	ids := make([]types.ObjectIdentifier, len(keys))
 	for i := range keys {
 		ids[i].Key = &keys[i]

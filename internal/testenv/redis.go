@@ -20,6 +20,7 @@ type RedisServer struct {
 	t      testing.TB
 	socket string
 	dir    string
+	args   []string
 	cmd    *exec.Cmd
 }
 
@@ -29,10 +30,12 @@ func Redis(t testing.TB) redis.UniversalClient {
 	return StartRedis(t).Client()
 }
 
-// StartRedis starts an empty redis-server for this test. It ends after it.
-func StartRedis(t testing.TB) *RedisServer {
+// StartRedis starts an empty redis-server for this test, with further options
+// ("--appendonly", "yes": it keeps what it has; "--port", "1234": on TCP as
+// well). It ends after it.
+func StartRedis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
-	s := &RedisServer{t: t, dir: shortDir(t)}
+	s := &RedisServer{t: t, dir: shortDir(t), args: args}
 	s.socket = filepath.Join(s.dir, "redis.sock")
 	s.Start()
 	t.Cleanup(s.Stop)
@@ -53,12 +56,14 @@ func (s *RedisServer) Client() redis.UniversalClient {
 	return c
 }
 
-// Start starts the server again after Stop, with nothing in it.
+// Start starts the server again after Stop, with nothing in it unless it keeps what it has.
 func (s *RedisServer) Start() {
 	s.t.Helper()
-	cmd := exec.Command(Program(s.t, "redis-server"), "--port", "0", "--unixsocket", s.socket,
-		"--unixsocketperm", "700", "--dir", s.dir, "--save", "", "--appendonly", "no",
-		"--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning")
+	args := append([]string{
+		"--port", "0", "--unixsocket", s.socket, "--unixsocketperm", "700", "--dir", s.dir, "--save", "", "--appendonly", "no",
+		"--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "warning",
+	}, s.args...)
+	cmd := exec.Command(Program(s.t, "redis-server"), args...)
 	var tail child.Tail
 	cmd.Stdout, cmd.Stderr = &tail, &tail
 	child.Prepare(cmd, syscall.SIGKILL)

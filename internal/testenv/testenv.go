@@ -22,6 +22,7 @@ import (
 // packages names the Debian package of each program.
 var packages = map[string]string{
 	"redis-server":   "redis-server",
+	"redis-sentinel": "redis-sentinel",
 	"ffmpeg":         "ffmpeg",
 	"ffprobe":        "ffmpeg",
 	"postgres":       "postgresql",

@@ -23,17 +23,18 @@ export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig
     abrEwmaDefaultEstimate: rememberedBandwidth(),
     capLevelToPlayerSize: true,
     // The defaults wait up to 8 s between tries: too long for live.
-    playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2),
-    fragLoadPolicy: withRetries(Hls.DefaultConfig.fragLoadPolicy, 4),
+    playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2, 8_000),
+    fragLoadPolicy: withRetries(Hls.DefaultConfig.fragLoadPolicy, 4, 5_000),
     // fMP4 needs no repackaging: a worker would cost its start and copies.
     enableWorker: false,
     cmcd: { sessionId, contentId: channel, useHeaders: false },
   }
 }
 
-function withRetries(policy: LoadPolicy, tries: number): LoadPolicy {
+/** An edge may hold an answer back for as long as firstByteMs; after that it hangs. */
+function withRetries(policy: LoadPolicy, tries: number, firstByteMs: number): LoadPolicy {
   const errorRetry = { maxNumRetry: tries, retryDelayMs: 250, maxRetryDelayMs: 1_000 }
-  return { default: { ...policy.default, errorRetry } }
+  return { default: { ...policy.default, errorRetry, maxTimeToFirstByteMs: firstByteMs } }
 }
 
 function rememberedBandwidth(): number {

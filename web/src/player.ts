@@ -19,6 +19,10 @@ const STUCK_MS = 12_000
 const RETRIES_BEFORE_REBUILD = 4
 /** A second media error within this time needs more than recoverMediaError. */
 const MEDIA_ERROR_WINDOW_MS = 10_000
+/** After leaving an edge that doesn't answer, no other is left for this long. */
+const LEAVE_EDGE_EVERY_MS = 2_000
+/** An edge that didn't answer isn't gone back to for this long, if another does. */
+const EDGE_DEAD_FOR_MS = 60_000
 /** This close behind the target counts as "at the live edge". */
 const LIVE_EDGE_SLACK_SECONDS = 2
 
@@ -105,6 +109,11 @@ export class Player {
   #retryTimer: ReturnType<typeof setTimeout> | undefined
   #retry: (() => void) | null = null
   #lastMediaError = -Infinity
+  /** By pathway (RFC 8216bis, 7), when it failed. */
+  readonly #deadEdges = new Map<string, number>()
+  #leftEdgeAt = -Infinity
+  /** The multivariant playlist at the edge that last served us. */
+  #elsewhere: string | null = null
 
   #loadedAt = 0
   #waitingSince: number | null = null
@@ -152,6 +161,7 @@ export class Player {
     this.#teardown()
     this.#url = null
     this.#retries = 0
+    this.#elsewhere = null
     this.#waitingSince = null
     this.#pausedAt = null
     this.#viewerIsLate = false
@@ -286,12 +296,14 @@ export class Player {
     hls.on(Events.LEVEL_SWITCHED, (_event, data) => this.#update({ playing: data.level }))
     hls.on(Events.FRAG_BUFFERED, () => {
       this.#retries = 0
+      const level = hls.levels[hls.loadLevel]
+      if (level) this.#elsewhere = multivariantOf(level.url[0] ?? '')
     })
     // Attaching resets the element, which would abort an earlier play().
     hls.on(Events.MEDIA_ATTACHED, () => {
       if (this.#pausedAt === null) void this.play()
     })
-    hls.loadSource(url)
+    hls.loadSource(this.#source(url))
     hls.attachMedia(this.#video)
   }
 
@@ -319,14 +331,17 @@ export class Player {
 
   #onError(hls: Hls, data: ErrorData): void {
     if (data.details === ErrorDetails.BUFFER_STALLED_ERROR) this.#stalls++
-    if (!data.fatal || hls !== this.#hls) return
+    if (hls !== this.#hls) return
+    const moved = data.type === ErrorTypes.NETWORK_ERROR && this.#leaveEdge(hls, data)
+    if (!data.fatal) return
     this.#lastError = data.details
     if (data.type === ErrorTypes.NETWORK_ERROR) {
       this.#retryLater(() => {
         if (this.#retries > RETRIES_BEFORE_REBUILD) this.#rebuild()
-        else if (hls.levels.length === 0 && this.#url) hls.loadSource(this.#url)
+        else if (hls.levels.length === 0 && this.#url) hls.loadSource(this.#source(this.#url))
         else hls.startLoad()
       })
+      if (moved) this.#retryNow()
       return
     }
     const now = performance.now()
@@ -339,6 +354,34 @@ export class Player {
       return
     }
     this.#retryLater(() => this.#rebuild())
+  }
+
+  /**
+   * Goes to another edge when this one can't be reached or fails: hls.js by
+   * itself would try all its variants there first.
+   */
+  #leaveEdge(hls: Hls, data: ErrorData): boolean {
+    const pathways = hls.pathwayPriority
+    const level = hls.levels[hls.loadLevel]
+    const status = data.response?.code ?? 0
+    const failed = data.context?.url ?? data.frag?.url ?? data.url
+    if (!pathways || !level || !failed || (status > 0 && status < 500) || !sameHost(failed, level.url[0] ?? '')) {
+      return false
+    }
+    const now = performance.now()
+    this.#deadEdges.set(level.pathwayId, now)
+    if (now - this.#leftEdgeAt < LEAVE_EDGE_EVERY_MS) return false
+    const dead = (id: string) => now - (this.#deadEdges.get(id) ?? -Infinity) < EDGE_DEAD_FOR_MS
+    const others = pathways.filter((id) => !dead(id))
+    if (others.length === 0) return false
+    this.#leftEdgeAt = now
+    hls.pathwayPriority = [...others, ...pathways.filter(dead)]
+    return hls.levels[hls.loadLevel]?.pathwayId !== level.pathwayId
+  }
+
+  /** Where to load the multivariant playlist: by turns at the page's own edge and where we were. */
+  #source(url: string): string {
+    return this.#retries % 2 === 1 && this.#elsewhere !== null ? this.#elsewhere : url
   }
 
   /** Tries again after a wait that grows, for as long as this load is wanted. */
@@ -469,6 +512,21 @@ export class Player {
     this.#state = next
     this.#onChange(next)
   }
+}
+
+function sameHost(a: string, b: string): boolean {
+  const { href } = window.location
+  try {
+    return new URL(a, href).host === new URL(b, href).host
+  } catch {
+    return false
+  }
+}
+
+/** "https://edge/hls/channel/index.m3u8" of any address below it; null where it is none. */
+function multivariantOf(url: string): string | null {
+  const found = /^https?:\/\/[^/]+.*?\/hls\/[^/]+\//.exec(url)
+  return found ? `${found[0]}index.m3u8` : null
 }
 
 function toVariant(level: Variant): Variant {

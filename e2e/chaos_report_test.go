@@ -1,0 +1,245 @@
+//go:build chaos
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// result is a row of the table.
+type result struct {
+	name, target       string
+	times              int
+	stalls             int
+	longest            time.Duration
+	skipped            float64
+	regressions        int
+	discontinuities    int
+	wantDiscontinuites int
+	gaps               int
+	missing, differing int
+	drift              float64
+	recoveries         []recovery
+	before, after      map[string]float64
+	notes, problems    []string
+	// hard are the problems that aren't about time.
+	hard []string
+}
+
+// judge ends the broadcast's readers and sums up.
+func (c *trial) judge(began time.Time, ends []time.Time, before, after map[string]float64) *result {
+	r := c.row
+	x := &result{name: r.name, target: r.target, times: len(c.faults), before: before, after: after, wantDiscontinuites: r.breaks * len(c.faults)}
+	looks := between(c.witness.looks(), began, time.Now())
+	for _, s := range stalls(looks) {
+		x.stalls++
+		x.longest = max(x.longest, s.length)
+	}
+	x.skipped = jumps(looks)
+	errors, fatal := c.witness.errors()
+	if errors != "" {
+		c.t.Logf("hls.js: %s; fatal %d", errors, fatal)
+	}
+	if fatal > 0 {
+		c.note("%d fatal errors of hls.js", fatal)
+	}
+	for n, f := range c.faults {
+		if n < len(ends) {
+			x.recoveries = append(x.recoveries, c.observer.recovered(f, ends[n]))
+		}
+	}
+	if c.pub.running() {
+		c.pub.end() // the last segment is closed
+	}
+	time.Sleep(time.Second)
+	c.observer.stop()
+	o := c.observer
+	x.regressions, x.discontinuities, x.gaps, x.drift = o.regressions, o.discontinuities(), len(o.gaps), o.drift()
+	hard := func(format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		x.hard = append(x.hard, text)
+		c.problem("%s", text)
+	}
+	for _, p := range c.problems {
+		x.hard = append(x.hard, p)
+	}
+	for i, v := range o.violations {
+		if i < 3 {
+			hard("playlist or media: %.300s", v)
+		}
+	}
+	if x.discontinuities != x.wantDiscontinuites {
+		hard("%d discontinuities, want %d", x.discontinuities, x.wantDiscontinuites)
+	}
+	if x.gaps > 0 && !r.gaps {
+		hard("%d segments are gaps", x.gaps)
+	}
+	if list := o.holes(); len(list) > 0 {
+		hard("segments never seen: %.200s", strings.Join(list, " "))
+	}
+	for i, s := range o.seams() {
+		if i < 3 {
+			hard("%s", s)
+		}
+	}
+	if now := c.broadcast(); now != c.broadcastID {
+		hard("the broadcast was %s and is %s", c.broadcastID, now)
+	}
+	missing, differing := o.stored(c.bucket, c.broadcastID, 45*time.Second)
+	x.missing, x.differing = len(missing), len(differing)
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		hard("missing in S3: %.200s", strings.Join(missing, " "))
+	}
+	if len(differing) > 0 {
+		slices.Sort(differing)
+		hard("other bytes in S3: %.200s", strings.Join(differing, " "))
+	}
+	if n := sum(c.workers, "millrace_transcode_conflicts_total", ""); n > 0 {
+		x.differing += int(n)
+		hard("%g parts or segments were made twice with different bytes", n)
+	}
+	if x.drift >= 40 {
+		hard("sound and picture drift by %.0f ms", x.drift)
+	}
+	if r.after != nil {
+		had := len(c.problems)
+		r.after(c)
+		x.hard = append(x.hard, c.problems[had:]...)
+	}
+	if limit := r.stalls * len(c.faults); x.stalls > limit {
+		c.problem("%d stalls, at most %d", x.stalls, limit)
+	}
+	if r.longest > 0 && x.longest > r.longest {
+		c.problem("a stall of %s, at most %s", x.longest, r.longest)
+	}
+	x.notes, x.problems = c.notes, c.problems
+	if len(x.problems) > 0 {
+		for _, s := range c.all() {
+			s.keepLog()
+		}
+	}
+	return x
+}
+
+var columns = []string{"fault", "times", "stalls", "longest", "skipped", "regressions", "discontinuities", "gaps", "missing in S3", "bytes differ", "A/V drift", "first new part: source / rung", "latest part: source / rung", "memory before → after, MB", "target", "met", "measured"}
+
+// cells are the row's columns.
+func (x *result) cells() []string {
+	first := func(pick func(recovery) time.Duration) string {
+		var list []time.Duration
+		for _, r := range x.recoveries {
+			list = append(list, pick(r))
+		}
+		if len(list) == 0 {
+			return "–"
+		}
+		slices.Sort(list)
+		if list[0] < 0 {
+			return "never"
+		}
+		if len(list) == 1 {
+			return millis(list[0])
+		}
+		return fmt.Sprintf("%s (%s)", millis(list[len(list)/2]), millis(list[len(list)-1]))
+	}
+	met := "yes"
+	if len(x.problems) > 0 {
+		met = "**no**: " + strings.Join(x.problems, "; ")
+	}
+	if len(x.notes) > 0 {
+		met += "; " + strings.Join(x.notes, "; ")
+	}
+	return []string{
+		x.name, fmt.Sprint(x.times), fmt.Sprint(x.stalls), fmt.Sprintf("%.1f s", x.longest.Seconds()), fmt.Sprintf("%.1f s", x.skipped),
+		fmt.Sprint(x.regressions), fmt.Sprintf("%d of %d", x.discontinuities, x.wantDiscontinuites), fmt.Sprint(x.gaps), fmt.Sprint(x.missing), fmt.Sprint(x.differing),
+		fmt.Sprintf("%.0f ms", x.drift),
+		first(func(r recovery) time.Duration { return r.source }) + " / " + first(func(r recovery) time.Duration { return r.rung }),
+		first(func(r recovery) time.Duration { return r.lateSource }) + " / " + first(func(r recovery) time.Duration { return r.lateRung }),
+		memoryText(x.before, x.after), x.target, met, time.Now().UTC().Format("2006-01-02 15:04"),
+	}
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }
+
+func memoryText(before, after map[string]float64) string {
+	var list []string
+	for _, role := range []string{"ingest", "transcode", "edge", "api"} {
+		list = append(list, fmt.Sprintf("%s %.0f→%.0f", role, before[role], after[role]))
+	}
+	return strings.Join(list, ", ")
+}
+
+// The table stands between these lines.
+const (
+	tableBegins = "<!-- the table: written by make chaos -->"
+	tableEnds   = "<!-- the table's end -->"
+)
+
+// write puts the row into the table of a Markdown file, in the place of an
+// earlier one of that name; the table's order is that of rows.
+func (x *result) write(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	head, rest, ok := strings.Cut(string(text), tableBegins)
+	table, tail, ok2 := strings.Cut(rest, tableEnds)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no lines %q and %q", file, tableBegins, tableEnds)
+	}
+	lines := make(map[string]string)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(strings.TrimSpace(line), " | ")
+		if len(cells) == len(columns) {
+			lines[strings.TrimPrefix(cells[0], "| ")] = strings.TrimSpace(line)
+		}
+	}
+	cells := x.cells()
+	for i := range cells {
+		cells[i] = strings.NewReplacer("|", "/", "\n", " ").Replace(cells[i])
+	}
+	lines[x.name] = "| " + strings.Join(cells, " | ") + " |"
+	var b strings.Builder
+	b.WriteString(head + tableBegins + "\n| " + strings.Join(columns, " | ") + " |\n|" + strings.Repeat(" --- |", len(columns)) + "\n")
+	for _, r := range rows() {
+		if line := lines[r.name]; line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	b.WriteString(tableEnds + tail)
+	return os.WriteFile(file, []byte(b.String()), 0o644)
+}
+
+// oneAtATime waits for other work of this kind on this machine, if it keeps to
+// the lock that CHAOS_LOCK names.
+func oneAtATime(t testing.TB) (unlock func()) {
+	path := os.Getenv("CHAOS_LOCK")
+	if path == "" {
+		return func() {}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = f.Close() }
+}
+
+// commit names what was tested.
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,147 @@
+//go:build chaos
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// sampler is a script that looks at the player ten times a second, in the page.
+const sampler = `(() => {
+	const chaos = window.chaos = {samples: [], errors: []}
+	let heard = null
+	setInterval(() => {
+		const v = window.millrace?.video, h = window.millrace?.hls
+		if (!v) return
+		if (h && h !== heard) {
+			heard = h
+			h.on('hlsError', (_, d) => chaos.errors.push({at: Date.now(), details: d.details, fatal: d.fatal}))
+		}
+		let end = 0
+		for (let i = 0; i < v.buffered.length; i++) end = Math.max(end, v.buffered.end(i))
+		chaos.samples.push([Date.now(), v.currentTime, end, v.paused || v.ended ? 1 : 0, h ? h.currentLevel : -1])
+	}, 100)
+})()`
+
+// glance is one sample.
+type glance struct {
+	at          time.Time
+	playhead    float64
+	buffered    float64
+	paused      bool
+	level       int
+	stoodBefore bool
+}
+
+// stall is a time in which the playhead stood still though it should have moved.
+type stall struct {
+	from   time.Time
+	length time.Duration
+}
+
+// shortestStall is what counts as one.
+const shortestStall = 150 * time.Millisecond
+
+// witness is a viewer: our watch page in Chromium.
+type witness struct {
+	*browser
+}
+
+// watch opens the page and waits until it plays.
+func (c *cluster) watch() *witness {
+	c.t.Helper()
+	w := &witness{openBrowser(c.t)}
+	w.open(c.front + "/demo")
+	w.waitPlaying(30 * time.Second)
+	if c.shape.level >= 0 {
+		eval[int](w.browser, fmt.Sprintf("window.millrace.hls.nextLevel = %d", c.shape.level))
+	}
+	eval[any](w.browser, sampler)
+	return w
+}
+
+// looks reads the samples.
+func (w *witness) looks() []glance {
+	raw := eval[[][]float64](w.browser, "window.chaos.samples")
+	list := make([]glance, 0, len(raw))
+	for _, r := range raw {
+		list = append(list, glance{at: time.UnixMilli(int64(r[0])), playhead: r[1], buffered: r[2], paused: r[3] != 0, level: int(r[4])})
+	}
+	return list
+}
+
+type hlsError struct {
+	At      int64  `json:"at"`
+	Details string `json:"details"`
+	Fatal   bool   `json:"fatal"`
+}
+
+// errors sums hls.js's errors up: "bufferStalledError 2, ...".
+func (w *witness) errors() (summary string, fatal int) {
+	count := make(map[string]int)
+	for _, e := range eval[[]hlsError](w.browser, "window.chaos.errors") {
+		count[e.Details]++
+		if e.Fatal {
+			fatal++
+		}
+	}
+	var list []string
+	for name, n := range count {
+		list = append(list, fmt.Sprintf("%s %d", name, n))
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", "), fatal
+}
+
+// stalls finds the times in which the playhead stood.
+func stalls(list []glance) []stall {
+	var found []stall
+	for i := 0; i+1 < len(list); {
+		j := i
+		for j+1 < len(list) && !list[j+1].paused && list[j+1].playhead-list[i].playhead < 0.01 && list[j+1].playhead-list[i].playhead > -0.01 {
+			j++
+		}
+		if length := list[j].at.Sub(list[i].at); length > shortestStall {
+			found = append(found, stall{list[i].at, length})
+		}
+		i = max(j, i+1)
+	}
+	return found
+}
+
+// jumps is how many seconds of the broadcast were never shown, as far as the
+// playhead leapt over them.
+func jumps(list []glance) float64 {
+	total := 0.0
+	for i := 1; i < len(list); i++ {
+		moved, took := list[i].playhead-list[i-1].playhead, list[i].at.Sub(list[i-1].at).Seconds()
+		if over := moved - 1.6*took; over > 0.25 {
+			total += moved - took
+		}
+	}
+	return total
+}
+
+// between is the part of the samples within a time.
+func between(list []glance, from, to time.Time) []glance {
+	var some []glance
+	for _, l := range list {
+		if !l.at.Before(from) && l.at.Before(to) {
+			some = append(some, l)
+		}
+	}
+	return some
+}
+
+// resumed is when the playhead moved again after a time, zero if it hasn't.
+func resumed(list []glance, after time.Time) time.Time {
+	for i := 1; i < len(list); i++ {
+		if list[i].at.After(after) && list[i].playhead-list[i-1].playhead > 0.02 {
+			return list[i].at
+		}
+	}
+	return time.Time{}
+}

@@ -1,0 +1,126 @@
+package edge
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"millrace/internal/index"
+)
+
+const (
+	// redisTimeout bounds one read from Redis.
+	redisTimeout = 2 * time.Second
+	// indexPage and maxIndex bound the entries read from Redis at once and in all.
+	indexPage = 1000
+	maxIndex  = 10_000
+)
+
+// remember applies the head of the index stream in Redis, where the settings
+// stand, and its tail, as far back as playlists reach. It returns the last id.
+func (b *broadcast) remember(ctx context.Context) (last string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*redisTimeout)
+	defer cancel()
+	db, key := b.service.cfg.Redis, index.StreamKey(b.id)
+	head, err := db.XRangeN(ctx, key, "-", "+", 32).Result()
+	if err != nil {
+		return "", fmt.Errorf("read index: %w", err)
+	}
+	var tail []redis.XMessage
+	newest, until := int64(0), "+"
+	for len(tail) < maxIndex {
+		page, err := db.XRevRangeN(ctx, key, until, "-", indexPage).Result()
+		if err != nil {
+			return "", fmt.Errorf("read index: %w", err)
+		}
+		tail = append(tail, page...)
+		if len(page) < indexPage {
+			break
+		}
+		if newest == 0 {
+			newest = streamTime(page[0].ID)
+		}
+		oldest := page[len(page)-1].ID
+		if newest-streamTime(oldest) > (b.service.cfg.DVRWindow + followFor).Milliseconds() {
+			break
+		}
+		until = "(" + oldest
+	}
+	if len(tail) > 0 {
+		last = tail[0].ID
+	}
+	slices.Reverse(tail)
+	entries := b.parse(head)
+	entries = slices.DeleteFunc(entries, func(e index.Entry) bool {
+		return e.Type != index.TypeBroadcast && e.Type != index.TypeInit
+	})
+	entries = append(entries, b.parse(tail)...)
+	b.apply(entries)
+	return last, nil
+}
+
+// catchUp applies what came into Redis after last: the way to go on while no
+// worker can be reached.
+func (b *broadcast) catchUp(ctx context.Context, last *string) error {
+	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
+	defer cancel()
+	from := "-"
+	if *last != "" {
+		from = "(" + *last
+	}
+	page, err := b.service.cfg.Redis.XRangeN(ctx, index.StreamKey(b.id), from, "+", indexPage).Result()
+	if err != nil {
+		return fmt.Errorf("read index: %w", err)
+	}
+	if len(page) == 0 {
+		return nil
+	}
+	*last = page[len(page)-1].ID
+	entries := b.parse(page)
+	b.apply(entries)
+	return nil
+}
+
+// parse decodes entries of the Redis stream; malformed ones are counted and left out.
+func (b *broadcast) parse(messages []redis.XMessage) []index.Entry {
+	entries := make([]index.Entry, 0, len(messages))
+	for _, m := range messages {
+		doc, _ := m.Values[index.Field].(string)
+		e, err := index.Parse([]byte(doc))
+		if err != nil {
+			b.service.metrics.refused.WithLabelValues("malformed").Inc()
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// streamTime returns the milliseconds in a Redis stream id.
+func streamTime(id string) int64 {
+	ms, _, _ := strings.Cut(id, "-")
+	n, err := strconv.ParseInt(ms, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// lineASecond logs repeated faults once a second. The zero value is ready; it
+// is safe for concurrent use.
+type lineASecond struct{ last atomic.Int64 }
+
+func (l *lineASecond) log(log *slog.Logger, msg string, err error, attrs ...any) {
+	now, last := time.Now().UnixNano(), l.last.Load()
+	if now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
+		return
+	}
+	log.Warn(msg, append([]any{"err", err}, attrs...)...)
+}

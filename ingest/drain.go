@@ -1,0 +1,77 @@
+package ingest
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// front is a listener that can stop to accept while its connections go on.
+type front struct {
+	net.Listener
+	closing context.Context // its end: accept nothing more
+	serving context.Context // its end: the connections are over too
+}
+
+// Accept returns no error of a listener that was closed before the
+// connections' time has come: it would end them.
+func (f front) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err != nil && f.closing.Err() != nil {
+		<-f.serving.Done()
+	}
+	return c, err
+}
+
+// drain takes no more publishers, leaves those that are connected the time
+// that they may have, and ends them: their broadcasts wait for them, here after
+// a restart or at another ingest. It returns when workers have stored what
+// was published, or have had long enough for it.
+func (s *Service) drain(failed context.Context) {
+	s.mu.Lock()
+	s.ctx = nil
+	s.mu.Unlock()
+	for _, l := range s.listeners() {
+		_ = l.Close()
+	}
+	s.cfg.Log.Info("taking no more publishers", "drain", s.cfg.Drain)
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	over := time.NewTimer(s.cfg.Drain)
+	defer over.Stop()
+	for waiting := s.publishing(); waiting; waiting = waiting && s.publishing() {
+		select {
+		case <-tick.C:
+		case <-over.C:
+			waiting = false
+		case <-failed.Done():
+			waiting = false
+		}
+	}
+	for _, b := range s.all() {
+		b.stop()
+	}
+	s.running.Wait()
+}
+
+func (s *Service) publishing() bool {
+	for _, b := range s.all() {
+		b.mu.Lock()
+		has := b.publisher != nil
+		b.mu.Unlock()
+		if has {
+			return true
+		}
+	}
+	return false
+}
+
+// listeners are those that encoders connect to.
+func (s *Service) listeners() (list []net.Listener) {
+	for _, l := range []net.Listener{s.cfg.RTMP, s.cfg.RTMPS} {
+		if l != nil {
+			list = append(list, l)
+		}
+	}
+	return list
+}

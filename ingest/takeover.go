@@ -1,0 +1,234 @@
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"millrace/internal/jobs"
+	"millrace/internal/lease"
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+const (
+	// busyWait bounds how long an encoder waits for an ingest that seems to
+	// have its channel; busyPoll is how often that is looked at.
+	busyWait = 4500 * time.Millisecond
+	busyPoll = 150 * time.Millisecond
+	// busyFor is how long a lease that says live keeps others away.
+	busyFor = takeoverSilence + renewInterval
+	// releaseTimeout bounds what the ingest before is waited for, and
+	// closeTimeout what the workers are, all together.
+	releaseTimeout = time.Second
+	closeTimeout   = 1500 * time.Millisecond
+	// unrenewed is how much media may have been published after the last
+	// renewal of an ingest that is gone.
+	unrenewed media.Ticks = 3 * media.VideoTimescale / 2
+)
+
+// acquire takes the channel's lease. It waits while another ingest's record
+// says that a publisher is sending, until that one has sent again
+// ([refusalBusy]) or has been silent for long enough: an ingest that was killed
+// leaves such a record.
+func (s *Service) acquire(ctx context.Context, channel string, grace time.Duration) (now, before lease.Record, err error) {
+	var arrived time.Time // by Redis' clock
+	began := time.Now()
+	for {
+		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, busyFor, grace)
+		if !errors.Is(err, lease.ErrBusy) {
+			return now, before, err
+		}
+		r, err := lease.Read(ctx, s.cfg.Redis, channel)
+		if err != nil && !errors.Is(err, lease.ErrNone) {
+			return now, before, err
+		}
+		if arrived.IsZero() {
+			arrived = r.Seen.Add(r.Age)
+		}
+		if r.State == lease.Live && r.Seen.Add(-r.Silent).After(arrived) || time.Since(began) > busyWait {
+			return now, before, refusalBusy
+		}
+		select {
+		case <-time.After(busyPoll):
+		case <-ctx.Done():
+			return now, before, ctx.Err()
+		}
+	}
+}
+
+// carry finds out from where a broadcast goes on, under the lease epoch: from
+// the ingest before, else from its workers, else from what Redis remembers.
+// [errEnded] means that it has ended meanwhile.
+func (s *Service) carry(ctx context.Context, before lease.Record, epoch uint64) (relay.Carry, error) {
+	began := time.Now()
+	floor := before.Carry
+	source, carry := "ingest", relay.Carry{}
+	carry, err := s.askIngest(ctx, before, epoch)
+	if err != nil && !errors.Is(err, errEnded) {
+		s.cfg.Log.Info("the ingest before can't be asked", "broadcast", before.Broadcast, "ingest", before.Ingest, "err", err)
+		source = "worker"
+		carry, err = s.askWorkers(ctx, before.Broadcast, epoch)
+	}
+	if errors.Is(err, errEnded) {
+		return relay.Carry{}, err
+	}
+	if err != nil {
+		s.cfg.Log.Info("no worker can be asked", "broadcast", before.Broadcast, "err", err)
+		source, carry = "redis", floor
+		if before.State == lease.Live && !carry.Mark.Time.IsZero() {
+			carry.Mark.Start += unrenewed
+			carry.Mark.Time = carry.Mark.Time.Add(unrenewed.Duration())
+		}
+	}
+	carry = notBelow(carry, floor)
+	s.metrics.takeovers.WithLabelValues(source).Inc()
+	s.cfg.Log.Info("going on with a broadcast", "broadcast", before.Broadcast, "ingest_before", before.Ingest,
+		"source", source, "took", time.Since(began).Round(time.Millisecond), "segment", carry.Mark.Sequence, "settled", carry.Settings.PartTarget != 0)
+	return carry, nil
+}
+
+// notBelow makes c go back behind nothing that Redis knows of.
+func notBelow(c, floor relay.Carry) relay.Carry {
+	if c.Settings.PartTarget == 0 {
+		c.Settings = floor.Settings
+	}
+	if c.Settings.TargetDuration == 0 {
+		c.Settings.TargetDuration = floor.Settings.TargetDuration
+	}
+	c.Mark.Sequence = max(c.Mark.Sequence, floor.Mark.Sequence)
+	c.Mark.Discontinuity = max(c.Mark.Discontinuity, floor.Mark.Discontinuity)
+	c.Mark.Start = max(c.Mark.Start, floor.Mark.Start)
+	if c.Mark.Time.Before(floor.Mark.Time) {
+		c.Mark.Time = floor.Mark.Time
+	}
+	return c
+}
+
+func (s *Service) askIngest(ctx context.Context, before lease.Record, epoch uint64) (relay.Carry, error) {
+	if before.Ingest == s.cfg.Advertise && s.broadcastByID(before.Broadcast) == nil {
+		return relay.Carry{}, errors.New("that was this ingest before it was started again")
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	return s.askCarry(ctx, before.Ingest+relay.ReleasePath(before.Broadcast, epoch))
+}
+
+// askWorkers takes the answer that goes furthest.
+func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64) (best relay.Carry, err error) {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	slots, err := lease.Slots(ctx, s.cfg.Redis, broadcast)
+	if err != nil {
+		return relay.Carry{}, err
+	}
+	var (
+		asking sync.WaitGroup
+		mu     sync.Mutex
+		errs   = []error{errors.New("there is none")}
+		found  bool
+	)
+	for _, slot := range slots {
+		asking.Go(func() {
+			c, err := s.askCarry(ctx, slot.Address+jobs.ClosePath(broadcast, epoch))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case !found || c.Mark.Sequence > best.Mark.Sequence:
+				best, found = c, true
+			}
+		})
+	}
+	asking.Wait()
+	if found {
+		return best, nil
+	}
+	return relay.Carry{}, errors.Join(errs[min(len(errs)-1, 1):]...)
+}
+
+// maxCarry bounds the answer of a request for a Carry.
+const maxCarry = 16 << 10
+
+func (s *Service) askCarry(ctx context.Context, url string) (c relay.Carry, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	if err != nil {
+		return c, fmt.Errorf("ask %s: %w", url, err)
+	}
+	s.cfg.Secret.Authorize(req)
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return c, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxCarry))
+	switch {
+	case err != nil:
+		return c, fmt.Errorf("ask %s: %w", url, err)
+	case resp.StatusCode == http.StatusGone:
+		return c, fmt.Errorf("ask %s: %w", url, errEnded)
+	case resp.StatusCode != http.StatusOK:
+		return c, fmt.Errorf("ask %s: %s: %.200s", url, resp.Status, body)
+	}
+	if err := json.Unmarshal(body, &c); err != nil {
+		return c, fmt.Errorf("ask %s: %w", url, err)
+	}
+	return c, nil
+}
+
+// serveRelease answers POST /release/{broadcast}?epoch={lease epoch}.
+func (s *Service) serveRelease(w http.ResponseWriter, r *http.Request) {
+	b := s.broadcastByID(r.PathValue("broadcast"))
+	if b == nil {
+		http.Error(w, "this ingest has no such broadcast", http.StatusNotFound)
+		return
+	}
+	epoch, err := strconv.ParseUint(r.URL.Query().Get("epoch"), 10, 64)
+	if err != nil {
+		http.Error(w, "epoch must be a lease epoch", http.StatusBadRequest)
+		return
+	}
+	if epoch <= b.epoch {
+		http.Error(w, "this ingest has that lease epoch or a higher one", http.StatusConflict)
+		return
+	}
+	c, err := b.giveUp(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusGone)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(c) // who asked sees when it breaks
+}
+
+// giveUp leaves the broadcast to another ingest, and says from where that goes on.
+func (b *broadcast) giveUp(to string) (relay.Carry, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended.IsZero() {
+		return relay.Carry{}, errEnded
+	}
+	b.move(to)
+	return b.seq.carry(), nil
+}
+
+// move ends the log with a pause: another ingest goes on with the broadcast.
+// Log and claims stay until the workers have stored what is in it. The caller
+// holds mu.
+func (b *broadcast) move(to string) {
+	if !b.ended.IsZero() || !b.moved.IsZero() {
+		return
+	}
+	b.dismiss(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder publishes to this channel through another server."})
+	b.moved = time.Now()
+	b.log.finish()
+	b.logger.Info("another ingest has taken the broadcast over", "by", to, "segments", b.seq.mark.Sequence)
+	b.wakeUp()
+}

@@ -1,0 +1,81 @@
+package objects_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"millrace/internal/objects"
+	"millrace/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// What is wrong with a bucket is said at the start, with what to do about it.
+func TestCheckSaysWhatToDo(t *testing.T) {
+	good := testenv.BucketConfig(t)
+	testenv.CreateBucket(t, good)
+	for name, c := range map[string]struct {
+		change func(*objects.Config)
+		want   string
+	}{
+		"all is well":  {func(*objects.Config) {}, ""},
+		"no bucket":    {func(c *objects.Config) { c.Bucket = "no-such-bucket" }, "create it, or correct --s3-bucket"},
+		"unknown key":  {func(c *objects.Config) { c.AccessKey = "nobody" }, "check MILLRACE_S3_ACCESS_KEY"},
+		"wrong secret": {func(c *objects.Config) { c.SecretKey = "wrong" }, "check MILLRACE_S3_SECRET_KEY"},
+		"nobody there": {func(c *objects.Config) { c.Endpoint = "http://" + testenv.FreeAddress(t) }, "check --s3-endpoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := good
+			c.change(&config)
+			b, err := objects.Open(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = b.Check(t.Context())
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), c.want)) {
+				t.Errorf("got %v, want an error that ends with %q", err, c.want)
+			}
+			if err != nil && (strings.Contains(err.Error(), testenv.S3SecretKey) || strings.Contains(err.Error(), "wrong\n")) {
+				t.Errorf("the error has the secret: %v", err)
+			}
+		})
+	}
+}
+
+// Calls end in time when S3 hangs, and all of a large object gets through when it is slow.
+func TestCallsAreBounded(t *testing.T) {
+	c := testenv.BucketConfig(t)
+	testenv.CreateBucket(t, c)
+	proxy := testenv.Proxy(t, strings.TrimPrefix(c.Endpoint, "http://"))
+	c.Endpoint, c.Timeout = "http://"+proxy.Address, 500*time.Millisecond
+	b, err := objects.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Put(t.Context(), "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Hang()
+	for name, call := range map[string]func() error{
+		"put":    func() error { return b.Put(t.Context(), "l", []byte("v")) },
+		"get":    func() error { _, err := b.Get(t.Context(), "k"); return err },
+		"exists": func() error { _, err := b.Exists(t.Context(), "k"); return err },
+		"list":   func() error { return b.List(t.Context(), "", func([]string) error { return nil }) },
+		"delete": func() error { return b.Delete(t.Context(), []string{"k"}) },
+	} {
+		begin := time.Now()
+		if err := call(); err == nil || time.Since(begin) > 5*time.Second {
+			t.Errorf("%s while S3 hangs: %v after %s", name, err, time.Since(begin))
+		}
+	}
+	// Longer than the timeout, at a pace above the slowest.
+	proxy.Slow(700 * time.Millisecond)
+	if err := b.Put(t.Context(), "large", make([]byte, 200<<10)); err != nil {
+		t.Errorf("a large object while S3 is slow: %v", err)
+	}
+	proxy.Restore()
+	if got, err := b.Get(t.Context(), "large"); err != nil || len(got) != 200<<10 {
+		t.Errorf("it has %d bytes, %v", len(got), err)
+	}
+}

@@ -1,0 +1,124 @@
+package transcode
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace/internal/jobs"
+	"millrace/internal/private"
+)
+
+// maxClaimLine bounds one line of a claim's answer.
+const maxClaimLine = 4 << 10
+
+// errNotGranted means that somebody else has the slot, or the broadcast is over.
+var errNotGranted = errors.New("not granted")
+
+// claim is an open claim at an ingest.
+type claim struct {
+	grant     jobs.Grant
+	transport *http.Transport
+	up        *io.PipeWriter
+	body      io.ReadCloser
+	lines     *bufio.Scanner
+	once      sync.Once
+}
+
+// claim asks for a slot. The claim has a connection of its own: its end is
+// seen at once on both sides.
+func (s *Service) claim(ctx context.Context, job jobs.Job) (*claim, error) {
+	r, up := io.Pipe()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, job.Ingest+jobs.ClaimPath(job.Broadcast, job.Slot), r)
+	if err != nil {
+		return nil, fmt.Errorf("claim %s: %w", job.Broadcast, err)
+	}
+	req.Header.Set(jobs.AddressHeader, s.cfg.Advertise)
+	req.Header.Set(jobs.ProfileHeader, sourceProfile())
+	s.cfg.Secret.Authorize(req)
+	c := &claim{transport: private.NewTransport(true), up: up}
+	resp, err := (&http.Client{Transport: c.transport}).Do(req)
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("claim %s at %s: %w", job.Broadcast, job.Ingest, err)
+	}
+	c.body = resp.Body
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		c.close()
+		err := fmt.Errorf("claim %s: %s: %s", job.Broadcast, resp.Status, strings.TrimSpace(string(text)))
+		if resp.StatusCode == http.StatusConflict || resp.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("%w: %w", errNotGranted, err)
+		}
+		return nil, err
+	}
+	c.lines = bufio.NewScanner(resp.Body)
+	c.lines.Buffer(nil, maxClaimLine)
+	if !c.lines.Scan() {
+		c.close()
+		return nil, fmt.Errorf("claim %s: no grant came: %w", job.Broadcast, c.lines.Err())
+	}
+	if err := json.Unmarshal(c.lines.Bytes(), &c.grant); err != nil {
+		c.close()
+		return nil, fmt.Errorf("claim %s: decode grant: %w", job.Broadcast, err)
+	}
+	return c, nil
+}
+
+// await passes orders on until the claim's connection ends or ctx does, and then
+// closes out.
+func (c *claim) await(ctx context.Context, out chan<- jobs.Order) {
+	defer close(out)
+	for c.lines.Scan() {
+		var order jobs.Order
+		if json.Unmarshal(c.lines.Bytes(), &order) != nil {
+			continue
+		}
+		select {
+		case out <- order:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// report sends progress until ctx ends, and then once more.
+func (c *claim) report(ctx context.Context, progress func() jobs.Progress) {
+	tick := time.NewTicker(jobs.ProgressInterval)
+	defer tick.Stop()
+	for last := false; ; {
+		line, err := json.Marshal(progress())
+		if err != nil {
+			return
+		}
+		if _, err := c.up.Write(append(line, '\n')); err != nil || last {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			last = true
+		}
+	}
+}
+
+// letGo says that nothing more is reported. Ingest then ends its answer.
+func (c *claim) letGo() { _ = c.up.Close() }
+
+// close ends the claim. It may be called more than once.
+func (c *claim) close() {
+	c.once.Do(func() {
+		_ = c.up.CloseWithError(io.EOF)
+		if c.body != nil {
+			_ = c.body.Close()
+		}
+		c.transport.CloseIdleConnections()
+	})
+}

@@ -1,0 +1,55 @@
+package transcode
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// finishTime is how long segments that are cut have to be made when the service
+// stops without a drain: they are stored after that.
+const finishTime = 600 * time.Millisecond
+
+var errStopped = errors.New("this worker stops")
+
+// drain has other workers take over the broadcasts, one after the other, within
+// the configured time. What is left then ends as in a crash: the spool holds
+// what isn't stored. Without such a time, what is cut is finished.
+func (s *Service) drain() {
+	if s.cfg.Drain == 0 {
+		s.finish()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
+	defer cancel()
+	all := s.held()
+	end := time.Now().Add(s.cfg.Drain)
+	for i, h := range all {
+		h.leaving.Store(true)
+		// One that nobody takes mustn't use up the time of the others.
+		turn := time.NewTimer(time.Until(end) / time.Duration(len(all)-i+1))
+		select {
+		case <-h.gone:
+		case <-turn.C:
+		}
+		turn.Stop()
+	}
+	for _, h := range all {
+		select {
+		case <-h.gone:
+		case <-ctx.Done():
+			h.log.Warn("no worker took over the broadcast in time")
+		}
+	}
+}
+
+// finish waits until the segments that are cut are made.
+func (s *Service) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
+	defer cancel()
+	for _, h := range s.held() {
+		for !h.over() && h.live.unmade.Load() > 0 && ctx.Err() == nil {
+			pause(ctx, 10*time.Millisecond)
+		}
+	}
+}

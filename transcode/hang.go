@@ -1,0 +1,110 @@
+package transcode
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	// watchInterval is how often encoders are looked at.
+	watchInterval = 250 * time.Millisecond
+	// hangSilence is how long an encoder may be silent and use no CPU time
+	// while there is something to do.
+	hangSilence = time.Second
+	// encoderSilence is how long it may be silent in any case.
+	encoderSilence = 10 * time.Second
+	// hangPictures is how many pictures an encoder is fed without an answer
+	// before it counts as silent: decoders keep a few back.
+	hangPictures = 10
+)
+
+// pulse tells whether an encoder answers what it is fed.
+type pulse struct {
+	pictures int // fed since it last answered
+	all      bool
+	since    time.Time // of the first of them, or of the newest answer
+	cpu      uint64    // at the last look
+	moved    time.Time // when that last changed
+}
+
+func (p *pulse) fed(now time.Time) {
+	if p.pictures == 0 {
+		p.since, p.moved = now, now
+	}
+	p.pictures++
+}
+
+// answered notes that the process made a frame.
+func (e *encoder) answered() {
+	e.pulse.pictures = 0
+	e.pulse.since = time.Now()
+}
+
+// finish says that all is fed: the process then ends.
+func (e *encoder) finish() {
+	e.process.finish()
+	e.pulse.all = true
+	if e.pulse.pictures == 0 {
+		e.pulse.since, e.pulse.moved = time.Now(), time.Now()
+	}
+}
+
+// errHung is why an encoder was ended that was stopped or waits for ever. A
+// slow one isn't hung: it uses CPU time.
+var errHung = errors.New("it makes nothing of what it is fed")
+
+// hung looks at the process.
+func (e *encoder) hung(now time.Time) error {
+	p := &e.pulse
+	if !e.fed {
+		return nil
+	}
+	cpu, known := cpuTime(e.cmd.Process.Pid)
+	if cpu != p.cpu {
+		p.cpu, p.moved = cpu, now
+	}
+	if !p.all && p.pictures < hangPictures {
+		return nil
+	}
+	quiet := now.Sub(p.since)
+	switch {
+	case quiet >= encoderSilence:
+		return fmt.Errorf("%w: nothing for %s", errHung, encoderSilence)
+	case known && quiet >= hangSilence && now.Sub(p.moved) >= hangSilence:
+		return fmt.Errorf("%w, and used no CPU time for %s", errHung, hangSilence)
+	}
+	return nil
+}
+
+// watchEncoders ends processes that hang; their exits have their segments made again.
+func (w *worker) watchEncoders(now time.Time) {
+	for enc, run := range w.encoding.using {
+		if run == nil || enc.ctx.Err() != nil {
+			continue
+		}
+		if err := enc.hung(now); err != nil {
+			w.Metrics.hangs.Inc()
+			enc.stop(err)
+		}
+	}
+}
+
+// cpuTime returns what a process has used, in clock ticks, where /proc tells it.
+func cpuTime(pid int) (ticks uint64, ok bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	// The second field is the name in parentheses; the times are fields 14 and 15.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 13 {
+		return 0, false
+	}
+	user, err1 := strconv.ParseUint(string(fields[11]), 10, 64)
+	system, err2 := strconv.ParseUint(string(fields[12]), 10, 64)
+	return user + system, err1 == nil && err2 == nil
+}
