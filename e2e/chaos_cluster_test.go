@@ -177,7 +177,13 @@ func hostOf(address string) string {
 func (c *cluster) startRedis() string {
 	if c.shape.sentinel {
 		c.sentinels = testenv.Sentinel(c.t)
-		c.redis = c.sentinels.Client()
+		o, err := redis.ParseFailoverURL(c.sentinels.URL())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		o.ContextTimeoutEnabled, o.DialerRetries = true, 1
+		c.redis = redis.NewFailoverClient(o)
+		c.t.Cleanup(func() { _ = c.redis.Close() })
 		return c.sentinels.URL()
 	}
 	c.redisServer = startRedisServer(c.t)

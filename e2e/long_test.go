@@ -33,6 +33,10 @@ const (
 	aacFrame  = 1024
 )
 
+// longArgs leave nothing in memory for longer than the stream needs it: the
+// edge's cache is full within the first hour.
+var longArgs = []string{"--ladder", "none", "--dvr-window", "1m", "--retention", "1m", "--cache-max", "8MB"}
+
 // TestLong publishes for long across the limits of RTMP's timestamps: three
 // bytes (4.66 h) and four (49.7 days), and follows picture and sound to the
 // end. No frame is lost, none moves against the other track, numbers rise, wall
@@ -45,13 +49,13 @@ func TestLong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := startAll(t, "--ladder", "none", "--dvr-window", "1m", "--retention", "1m")
+		s := startAll(t, longArgs...)
 		// It wraps in the middle, and 4.66 h later has three full bytes.
 		half := uint32(-int32(d.Milliseconds() / 2))
 		longStream{name: "long", start: half, lasts: d, rate: 44100, bFrames: true}.run(t, s)
 		return
 	}
-	s := startAll(t, "--ladder", "none", "--dvr-window", "1m", "--retention", "1m")
+	s := startAll(t, longArgs...)
 	for _, l := range []longStream{
 		{name: "bytes24", start: 1<<24 - 1_800_000, lasts: time.Hour, rate: 44100, bFrames: true, absolute: true},
 		{name: "bytes32", start: -1_800_000 & math.MaxUint32, lasts: time.Hour, rate: 48000},

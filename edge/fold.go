@@ -39,6 +39,9 @@ type fold struct {
 	holds func(rendition string, s *playlist.Segment) bool
 	// writer is the highest epoch that was heard of.
 	writer jobs.Epoch
+	// ingest is the highest ingest epoch that media came from, since the first
+	// segment of it.
+	ingest, since uint64
 	// paused is set by a pause entry, away by who follows: nothing new comes.
 	paused, away bool
 	// resume is the sequence that ends a pause, 0 where it isn't known: then
@@ -247,7 +250,21 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 	if r.based && e.Sequence < r.next {
 		return errLate // it is shown already, or has slid out: what is shown never changes
 	}
+	// Numbers are never used by two ingests: what an earlier one says of those
+	// of a later one is made of another log.
+	if e.Epoch != 0 && e.Epoch < f.ingest && e.Sequence >= f.since {
+		return errStale
+	}
+	if e.Epoch > f.ingest {
+		f.ingest, f.since = e.Epoch, e.Sequence
+	} else if e.Epoch == f.ingest {
+		f.since = min(f.since, e.Sequence)
+	}
 	d := r.drafts[e.Sequence]
+	if shown := r.media.Open != nil && r.media.Open.Sequence == e.Sequence; d.epoch() != 0 && d.epoch() < e.Epoch && !shown {
+		delete(r.drafts, e.Sequence)
+		d = nil
+	}
 	if d == nil {
 		if len(r.drafts) >= maxDrafts {
 			return errTooMany

@@ -158,7 +158,8 @@ func TestServesWithoutUpstream(t *testing.T) {
 	w.segment(st.epoch, 1)
 	w.segment(st.epoch, 2)
 	w.part(st.epoch, 3, 0)
-	st.setState(lease.Live) // as ingest does once it can
+	// As ingest does once it can.
+	st.eventually("Redis takes the record", func() bool { return lease.Renew(t.Context(), st.db, "demo", st.record) == nil })
 	st.slot(0, w)
 	st.until(st.media("source/index.m3u8"), func(a answer) bool { return strings.Contains(a.body, "7.3.0.p1.m4s") })
 	st.eventually("it is noticed", func() bool { return st.metric("upstream_lost") == 0 })

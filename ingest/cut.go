@@ -138,9 +138,9 @@ func (s *sequencer) carry() relay.Carry {
 		return c
 	}
 	m.Start = s.end()
-	if s.grid != nil {
+	if s.grid != nil { // sound may reach further than pictures
+		m.Start = wholeMilliseconds(max(m.Start, s.grid.next.Ticks(s.grid.rate)))
 		m.AudioStart = s.grid.atOrAfter(m.Start)
-		m.Start = max(m.Start, s.grid.next.Ticks(s.grid.rate))
 	}
 	m.Time = s.wallTime(m.Start)
 	return c

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"millrace/internal/credentials"
 	"millrace/internal/lease"
 	"millrace/internal/media"
 )
@@ -25,10 +26,10 @@ func testBroadcast(t *testing.T) (*broadcast, *logBuffer) {
 	t.Helper()
 	logged := &logBuffer{}
 	s := &Service{
-		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute},
+		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute, Redundancy: 1},
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}
-	return newBroadcast(s, "demo", lease.Record{Broadcast: "b", Epoch: 7, Started: time.Now()}), logged
+	return newBroadcast(s, credentials.Channel{Name: "demo"}, lease.Record{Broadcast: "b", Epoch: 7, Started: time.Now()}, nil), logged
 }
 
 // camera is a publisher of a broadcast.
@@ -42,7 +43,7 @@ type camera struct {
 func newCamera(t *testing.T, b *broadcast) *camera {
 	t.Helper()
 	c := &camera{t: t}
-	p, err := b.attach(publishRequest{Close: func(r Refusal) { c.closed = append(c.closed, r) }}, time.Now())
+	p, err := b.attach(publishRequest{Close: func(r Refusal) { c.closed = append(c.closed, r) }}, credentials.Channel{}, time.Now(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +87,11 @@ func TestPublisherTakeover(t *testing.T) {
 		first := newCamera(t, b)
 		first.film(100, everySecond)
 		time.Sleep(takeoverSilence - 41*time.Millisecond)
-		if _, err := b.attach(publishRequest{}, time.Now()); err != refusalBusy {
+		if _, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now()); err != errBusy {
 			t.Errorf("a second publisher was told %v", err)
+		}
+		if _, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now().Add(-takeoverSilence), time.Now()); err != refusalBusy {
+			t.Errorf("one that came before the newest frame was told %v", err)
 		}
 		time.Sleep(time.Millisecond)
 		second := newCamera(t, b)
@@ -165,7 +169,7 @@ func TestPublisherIgnores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, logged := testBroadcast(t)
 		c := &camera{t: t}
-		p, err := b.attach(publishRequest{}, time.Now())
+		p, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +191,7 @@ func TestPublisherIgnores(t *testing.T) {
 			c.send(c.audio, payload)
 		}
 		sound()
-		if st := b.seq.settings; st.Video || !st.Audio || b.seq.mark.Discontinuity != 0 || b.video != nil {
+		if st := b.seq.settings; st.Video || !st.Audio || b.seq.mark.Discontinuity != 0 || b.width != 0 {
 			t.Errorf("settings are %+v, the newest mark %+v", st, b.seq.mark)
 		}
 		if n := strings.Count(logged.String(), "pictures began in a broadcast without pictures"); n != 1 {

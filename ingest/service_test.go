@@ -290,7 +290,7 @@ func (h *hold) reason() string {
 func TestServiceRelaysToFFprobe(t *testing.T) {
 	t.Parallel()
 	file, _ := sample(t)
-	s := newStation(t, Config{})
+	s := newStation(t, Config{Grace: time.Second})
 	published := make(chan struct{})
 	go func() {
 		defer close(published)
@@ -317,6 +317,7 @@ func TestServiceRelaysToFFprobe(t *testing.T) {
 	if m := reader.expect(relay.Open, 1); !m.Independent() {
 		t.Errorf("%+v isn't independent", m)
 	}
+	reader.expect(relay.Pause, 2)
 	if m := reader.mark(); m.Kind != relay.End || m.Sequence != 2 {
 		t.Errorf("the end is %+v", m)
 	}
@@ -336,7 +337,7 @@ func TestServiceRelaysToFFprobe(t *testing.T) {
 func TestServiceClaims(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)
-	s := newStation(t, Config{})
+	s := newStation(t, Config{Grace: time.Second})
 	encoder := s.encoder(tags) // segments 0 and 1
 	broadcast := s.broadcast()
 	s.read(broadcast).expect(relay.Open, 1)
@@ -438,17 +439,32 @@ func TestServiceGrace(t *testing.T) {
 	}
 }
 
-// An encoder that says that it is done ends its broadcast at once.
+// An encoder that says that it is done has the same time to come back: people
+// stop and start again to change a setting. A channel may have its own.
 func TestServiceCleanStop(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)
-	s := newStation(t, Config{})
+	s := newStation(t, Config{Grace: time.Hour})
+	key := credentials.StreamKey("s3cret")
+	channel := credentials.Channel{Name: "demo", KeyHash: key.Hash(), Grace: time.Second}
+	if err := credentials.Replace(t.Context(), s.db, []credentials.Channel{channel}); err != nil {
+		t.Fatal(err)
+	}
 	encoder := s.encoder(tags)
 	reader := s.read(s.broadcast())
 	reader.expect(relay.Open, 1)
 	encoder.unpublish()
+	reader.expect(relay.Pause, 2)
+	paused := time.Now()
+	r := s.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
+	if r.Grace != time.Second || r.Lost.IsZero() || r.Carry.Mark.Sequence != 2 || r.Carry.Settings.TargetDuration == 0 {
+		t.Errorf("the record is %+v", r)
+	}
 	if m := reader.mark(); m.Kind != relay.End || m.Sequence != 2 {
 		t.Errorf("%+v came instead of the end", m)
+	}
+	if took := time.Since(paused); took < time.Second/2 {
+		t.Errorf("the grace period was %v", took)
 	}
 	s.until("the end", func(r lease.Record) bool { return r.State == lease.Ended })
 }
@@ -458,7 +474,17 @@ func TestServiceRefusals(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)
 	s := newStation(t, Config{})
-	s.encoder(tags)
+	encoder := s.encoder(tags)
+	ctx, cancel := context.WithCancel(t.Context())
+	sending := make(chan struct{})
+	go func() {
+		defer close(sending)
+		for i := uint32(1); ctx.Err() == nil; i++ {
+			encoder.media(tags[len(tags)-2:], i*40)
+			time.Sleep(40 * time.Millisecond)
+		}
+	}()
+	defer func() { cancel(); <-sending }()
 	for _, c := range []struct{ key, text string }{
 		{"other", "The stream key is wrong"},
 		{"s3cret", "Somebody is publishing with this stream key already"},
@@ -559,8 +585,12 @@ func TestServiceTwoAtOnce(t *testing.T) {
 	results := make(chan error, 8)
 	for range cap(results) {
 		go func() {
-			_, err := s.service.publish(t.Context(), publishRequest{Key: "s3cret", Close: func(Refusal) {}})
+			p, err := s.service.publish(t.Context(), publishRequest{Key: "s3cret", Close: func(Refusal) {}})
 			results <- err
+			for err == nil && t.Context().Err() == nil {
+				err = p.audio(0, []byte{0xaf, 1, 0x21})
+				time.Sleep(20 * time.Millisecond)
+			}
 		}()
 	}
 	taken := 0
@@ -596,7 +626,9 @@ func TestConfig(t *testing.T) {
 		want string
 	}{
 		{Config{}, "Redis, an RTMP listener and an address"},
-		{Config{Redis: db, RTMP: l, Advertise: "http://x", Grace: -1}, "set --grace to 0 or more"},
+		{Config{Redis: db, RTMP: l, Advertise: "http://x", Grace: -1}, "set --grace to more than 0"},
+		{Config{Redis: db, RTMP: l, Advertise: "http://x", Redundancy: 3}, "set --redundancy to 1 or 2"},
+		{Config{Redis: db, RTMP: l, Advertise: "http://x", Drain: -1}, "set --drain to 0 or more"},
 	} {
 		if _, err := New(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)

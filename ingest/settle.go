@@ -95,6 +95,9 @@ func (s *sequencer) keepNewestSound(last media.Ticks) {
 // settle fixes, at the first publisher, what never changes in a broadcast.
 func (s *sequencer) settle(held []heldUnit) {
 	if s.settled {
+		if s.settings.Video && s.claimed > 0 { // of this publisher; what is settled stays
+			s.step = media.Ticks(math.Round(media.VideoTimescale / s.claimed))
+		}
 		return
 	}
 	s.settled = true

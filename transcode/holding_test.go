@@ -628,3 +628,118 @@ func TestTakeoverUsesWarmEncoders(t *testing.T) {
 	}
 	await(t, "no encoder is kept for a broadcast of our own", func() bool { return warm() == 0 })
 }
+
+// Twice as many broadcasts as there is room for: each keeps its source, the
+// highest rungs go first, and what isn't made lists a stand-in. Rungs come
+// back when there is room.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 6))
+	f, err := testFFmpeg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := parseLadder(testLadder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rungs := buildLadder(specs, 320, 180, 30, 1)
+	b := newBudget()
+	b.cores = 2.1 * estimateCost(320, 180, 30, rungs) / overcommit
+	m := newMetrics(prometheus.NewRegistry(), b)
+	var all []*worker
+	sheds := 0
+	for range 4 {
+		rec := newRecord()
+		w := newWorker(workerConfig{
+			Grant: firstGrant, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec, Metrics: m,
+			Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		})
+		all = append(all, w)
+		shed := 0
+		err := w.run(t.Context(), func(ctx context.Context, out chan<- logEvent) error {
+			for _, e := range l.from(0) {
+				if e.mark != nil && e.mark.Kind == relay.Open {
+					for w.unmade.Load() > 0 {
+						time.Sleep(time.Millisecond) // polls a condition
+					}
+					shed = int(testutil.ToFloat64(m.rungsShed))
+				}
+				out <- e
+			}
+			return errLogEnded
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What the encoders cost here is measured as it goes: by the second
+		// broadcast there may be room for one rung only.
+		if before := sheds; w.encoding.shed < before || shed != w.encoding.shed || len(all) == 1 && shed != 0 || len(all) > 2 && shed != 2 {
+			t.Errorf("broadcast %d: %d rungs are shed after %d, the metric says %d", len(all), w.encoding.shed, before, shed)
+		}
+		sheds = w.encoding.shed
+		for _, name := range []string{sourceName, audioName, "96p30", "64p30"} {
+			for n := range 3 {
+				if rec.entries[fmt.Sprintf("%s/%d", name, n)].Type != index.TypeSegment {
+					t.Errorf("broadcast %d: %s has no segment %d", len(all), name, n)
+				}
+			}
+		}
+	}
+	b.release(all[0])
+	late := all[3]
+	s := &segment{tl: newTimeline(relay.Mark{Sequence: 9}, *late.settings)}
+	late.segments = []*segment{s}
+	if got := []int{late.balance(s), late.balance(s)}; got[0] == 0 {
+		t.Errorf("with room again, %v rungs are made", got)
+	}
+	late.discardSpares()
+}
+
+// A rung that lags is shed, the highest first, but not at a short contention;
+// catching up with the log is none.
+func TestLaggingRungsAreShed(t *testing.T) {
+	t.Parallel()
+	const second = media.VideoTimescale
+	for _, c := range []struct {
+		name  string
+		lags  []media.Ticks // of the segment before, at each mark
+		burst bool
+		want  int
+	}{
+		{"on time", []media.Ticks{second / 10, second / 10}, false, 2},
+		{"late once", []media.Ticks{second, second / 10}, false, 2},
+		{"late twice", []media.Ticks{second, second}, false, 1},
+		{"very late once", []media.Ticks{2 * second}, false, 1},
+		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, 0},
+		{"catching up", []media.Ticks{2 * second, 2 * second}, true, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBudget()
+			w := newWorker(workerConfig{Budget: b, Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
+			w.settings = &relay.Settings{Video: true, FrameRate: 30}
+			w.video = &media.AVCConfig{Width: 320, Height: 180}
+			w.encoding.rungs = buildLadder([]rungSpec{{96, 30, 150000}, {64, 30, 80000}}, 320, 180, 30, 1)
+			w.encoding.patience = calmSegments
+			got := 0
+			for n, lag := range c.lags {
+				start := media.Ticks(10+2*n) * second
+				old := &segment{tl: newTimeline(relay.Mark{Start: start - 2*second}, *w.settings)}
+				old.tl.cuts[0].at = start - lag // what is written until there
+				r := &rungWork{segment: old}
+				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", second, 1)
+				old.rungs = []*rungWork{r}
+				s := &segment{tl: newTimeline(relay.Mark{Start: start}, *w.settings)}
+				w.segments = []*segment{old, s}
+				w.encoding.read = time.Now()
+				if !c.burst {
+					w.encoding.read = time.Now().Add(-2 * time.Second)
+				}
+				got = w.balance(s)
+			}
+			if got != c.want {
+				t.Errorf("%d rungs are made, want %d", got, c.want)
+			}
+		})
+	}
+}

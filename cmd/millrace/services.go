@@ -118,7 +118,7 @@ func (p *process) startIngest() error {
 		Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
 		Grace: time.Duration(p.settings.Grace), Redundancy: int(p.settings.Redundancy), Drain: p.drain(),
 		Finish: p.layers.limits[levelIngest] - p.drain() - stopMargin,
-		Log: p.log.With("service", "ingest"), Registerer: p.registry,
+		Log:    p.log.With("service", "ingest"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err

@@ -199,7 +199,7 @@ func (b *Bucket) hint(err error) string {
 	switch {
 	case code == "NoSuchBucket":
 		return "there is no bucket of that name: create it, or correct --s3-bucket"
-	case code == "InvalidAccessKeyId":
+	case code == "InvalidAccessKeyId" || code == "XAdminUserNotFound": // the latter is versitygw's
 		return "S3 doesn't know the access key: check MILLRACE_S3_ACCESS_KEY"
 	case code == "SignatureDoesNotMatch":
 		return "the secret key doesn't belong to the access key: check MILLRACE_S3_SECRET_KEY"

@@ -33,10 +33,10 @@ func TestCheckSaysWhatToDo(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = b.Check(t.Context())
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.HasSuffix(err.Error(), c.want)) {
-				t.Errorf("got %v, want an error that ends with %q", err, c.want)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
-			if err != nil && (strings.Contains(err.Error(), testenv.S3SecretKey) || strings.Contains(err.Error(), "wrong\n")) {
+			if err != nil && strings.Contains(err.Error(), testenv.S3SecretKey) {
 				t.Errorf("the error has the secret: %v", err)
 			}
 		})
