@@ -88,9 +88,9 @@ func (d *draft) epoch() uint64 {
 	return 0
 }
 
-// orphaned reports whether the segments before after are due from an ingest
-// that another one has taken over from.
-func (r *foldRendition) orphaned(after uint64) bool {
+// orphaned reports whether what is shown last is from an ingest that the given
+// one, by its epoch, has taken over from.
+func (r *foldRendition) orphaned(ingest uint64) bool {
 	now := uint64(0)
 	if r.media.Open != nil {
 		now = r.media.Open.Epoch
@@ -99,7 +99,7 @@ func (r *foldRendition) orphaned(after uint64) bool {
 			now = r.media.Segments[i].Epoch
 		}
 	}
-	return now != 0 && r.drafts[after].epoch() > now
+	return now != 0 && ingest > now
 }
 
 // closeShort completes the open segment with the parts that it has; where
@@ -296,7 +296,7 @@ func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
 
 // fill completes all segments before after: what another ingest's death left
 // open as it stands, the rest as gaps.
-func (r *foldRendition) fill(after uint64, holds func(string, *playlist.Segment) bool) {
+func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.Segment) bool) {
 	if after-r.next > maxJump {
 		// Too much is missing to say anything of it.
 		for sequence := range r.drafts {
@@ -308,7 +308,7 @@ func (r *foldRendition) fill(after uint64, holds func(string, *playlist.Segment)
 		return
 	}
 	var each media.Ticks
-	orphaned := r.orphaned(after)
+	orphaned := r.orphaned(ingest)
 	if orphaned {
 		r.closeShort(holds)
 		each = r.media.PartTarget // numbers that were never used: no time to lose on them

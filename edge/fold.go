@@ -344,8 +344,8 @@ func (f *fold) begin() bool {
 		return changed
 	}
 	for _, r := range f.renditions {
-		for after, ok := r.afterHole(f.end); ok && r.orphaned(after); after, ok = r.afterHole(f.end) {
-			r.fill(after, f.holds)
+		for after, ok := r.afterHole(f.end); ok && r.orphaned(f.ingest); after, ok = r.afterHole(f.end) {
+			r.fill(after, f.ingest, f.holds)
 			r.advance()
 		}
 	}
@@ -386,7 +386,7 @@ func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 	for _, r := range f.renditions {
 		after, ok := r.afterHole(f.end)
 		limit := patience
-		if ok && r.orphaned(after) {
+		if ok && r.orphaned(f.ingest) {
 			limit = min(patience, orphanPatience)
 		}
 		switch {
@@ -395,7 +395,7 @@ func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 		case r.stalled.IsZero():
 			r.stalled = now
 		case now.Sub(r.stalled) >= limit:
-			r.fill(after, f.holds)
+			r.fill(after, f.ingest, f.holds)
 		}
 	}
 	return f.advance()

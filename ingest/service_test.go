@@ -36,12 +36,20 @@ type station struct {
 	private string // base URL
 	client  *http.Client
 	job     string // the last one seen
+	kill    func() // it answers nobody any more and renews nothing
+	stop    func() // as SIGTERM
 }
 
 // newStation runs an ingest until the test's end, when nothing of it may be left.
 func newStation(t *testing.T, cfg Config) *station {
 	t.Helper()
-	s := &station{t: t, redis: testenv.StartRedis(t), job: "0"}
+	return newStationBy(t, cfg, testenv.StartRedis(t))
+}
+
+// newStationBy is the same by a Redis that other stations have too.
+func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
+	t.Helper()
+	s := &station{t: t, redis: by, job: "0"}
 	s.db = s.redis.Client()
 	key := credentials.StreamKey("s3cret")
 	if err := credentials.Replace(t.Context(), s.db, []credentials.Channel{{Name: "demo", KeyHash: key.Hash()}}); err != nil {
@@ -66,8 +74,13 @@ func newStation(t *testing.T, cfg Config) *station {
 	transport := private.NewTransport(true)
 	s.client = &http.Client{Transport: transport}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
-	go func() { ended <- server.Serve(l) }()
+	ended, served := make(chan error, 1), make(chan error, 1)
+	s.stop = cancel
+	s.kill = func() {
+		_ = server.Close()
+		_ = cfg.Redis.Close()
+	}
+	go func() { served <- server.Serve(l) }()
 	go func() { ended <- s.service.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
@@ -78,7 +91,7 @@ func newStation(t *testing.T, cfg Config) *station {
 		if err := server.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
-		receive(t, ended, "Serve's end")
+		receive(t, served, "Serve's end")
 		if t.Failed() {
 			t.Logf("the log:\n%s", logged)
 		}
@@ -165,7 +178,12 @@ type relayReader struct {
 
 func (s *station) read(broadcast string) *relayReader {
 	s.t.Helper()
-	resp := s.get(relay.Path(broadcast, 0))
+	return s.readFrom(broadcast, 0)
+}
+
+func (s *station) readFrom(broadcast string, from uint64) *relayReader {
+	s.t.Helper()
+	resp := s.get(relay.Path(broadcast, from))
 	r := bufio.NewReader(resp.Body)
 	if err := media.ReadFLVHeader(r); err != nil || resp.Header.Get("Content-Type") != relay.ContentType {
 		s.t.Fatalf("%s, %v: %v", resp.Status, resp.Header, err)
@@ -242,15 +260,20 @@ type hold struct {
 
 func (s *station) claim(broadcast string, client *http.Client) *hold {
 	s.t.Helper()
+	return s.claimSlot(broadcast, client, 0, "http://127.0.0.1:7")
+}
+
+func (s *station) claimSlot(broadcast string, client *http.Client, slot int, address string) *hold {
+	s.t.Helper()
 	body, up := io.Pipe()
 	s.t.Cleanup(func() { up.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	s.t.Cleanup(cancel)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.private+jobs.ClaimPath(broadcast, 0), body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.private+jobs.ClaimPath(broadcast, slot), body)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	req.Header.Set(jobs.AddressHeader, "http://127.0.0.1:7")
+	req.Header.Set(jobs.AddressHeader, address)
 	resp, err := client.Do(req)
 	if err != nil {
 		s.t.Fatal(err)

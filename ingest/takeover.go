@@ -28,6 +28,8 @@ const (
 	// closeTimeout what the workers are, all together.
 	releaseTimeout = time.Second
 	closeTimeout   = 1500 * time.Millisecond
+	// closeMargin is how long another worker may take once one has answered.
+	closeMargin = 300 * time.Millisecond
 	// unrenewed is how much media may have been published after the last
 	// renewal of an ingest that is gone.
 	unrenewed media.Ticks = 3 * media.VideoTimescale / 2
@@ -144,6 +146,7 @@ func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64
 				errs = append(errs, err)
 			case !found || c.Mark.Sequence > best.Mark.Sequence:
 				best, found = c, true
+				time.AfterFunc(closeMargin, cancel)
 			}
 		})
 	}

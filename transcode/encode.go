@@ -104,7 +104,7 @@ func (w *worker) planRungs() {
 	}
 	e := &w.encoding
 	if e.rungs == nil {
-		e.rungs = buildLadder(w.Ladder, w.video.Width, w.video.Height, w.settings.FrameRate, w.settings.FrameStep)
+		e.rungs = w.ladder()
 		e.patience = calmSegments
 		for !w.Backfill && e.shed < len(e.rungs) && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
 			w.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", w.cost(e.rungs[e.shed:]))
@@ -115,6 +115,18 @@ func (w *worker) planRungs() {
 		e.rungs = refit(e.rungs, w.video.Width, w.video.Height)
 	}
 	w.groupRungs()
+}
+
+// ladder returns the rungs to make: those that players know from an earlier
+// worker, else the configured ones.
+func (w *worker) ladder() []rung {
+	if w.Earlier != nil {
+		if list := w.Earlier.get(); len(list) > 0 {
+			return refit(announcedRungs(list, w.settings.FrameRate), w.video.Width, w.video.Height)
+		}
+	}
+	rungs := buildLadder(w.Ladder, w.video.Width, w.video.Height, w.settings.FrameRate, w.settings.FrameStep)
+	return append([]rung{}, rungs...) // never nil: it is settled
 }
 
 // groupRungs divides the rungs that are made among processes that each keep up

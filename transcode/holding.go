@@ -36,6 +36,7 @@ type holding struct {
 	cancel  context.CancelCauseFunc
 	gone    chan struct{} // closed when it is over
 	leaving atomic.Bool
+	earlier *earlier // nil when there was no earlier worker
 
 	closing sync.Mutex
 	carry   *relay.Carry // what was answered to /close
@@ -75,6 +76,9 @@ func (h *holding) run(ctx context.Context) error {
 
 	lost, made, caughtUp := make(chan error, 1), make(chan error, 1), make(chan struct{})
 	restored := make(chan struct{})
+	if h.grant.Index {
+		h.earlier = newEarlier()
+	}
 	h.live = h.newWorker(workerConfig{
 		From: h.grant.Live, Publish: h.pub, Warm: h.service.warm,
 		Lost: func(err error) { lost <- err }, CaughtUp: func() { close(caughtUp) },
@@ -89,7 +93,7 @@ func (h *holding) run(ctx context.Context) error {
 	beside.Go(func() {
 		defer close(restored)
 		if h.grant.Index {
-			h.service.restore(ctx, h.job.Broadcast, h.pub, h.log)
+			h.service.restore(ctx, h.job.Broadcast, h.pub, h.earlier, h.log)
 		}
 	})
 	if h.grant.Backfill < h.grant.Live {
@@ -129,7 +133,7 @@ func (h *holding) run(ctx context.Context) error {
 func (h *holding) newWorker(c workerConfig) *worker {
 	s := h.service
 	c.Grant, c.Started, c.FFmpeg, c.Preset, c.Ladder = h.grant, h.started, s.ffmpeg, s.cfg.Preset, s.ladder
-	c.Budget, c.Metrics, c.Log = s.budget, s.metrics, h.log
+	c.Budget, c.Metrics, c.Log, c.Earlier = s.budget, s.metrics, h.log, h.earlier
 	return newWorker(c)
 }
 

@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"millrace/internal/index"
+	"millrace/internal/media"
 )
 
 // rungSpec is one line of a configured ladder: what to make at most.
@@ -100,6 +103,23 @@ func buildLadder(specs []rungSpec, width, height int, frameRate float64, step in
 		r.Width, r.Height = fit(width, height, s.Height)
 		r.Name = fmt.Sprintf("%dp%.0f", s.Height, r.FrameRate)
 		rungs = append(rungs, r)
+	}
+	return rungs
+}
+
+// announcedRungs returns the rungs of a broadcast that was announced, without
+// their sizes. frameRate is the source's.
+func announcedRungs(renditions []index.Rendition, frameRate float64) []rung {
+	rungs := []rung{}
+	for _, r := range renditions {
+		var lines, rate int
+		if _, err := fmt.Sscanf(r.Name, "%dp%d", &lines, &rate); err != nil || r.Kind != media.Video || r.Source {
+			continue
+		}
+		rungs = append(rungs, rung{
+			Name: r.Name, Lines: lines, FrameRate: r.FrameRate, Bitrate: r.MaxBitrate,
+			Step: max(1, int(math.Round(frameRate/max(1, r.FrameRate)))),
+		})
 	}
 	return rungs
 }

@@ -2,8 +2,12 @@ package transcode
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"millrace/internal/index"
+	"millrace/internal/media"
 )
 
 func TestBuildLadder(t *testing.T) {
@@ -57,5 +61,31 @@ func TestRefitKeepsNames(t *testing.T) {
 	}
 	if back := refit(small, 1280, 720); back[0] != rungs[0] {
 		t.Errorf("after it grew again: %+v, want %+v", back[0], rungs[0])
+	}
+}
+
+// A worker that goes on with a broadcast makes the rungs that were announced,
+// and the same ones as a worker that began it with this source.
+func TestAnnouncedRungs(t *testing.T) {
+	for _, rate := range []float64{25, 30, 59.94} {
+		step := 1
+		if rate > 40 {
+			step = 2
+		}
+		built := buildLadder(nil, 1920, 1080, rate, step)
+		var about []index.Rendition
+		about = append(about, index.Rendition{Name: sourceName, Kind: media.Video, Source: true}, index.Rendition{Name: audioName, Kind: media.Audio})
+		for _, r := range built {
+			about = append(about, index.Rendition{Name: r.Name, Kind: media.Video, Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate})
+		}
+		if got := refit(announcedRungs(about, rate), 1920, 1080); !slices.Equal(got, built) {
+			t.Errorf("at %v frames a second: %+v, want %+v", rate, got, built)
+		}
+		smaller := refit(announcedRungs(about, rate), 640, 360)
+		for i, r := range smaller {
+			if r.Name != built[i].Name || r.Height > 360 {
+				t.Errorf("of a smaller source, %s is %+v", built[i].Name, r)
+			}
+		}
 	}
 }

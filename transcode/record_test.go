@@ -21,11 +21,11 @@ import (
 	"millrace/internal/testenv"
 )
 
-// startRecorder runs a recorder that looks often, until the test's end or stop.
-func startRecorder(t *testing.T, db redis.UniversalClient) (r *recorder, stop func()) {
+// startRecorder runs a recorder that looks whether all is there still each check, until the test's end or stop.
+func startRecorder(t *testing.T, db redis.UniversalClient, check time.Duration) (r *recorder, stop func()) {
 	t.Helper()
 	r = newRecorder(db, time.Hour, slog.New(slog.DiscardHandler), newStorageMetrics(nil))
-	r.check = 100 * time.Millisecond
+	r.check = check
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.run(ctx, time.Second) })
@@ -91,7 +91,8 @@ func TestRecorderRetryIsNoDuplicate(t *testing.T) {
 	if err := db.Ping(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	r, stop := startRecorder(t, db)
+	// No look may break the one connection before the writes use it.
+	r, stop := startRecorder(t, db, time.Hour)
 	direct := server.Client()
 	r.add("b", segmentEntry("v", 0), 1000)
 	eventually(t, "the first entry is written", func() bool { return len(indexed(t, direct)) == 1 })
@@ -112,7 +113,7 @@ func TestRecorderRetryIsNoDuplicate(t *testing.T) {
 // A failover may lose what was acknowledged: it is written again, and only that.
 func TestRecorderWritesAgainWhatRedisLost(t *testing.T) {
 	db := testenv.Redis(t)
-	r, stop := startRecorder(t, db)
+	r, stop := startRecorder(t, db, 100*time.Millisecond)
 	for n := range uint64(4) {
 		r.add("b", segmentEntry("v", n), 1000)
 	}
@@ -257,7 +258,7 @@ func TestRecorderOutlivesFailovers(t *testing.T) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = time.Second, time.Second, time.Second
 	db := redis.NewFailoverClient(o)
 	t.Cleanup(func() { _ = db.Close() })
-	r, stop := startRecorder(t, db)
+	r, stop := startRecorder(t, db, 100*time.Millisecond)
 
 	var n atomic.Uint64
 	whole := func(when string) {

@@ -58,6 +58,7 @@ type workerConfig struct {
 	Warm    *warmth // nil: no encoders are kept for takeovers
 	Preset  string
 	Ladder  []rungSpec
+	Earlier *earlier // nil when there was no earlier worker
 	Budget  *budget
 	Publish announcer
 	// Started is when the grant came.

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -338,5 +339,57 @@ func TestSecretsDontPrint(t *testing.T) {
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "secret", s.S3SecretKey)
 	if strings.Contains(log.String(), "hunter2") {
 		t.Errorf("the log shows a secret: %s", log.String())
+	}
+}
+
+// TestAnEdgeDrains asks an edge to end: a load balancer must see it at once,
+// while viewers are still served, over connections that close. A second signal
+// doesn't wait.
+func TestAnEdgeDrains(t *testing.T) {
+	redis := testenv.StartRedis(t)
+	bucket := testenv.BucketConfig(t)
+	testenv.CreateBucket(t, bucket)
+	run := func(drain string) *running {
+		r := start(t, "edge", t.TempDir(), "--redis", redis.URL(), "--s3-bucket", bucket.Bucket, "--s3-endpoint", bucket.Endpoint,
+			"--s3-access-key", bucket.AccessKey, "--s3-secret-key", bucket.SecretKey, "--drain", drain)
+		r.eventually("it is ready", r.ready)
+		return r
+	}
+	r := run("10m")
+	end := func() {
+		t.Helper()
+		if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end()
+	r.eventually("it is not ready", func() bool { return !r.ready() })
+	if code, body := r.get("http://" + r.ops + "/readyz"); code != 503 || !strings.Contains(body, "process: "+errStopping.Error()) {
+		t.Errorf("/readyz = %d %s; want 503 and that it stops", code, body)
+	}
+	resp, err := http.Get("http://" + r.http + "/hls/demo/index.m3u8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 404 || !resp.Close {
+		t.Errorf("while it drains it answers %s, closing %t; want 404 and a connection that closes", resp.Status, resp.Close)
+	}
+	end()
+	select {
+	case <-r.ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on after the second signal")
+	}
+
+	r = run("100ms")
+	end()
+	select {
+	case <-r.ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on after its drain")
+	}
+	if code := r.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("it ended with %v", r.cmd.ProcessState)
 	}
 }

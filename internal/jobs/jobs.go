@@ -23,7 +23,8 @@
 //	POST /close/{broadcast}?epoch={lease epoch}
 //
 // The answer is a [relay.Carry] as JSON. Statuses: 404 this worker has nothing
-// of the broadcast, 409 it works under that lease or a higher one.
+// of the broadcast, 409 it works under that lease or a higher one, 410 it has
+// published the broadcast's end.
 package jobs
 
 import (
@@ -112,7 +113,8 @@ type Progress struct {
 type Order struct {
 	// Until, above 0, is the first segment that the worker doesn't make any
 	// more: another one begins there. It finishes those before it, waits until
-	// they are safe, and closes the claim.
+	// they are safe, and closes the claim. It may come to a worker that doesn't
+	// leave.
 	Until uint64 `json:"until,omitempty"`
 	// End, when not empty, says in plain words why the claim is over at once.
 	End string `json:"end,omitempty"`

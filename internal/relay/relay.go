@@ -12,6 +12,15 @@
 // that is an IDR. 404: no such broadcast here. 410 Gone: the log no longer
 // reaches back to {sequence}; the header X-Millrace-Oldest names the oldest
 // mark that it holds.
+//
+// A body that ends in good order right after an End mark is all of the
+// broadcast. One that ends in good order right after a Pause mark is all that
+// this ingest has of it: another one goes on, or this one stops. A reader whose
+// claim is ended by an Order then has nothing more to expect here; one whose
+// claim just closes should keep what it has for the ingest that goes on. The
+// log of an ingest that goes on with a broadcast begins with the settings and a
+// Pause mark under its own epoch, and then opens that same sequence with the
+// next discontinuity number. A body that ends anywhere else was cut.
 package relay
 
 import (
@@ -107,7 +116,7 @@ type Settings struct {
 //	POST /release/{broadcast}?epoch={lease epoch}
 //
 // Statuses: 404 no such broadcast here, 409 this ingest has that lease epoch or
-// a higher one.
+// a higher one, 410 it has ended here, so that nobody may go on with it.
 type Carry struct {
 	// Settings are the broadcast's; nothing is settled while PartTarget is 0.
 	Settings Settings `json:"settings"`

@@ -1,0 +1,276 @@
+package ingest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"millrace/internal/jobs"
+	"millrace/internal/lease"
+	"millrace/internal/media"
+	"millrace/internal/private"
+	"millrace/internal/relay"
+	"millrace/internal/testenv"
+)
+
+// two are two ingests by one Redis.
+func two(t *testing.T, cfg Config) (first, second *station) {
+	t.Helper()
+	by := testenv.StartRedis(t)
+	return newStationBy(t, cfg, by), newStationBy(t, cfg, by)
+}
+
+// follows checks that a broadcast goes on behind a mark.
+func follows(t *testing.T, m, before relay.Mark) {
+	t.Helper()
+	if m.Epoch <= before.Epoch || m.Discontinuity != before.Discontinuity+1 || m.Start < before.Start || m.Time.Before(before.Time) {
+		t.Errorf("%+v follows %+v", m, before)
+	}
+}
+
+func (s *station) taken(source string) float64 {
+	return testutil.ToFloat64(s.service.metrics.takeovers.WithLabelValues(source))
+}
+
+// An encoder that comes back to another ingest goes on with its broadcast,
+// which the ingest before lets go in good order.
+func TestTakeoverFromAnIngest(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	first, second := two(t, Config{})
+	encoder := first.encoder(tags)
+	broadcast := first.broadcast()
+	reader := first.read(broadcast)
+	reader.expect(relay.Open, 1)
+	worker := first.claim(broadcast, first.client)
+	encoder.Close()
+	pause := reader.expect(relay.Pause, 2)
+	first.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
+
+	second.encoder(tags)
+	if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
+		t.Errorf("the first ingest's log goes on: %v", err)
+	}
+	log := second.readFrom(second.has(broadcast), 2)
+	follows(t, log.expect(relay.Open, 2), pause)
+	if n := second.taken("ingest"); n != 1 {
+		t.Errorf("%v were taken over from an ingest", n)
+	}
+	second.until("the second ingest", func(r lease.Record) bool {
+		return r.Broadcast == broadcast && r.Ingest == second.private && r.State == lease.Live
+	})
+	if b := first.service.broadcastOf("demo"); b != nil {
+		t.Error("the first ingest still has the channel")
+	}
+	worker.report(jobs.Progress{Finished: 2, Safe: 1})
+	if first.service.broadcastByID(broadcast) == nil {
+		t.Error("the first ingest gave the log up before it was stored")
+	}
+	worker.report(jobs.Progress{Finished: 2, Safe: 2})
+	if reason := worker.reason(); reason != overMoved {
+		t.Errorf("the claim ended since %s", reason)
+	}
+	// A grant of the second one begins where it does.
+	if g := second.claim(broadcast, second.client).grant; g.Live != 2 || g.Backfill != 2 || !g.Index {
+		t.Errorf("the grant is %+v", g)
+	}
+}
+
+// An ingest that was killed keeps nobody away for long, though Redis says that
+// it is live.
+func TestTakeoverFromAWorker(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	first, second := two(t, Config{Secret: "hush"})
+	first.encoder(tags)
+	broadcast := first.broadcast()
+	first.read(broadcast).expect(relay.Open, 1)
+	was := first.until("the settings", func(r lease.Record) bool { return r.Carry.Settings.TargetDuration != 0 && r.Carry.Mark.Sequence == 2 })
+
+	carry := was.Carry
+	carry.Mark.Sequence, carry.Mark.Start = 5, carry.Mark.Start+media.VideoTimescale
+	asked := make(chan string, 1)
+	worker := httptest.NewServer(private.Secret("hush").Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.URL.Path
+		_ = json.NewEncoder(w).Encode(carry)
+	})))
+	defer worker.Close()
+	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer hang.Close()
+	for n, address := range []string{worker.URL, hang.URL} {
+		if err := lease.SetSlot(t.Context(), first.db, broadcast, n, jobs.Slot{Address: address, Epoch: jobs.Epoch{Lease: was.Epoch, Grant: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first.kill()
+	second.encoder(tags)
+	log := second.readFrom(second.has(broadcast), 5)
+	follows(t, log.expect(relay.Open, 5), carry.Mark)
+	if got := receive(t, asked, "the worker being asked"); got != "POST /close/"+broadcast {
+		t.Errorf("it was asked %s", got)
+	}
+	if n := second.taken("worker"); n != 1 {
+		t.Errorf("%v were taken over from a worker", n)
+	}
+}
+
+// has waits until this station has the broadcast.
+func (s *station) has(id string) string {
+	s.t.Helper()
+	eventually(s.t, "the broadcast", func() bool { return s.service.broadcastByID(id) != nil })
+	return id
+}
+
+// Where nobody can be asked, Redis says where to go on.
+func TestTakeoverFromRedis(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	first, second := two(t, Config{})
+	first.encoder(tags)
+	broadcast := first.broadcast()
+	first.read(broadcast).expect(relay.Open, 1)
+	was := first.until("the newest mark", func(r lease.Record) bool { return r.Carry.Mark.Sequence == 2 && r.Carry.Settings.TargetDuration != 0 })
+	first.kill()
+	second.encoder(tags)
+	log := second.readFrom(second.has(broadcast), 2)
+	follows(t, log.expect(relay.Open, 2), was.Carry.Mark)
+	if n := second.taken("redis"); n != 1 {
+		t.Errorf("%v were taken over from Redis", n)
+	}
+}
+
+// A publisher whose connection stands, but brings nothing, gives way to one
+// that comes to another ingest; when it was not silent, it doesn't.
+func TestTakeoverOfSilence(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	first, second := two(t, Config{})
+	sleeper := first.encoder(tags)
+	broadcast := first.broadcast()
+	first.until("the silence", func(r lease.Record) bool {
+		return r.State == lease.Reconnecting && r.Silent >= takeoverSilence && !r.Lost.IsZero()
+	})
+	sleeper.media(tags[len(tags)-4:], 40)
+	first.until("the way back", func(r lease.Record) bool { return r.State == lease.Live && r.Lost.IsZero() })
+	second.encoder(tags)
+	second.readFrom(second.has(broadcast), 2).expect(relay.Open, 3)
+	sleeper.expect(typeCommandAMF0, "through another server")
+}
+
+// Two encoders with one key don't evict each other in turns: who came first
+// stays, at one ingest and at two.
+func TestTwoEncoders(t *testing.T) {
+	t.Parallel()
+	file, _ := sample(t)
+	first, second := two(t, Config{})
+	publish := func(ctx context.Context, s *station) chan error {
+		ended := make(chan error, 1)
+		go func() {
+			ended <- exec.CommandContext(ctx, testenv.FFmpeg(t), "-nostdin", "-re", "-stream_loop", "-1", "-i", file,
+				"-c", "copy", "-f", "flv", "rtmp://"+s.rtmp+"/live/s3cret").Run()
+		}()
+		return ended
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	stays := publish(ctx, first)
+	reader := first.read(first.broadcast())
+	reader.expect(relay.Open, 0)
+	for range 2 {
+		for _, s := range []*station{first, second} {
+			if err := receive(t, publish(t.Context(), s), "the refusal"); err == nil {
+				t.Error("a second encoder was taken")
+			}
+		}
+	}
+	for sequence := uint64(1); sequence < 4; sequence++ {
+		if m := reader.mark(); m.Kind != relay.Open || m.Discontinuity > 1 { // the file begins anew
+			t.Errorf("%+v came", m)
+		}
+	}
+	select {
+	case err := <-stays:
+		t.Errorf("the first encoder was ended: %v", err)
+	default:
+	}
+	cancel()
+	receive(t, stays, "ffmpeg's end")
+}
+
+func TestReleaseStatus(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	s := newStation(t, Config{Grace: 100 * time.Millisecond})
+	encoder := s.encoder(tags)
+	broadcast := s.broadcast()
+	hold := s.claim(broadcast, s.client)
+	epoch := s.until("the lease", func(r lease.Record) bool { return r.Epoch != 0 }).Epoch
+	status := func(path string) int {
+		resp, err := s.client.Post(s.private+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	for path, want := range map[string]int{
+		relay.ReleasePath("nothing", epoch+1):    http.StatusNotFound,
+		relay.ReleasePath(broadcast, epoch):      http.StatusConflict,
+		relay.ReleasePath(broadcast, epoch-1):    http.StatusConflict,
+		"/release/" + broadcast + "?epoch=later": http.StatusBadRequest,
+	} {
+		if got := status(path); got != want {
+			t.Errorf("%s gave %d, want %d", path, got, want)
+		}
+	}
+	hold.report(jobs.Progress{})
+	encoder.Close()
+	eventually(t, "the end", func() bool { return s.service.broadcastOf("demo") == nil })
+	if got := status(relay.ReleasePath(broadcast, epoch+1)); got != http.StatusGone {
+		t.Errorf("one that has ended gave %d", got)
+	}
+}
+
+// An ingest that stops takes no more publishers, leaves those that are there
+// their time, pauses, and waits for the worker.
+func TestServiceDrain(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	s := newStation(t, Config{Drain: 500 * time.Millisecond})
+	encoder := s.encoder(tags)
+	broadcast := s.broadcast()
+	reader := s.read(broadcast)
+	reader.expect(relay.Open, 1)
+	worker := s.claim(broadcast, s.client)
+	s.stop()
+	began := time.Now()
+	eventually(t, "the closed door", func() bool {
+		_, err := s.service.publish(t.Context(), publishRequest{Key: "s3cret"})
+		return err == refusalBusy || err == refusalStopping
+	})
+	encoder.media(tags[len(tags)-4:], 40)
+	reader.expect(relay.Pause, 2)
+	if took := time.Since(began); took < 400*time.Millisecond {
+		t.Errorf("the drain was %v", took)
+	}
+	r := s.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
+	if r.Lost.IsZero() || r.Carry.Mark.Sequence != 2 {
+		t.Errorf("the record is %+v", r)
+	}
+	worker.report(jobs.Progress{Finished: 2, Safe: 1})
+	if s.service.broadcastByID(broadcast) == nil {
+		t.Error("it didn't wait for the worker")
+	}
+	worker.report(jobs.Progress{Finished: 2, Safe: 2})
+	if worker.lines.Scan() {
+		t.Errorf("the worker was told %s", worker.lines.Text())
+	}
+	eventually(t, "the end", func() bool { return s.service.broadcastByID(broadcast) == nil })
+}
