@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,8 +32,6 @@ import (
 type shape struct {
 	ingests, workers, edges int
 	clip                    clip
-	// redundancy is the channel's, 0 for the default.
-	redundancy int
 	// args are further arguments by role; workerArgs those of the workers by number.
 	args       map[string][]string
 	workerArgs [][]string
@@ -41,6 +41,8 @@ type shape struct {
 	wires bool
 	// sentinel runs a replicated Redis behind three Sentinels.
 	sentinel bool
+	// workerProcs bounds the cores that a worker thinks it has, 0 for all.
+	workerProcs int
 	// level is what the witness watches: 0 for the smallest rung, -1 for what hls.js chooses.
 	level int
 }
@@ -69,10 +71,16 @@ type cluster struct {
 	outWires               []*wire // before Redis and S3
 
 	// front is the address of pages and video for browsers.
-	front string
-	key   string
-	// startCommand starts a service of a role; restarts use the same arguments.
-	env []string
+	front    string
+	key      string
+	env      []string
+	redisURL string
+}
+
+// newChannel makes a channel and returns its stream key.
+func (c *cluster) newChannel(name string) string {
+	c.t.Helper()
+	return createChannel(c.t, name, "--data", c.api.data, "--redis", c.redisURL)
 }
 
 // startCluster starts all of it and waits until it is ready.
@@ -113,21 +121,38 @@ func startCluster(t testing.TB, s shape) *cluster {
 	start := func(role string, n int) *server {
 		args := shared(role)
 		if role == "transcode" && n < len(s.workerArgs) {
-			args = append(args, s.workerArgs[n]...)
+			for _, a := range s.workerArgs[n] {
+				if a == otherBuild {
+					a = otherFFmpeg(t)
+				}
+				args = append(args, a)
+			}
 		}
 		var w *wire
 		if s.wires && (role == "ingest" || role == "transcode") {
 			w = startWire(t, "")
 			args = append(args, "--advertise", "http://"+w.address)
 		}
-		srv := startRole(t, role, t.TempDir(), c.env, args...)
-		if w != nil {
+		// The last of several edges is none that players know: the observer's.
+		if role == "edge" && s.edges > 1 && n < s.edges-1 {
+			w = startWire(t, "")
+			args = append(args, "--edge-url", "http://"+w.address)
+		}
+		env := c.env
+		if role == "transcode" && s.workerProcs > 0 {
+			env = append(slices.Clone(env), "GOMAXPROCS="+strconv.Itoa(s.workerProcs))
+		}
+		srv := startRole(t, role, t.TempDir(), env, args...)
+		switch {
+		case w == nil:
+		case role == "edge":
+			w.aim(hostOf(srv.http))
+		case role == "ingest":
 			w.aim(srv.private)
-			if role == "ingest" {
-				c.ingestWires = append(c.ingestWires, w)
-			} else {
-				c.edgeWires = append(c.edgeWires, w)
-			}
+			c.ingestWires = append(c.ingestWires, w)
+		default:
+			w.aim(srv.private)
+			c.edgeWires = append(c.edgeWires, w)
 		}
 		return srv
 	}
@@ -156,11 +181,8 @@ func startCluster(t testing.TB, s shape) *cluster {
 			srv.kill()
 		}
 	})
-	args := []string{"--data", c.api.data, "--redis", redisURL}
-	if s.redundancy > 0 {
-		args = append(args, "--redundancy", strconv.Itoa(s.redundancy))
-	}
-	c.key = createChannel(t, "demo", args...)
+	c.redisURL = redisURL
+	c.key = c.newChannel("demo")
 	c.startFront()
 	return c
 }
@@ -199,13 +221,12 @@ func (c *cluster) startRedis() string {
 // A request for video goes to the first edge that can be reached.
 func (c *cluster) startFront() {
 	page, _ := url.Parse(c.api.http)
-	video, _ := url.Parse(c.edges[0].http)
 	proxy := &httputil.ReverseProxy{
 		FlushInterval: -1,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetXForwarded()
 			if strings.HasPrefix(r.In.URL.Path, "/hls/") {
-				r.SetURL(video)
+				r.SetURL(c.edgeForPages())
 			} else {
 				r.SetURL(page)
 			}
@@ -220,6 +241,30 @@ func (c *cluster) startFront() {
 		proxy.Transport.(*http.Transport).CloseIdleConnections()
 	})
 	c.front = front.URL
+}
+
+// edgeForPages is the first edge that runs, as a load balancer would choose.
+func (c *cluster) edgeForPages() *url.URL {
+	at := c.edges[0]
+	for _, e := range c.edges {
+		if c.isUp(e) {
+			at = e
+			break
+		}
+	}
+	u, _ := url.Parse(at.http)
+	return u
+}
+
+// isUp reports whether somebody listens on a service's public port; restarts
+// are the test's goroutine's business, so the process itself isn't looked at.
+func (c *cluster) isUp(s *server) bool {
+	conn, err := net.DialTimeout("tcp", hostOf(s.http), 200*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // all are the services' processes.

@@ -52,8 +52,8 @@ type arrival struct {
 	sequence uint64
 	part     int
 	at       time.Time
-	// due is the wall-clock time of the part's end, by EXT-X-PROGRAM-DATE-TIME.
-	due           time.Time
+	// begins and due are the wall-clock times of its start and end, by EXT-X-PROGRAM-DATE-TIME.
+	begins, due   time.Time
 	discontinuity uint64
 }
 
@@ -200,9 +200,10 @@ func (o *observer) note(x *rendition, before, m *mediaPlaylist) bool {
 		}
 		due := s.Time
 		for n, p := range s.Parts {
+			begins := due
 			due = due.Add(time.Duration(p.Duration * float64(time.Second)))
 			if n >= known {
-				o.arrivals[x.name] = append(o.arrivals[x.name], arrival{s.Sequence, n, now, due, s.Discontinuity})
+				o.arrivals[x.name] = append(o.arrivals[x.name], arrival{s.Sequence, n, now, begins, due, s.Discontinuity})
 				news = true
 			}
 		}

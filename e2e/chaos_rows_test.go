@@ -11,44 +11,54 @@ import (
 func rows() []row {
 	var list []row
 	list = append(list, workerRows()...)
+	list = append(list, drainRows()...)
 	list = append(list, publisherRows()...)
+	list = append(list, ingestRows()...)
 	list = append(list, storageRows()...)
-	return append(list, redisRows()...)
+	list = append(list, redisRows()...)
+	list = append(list, edgeRows()...)
+	return append(list, overloadRow())
 }
 
-// publishDemo publishes the row's clip to an ingest, by way of its proxy if there is one.
-func (c *cluster) publishDemo(to *server) *publisher {
-	c.t.Helper()
-	return c.publishOther(to, c.shape.clip)
-}
-
-func (c *cluster) publishOther(to *server, what clip, extra ...string) *publisher {
-	c.t.Helper()
-	at := to.rtmp
-	for n, i := range c.ingests {
-		if i == to && n < len(c.rtmpProxies) {
-			at = c.rtmpProxies[n].Address
+// killWorker is kill -9 of the worker in the first slot, and of its encoders if
+// asked; it is started again two seconds later.
+func killWorker(encoders bool) func(c *trial, _ int) {
+	return func(c *trial, _ int) {
+		w := c.busy(0)
+		pids := []int{w.cmd.Process.Pid}
+		if encoders {
+			pids = append(children(pids[0], "ffmpeg"), pids...)
 		}
+		c.at()
+		signalAll(syscall.SIGKILL, pids...)
+		w.kill()
+		time.Sleep(2 * time.Second)
+		c.restart(w)
 	}
-	return publishTo(c.t, "rtmp://"+at+"/live/"+c.key, []string{"-re", "-i", what.file(c.t), "-c", "copy"}, extra...)
 }
+
+// hangWorker is SIGSTOP of the worker in the first slot, and SIGCONT ten seconds later.
+func hangWorker(c *trial, _ int) {
+	w := c.busy(0)
+	c.at()
+	signalAll(syscall.SIGSTOP, w.cmd.Process.Pid)
+	time.Sleep(10 * time.Second)
+	signalAll(syscall.SIGCONT, w.cmd.Process.Pid)
+}
+
+// rareKeyframes has a keyframe each 8 s, as OBS makes them when nobody says otherwise.
+var rareKeyframes = clip{name: "chaos-gop8", seconds: "240", size: "640x360", rate: "30", video: []string{"-g", "240", "-bf", "2"}, audio: stereo}
 
 func workerRows() []row {
+	standby := map[string][]string{"ingest": {"--redundancy", "2"}}
 	return []row{
 		{
-			name: "worker kill -9", times: 10, short: true,
-			target: "0 stalls, first part ≤ 0.3 s late",
-			fault: func(c *trial, _ int) {
-				w := c.busy(0)
-				c.at()
-				w.kill()
-				time.Sleep(2 * time.Second)
-				c.restart(w)
-			},
+			name: "worker kill -9", times: 10, short: true, fault: killWorker(false),
+			target: "0 stalls; parts late by ≤ 300 ms",
 		},
 		{
 			name: "FFmpeg kill -9", times: 10, short: true,
-			target: "0 stalls",
+			target: "0 stalls; the source untouched",
 			fault: func(c *trial, _ int) {
 				pids := children(c.busy(0).cmd.Process.Pid, "ffmpeg")
 				if len(pids) == 0 {
@@ -59,108 +69,98 @@ func workerRows() []row {
 			},
 		},
 		{
-			name: "worker and FFmpeg kill -9", times: 10,
-			target: "0 stalls",
+			name: "worker and FFmpeg kill -9", times: 10, fault: killWorker(true),
+			target: "0 stalls; parts late by ≤ 300 ms",
+		},
+		{
+			name: "worker SIGSTOP for 10 s", times: 3, fault: hangWorker, stalls: 1, longest: 3 * time.Second,
+			target: "at most one short stall each; waking up it harms nothing",
+		},
+		{
+			name: "worker's network cut for 10 s", times: 3, stalls: 1, longest: 3 * time.Second, shape: shape{wires: true},
+			target: "at most one short stall each",
 			fault: func(c *trial, _ int) {
 				w := c.busy(0)
-				pids := children(w.cmd.Process.Pid, "ffmpeg")
+				pid := w.cmd.Process.Pid
 				c.at()
-				signalAll(syscall.SIGKILL, append(pids, w.cmd.Process.Pid)...)
+				for _, wire := range append(c.ingestWires, c.outWires...) {
+					wire.sever(pid)
+				}
+				c.edgeWires[c.number(w)].sever(0)
+				time.Sleep(10 * time.Second)
+				for _, list := range [][]*wire{c.ingestWires, c.outWires, c.edgeWires} {
+					for _, wire := range list {
+						wire.mend()
+					}
+				}
+			},
+		},
+		{
+			name: "the only worker kill -9, started again at once", times: 3, stalls: 1, longest: 8 * time.Second, shape: shape{workers: 1},
+			target: "nothing lost; the stall is stated",
+			fault: func(c *trial, _ int) {
+				w := c.busy(0)
+				c.at()
 				w.kill()
-				time.Sleep(2 * time.Second)
 				c.restart(w)
 			},
+		},
+		{
+			name: "redundancy 2, worker kill -9", times: 5, fault: killWorker(false), shape: shape{workers: 3, args: standby},
+			target: "0 stalls",
+		},
+		{
+			name: "redundancy 2, worker SIGSTOP for 10 s", times: 3, fault: hangWorker, shape: shape{workers: 3, args: standby},
+			target: "0 stalls",
+		},
+		{
+			name: "8 s between keyframes, worker kill -9", times: 5, fault: killWorker(false), shape: shape{clip: rareKeyframes},
+			stalls: 1, longest: 10 * time.Second, warm: 20 * time.Second, settle: 12 * time.Second,
+			target: "nothing lost; the stall is stated",
 		},
 	}
 }
 
-// away has the publisher gone for a time, and measures how soon the viewer
-// has a picture again after its return.
-func (c *trial) away(d time.Duration, gone, back func()) {
-	c.at()
-	gone()
-	time.Sleep(time.Until(c.faults[len(c.faults)-1].Add(d)))
-	c.returned(back)
-}
-
-// returned notes how long the viewer waits after the publisher's first keyframe.
-func (c *trial) returned(back func()) {
-	n := uint64(c.observer.discontinuities()) + 1
-	back()
-	err := until(c.t.Context(), 30*time.Second, func() error {
-		if c.observer.firstAfterBreak(n) == nil {
-			return errNothing
-		}
-		return nil
-	})
-	if err != nil {
-		c.problem("nothing new came 30 s after the return")
-		return
-	}
-	first := c.observer.firstAfterBreak(n)
-	keyframe := first.due.Add(-400 * time.Millisecond)
-	time.Sleep(4 * time.Second)
-	at := resumed(c.witness.looks(), keyframe)
-	if at.IsZero() {
-		c.problem("the viewer's picture didn't come back within 4 s of the first new part")
-		return
-	}
-	c.waits = append(c.waits, wait{"picture after the first keyframe", at.Sub(keyframe)})
-	if took := at.Sub(keyframe); took > 2*time.Second {
-		c.problem("the picture came back %.1f s after the first new keyframe", took.Seconds())
-	}
-	c.note("picture back %.1f s after the keyframe", at.Sub(keyframe).Seconds())
-}
-
-type nothing struct{}
-
-func (nothing) Error() string { return "nothing new" }
-
-var errNothing = nothing{}
-
-func publisherRows() []row {
-	var list []row
-	for _, d := range []time.Duration{2 * time.Second, 10 * time.Second, 40 * time.Second} {
-		list = append(list, row{
-			name: "publisher kill -9, back after " + d.String(), times: 1, short: d == 2*time.Second,
-			target: "same broadcast, 1 discontinuity, picture ≤ 2 s after the keyframe", breaks: 1, stalls: 2,
-			fault: func(c *trial, _ int) {
-				c.away(d, c.pub.kill, func() { c.pub = c.publishDemo(c.ingests[0]) })
-			},
-		})
-	}
-	return list
-}
-
 func storageRows() []row {
-	shape := shape{proxies: true}
+	proxies := shape{proxies: true}
+	const all = "0 stalls, all in S3 afterwards"
+	// away is S3 in trouble for 30 s.
+	away := func(harm func(c *trial), heal func(c *trial)) func(c *trial, _ int) {
+		return func(c *trial, _ int) {
+			c.at()
+			harm(c)
+			time.Sleep(c.length(30 * time.Second))
+			heal(c)
+		}
+	}
+	restore := func(c *trial) { c.s3Proxy.Restore() }
+	refuse := away(func(c *trial) { c.s3Proxy.Cut() }, restore)
 	return []row{
 		{
-			name: "S3 answers 503 for 30 s", times: 1, short: true, shape: shape,
-			target: "0 stalls, all in S3 afterwards",
-			fault: func(c *trial, _ int) {
-				c.at()
-				c.s3Faults.failing.Store(true)
-				time.Sleep(c.length(30 * time.Second))
+			name: "S3 answers 503 for 30 s", times: 1, short: true, shape: proxies, target: all,
+			fault: away(func(c *trial) { c.s3Faults.failing.Store(true) }, func(c *trial) {
 				c.s3Faults.failing.Store(false)
 				if c.s3Faults.failed.Load() == 0 {
 					c.problem("S3 wasn't asked while it failed")
 				}
-			},
+			}),
 		},
-	}
-}
-
-func redisRows() []row {
-	return []row{
+		{name: "S3 hangs for 30 s", times: 1, shape: proxies, target: all, fault: away(func(c *trial) { c.s3Proxy.Hang() }, restore)},
+		{name: "S3 refuses connections for 30 s", times: 1, shape: proxies, target: all, fault: refuse},
 		{
-			name: "Redis kill -9", times: 3, short: true,
-			target: "0 stalls",
-			fault: func(c *trial, _ int) {
-				c.at()
-				c.redisServer.kill()
-				time.Sleep(time.Second)
-				c.redisServer.start()
+			name: "S3 takes 1 s a request for 30 s", times: 1, shape: proxies, target: all,
+			fault: away(func(c *trial) { c.s3Proxy.Slow(time.Second) }, restore),
+		},
+		{
+			name: "S3 away for 30 s, a spool of 1 MB", times: 1, gaps: true, fault: refuse,
+			shape:  shape{proxies: true, args: map[string][]string{"transcode": {"--spool-max", "1MB"}}},
+			target: "0 stalls; what was dropped is counted",
+			after: func(c *trial) {
+				n := sum(c.workers, "millrace_transcode_spool_dropped_total", "")
+				if n == 0 {
+					c.problem("nothing was counted as dropped from the spool")
+				}
+				c.note("%g segments dropped and counted", n)
 			},
 		},
 	}

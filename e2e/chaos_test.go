@@ -51,13 +51,6 @@ type trial struct {
 	faults      []time.Time
 	// notes are what stands in the table's last column, problems what makes the row fail.
 	notes, problems []string
-	waits           []wait
-}
-
-// wait is how long a viewer waited for the picture after the cause was gone.
-type wait struct {
-	what string
-	took time.Duration
 }
 
 // at notes that the fault happens now.

@@ -28,12 +28,11 @@ const sampler = `(() => {
 
 // glance is one sample.
 type glance struct {
-	at          time.Time
-	playhead    float64
-	buffered    float64
-	paused      bool
-	level       int
-	stoodBefore bool
+	at       time.Time
+	playhead float64
+	buffered float64
+	paused   bool
+	level    int
 }
 
 // stall is a time in which the playhead stood still though it should have moved.

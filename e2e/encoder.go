@@ -32,16 +32,28 @@ type encoder struct {
 // The largest chunk that an encoder writes, in bytes.
 const encoderChunk = 65536
 
+// avcRecord configures H.264 High of 640x360.
+var avcRecord = []byte{
+	1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 26,
+	0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 60, 0x0f, 0x16, 0x2d, 0x96,
+	1, 0, 6, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0,
+}
+
 // dialEncoder connects and shakes hands.
 func dialEncoder(address string) (*encoder, error) {
 	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
+	return shakeHands(conn)
+}
+
+// shakeHands makes an encoder of a connection, which it closes if that fails.
+func shakeHands(conn net.Conn) (_ *encoder, err error) {
 	e := &encoder{conn: conn, w: bufio.NewWriterSize(conn, 64<<10), last: make(map[byte]uint32), gone: make(chan struct{})}
 	hello := make([]byte, 1+1536+1536)
 	hello[0] = 3
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err == nil {
+	if err = conn.SetDeadline(time.Now().Add(20 * time.Second)); err == nil {
 		_, err = conn.Write(hello)
 	}
 	if err == nil {

@@ -137,17 +137,11 @@ func (l longStream) frames() (pictures, sounds int) {
 // the readers than longAhead.
 func (l longStream) publish(ctx context.Context, e *encoder, read *longReader) error {
 	at := func(seconds float64) uint32 { return l.start + uint32(int64(math.Round(seconds*1000))) }
-	// 640x360, High; 44.1 or 48 kHz, stereo.
-	record := []byte{
-		1, 0x64, 0, 0x1e, 0xff, 0xe1, 0, 26,
-		0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0, 0x2f, 0xf9, 0x70, 0x11, 0, 0, 3, 0, 1, 0, 0, 3, 0, 60, 0x0f, 0x16, 0x2d, 0x96,
-		1, 0, 6, 0x68, 0xeb, 0xe3, 0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0,
-	}
 	asc := []byte{0x11, 0x90}
 	if l.rate == 44100 {
 		asc = []byte{0x12, 0x10}
 	}
-	err := errors.Join(e.video(l.start, append([]byte{0x17, 0, 0, 0, 0}, record...)),
+	err := errors.Join(e.video(l.start, append([]byte{0x17, 0, 0, 0, 0}, avcRecord...)),
 		e.audio(l.start, append([]byte{0xaf, 0}, asc...)))
 	pictures, sounds := l.frames()
 	for v, a := 0, 0; err == nil && (v < pictures || a < sounds); {
