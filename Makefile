@@ -13,7 +13,7 @@ UNIT_PACKAGES = $$(go list ./... | grep -v /e2e)
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | \
-		while IFS=$$'\t' read -r target what; do printf 'make %-10s %s\n' "$$target" "$$what"; done
+		while IFS=$$'\t' read -r target what; do printf 'make %-11s %s\n' "$$target" "$$what"; done
 
 .PHONY: run
 run: ## install what is missing (ffmpeg, redis-server), build, and start everything; ARGS="--http :80" adds flags
@@ -44,6 +44,7 @@ test: ## install what the tests need, then run all that decides whether a change
 	go test -race -timeout 10m $(UNIT_PACKAGES)
 	cd web && npm test
 	@$(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory chaos-short
 
 .PHONY: unit
 unit: ## run the Go tests without the race detector and without e2e, for a quick look
@@ -52,6 +53,35 @@ unit: ## run the Go tests without the race detector and without e2e, for a quick
 .PHONY: e2e
 e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
 	go test -count=1 -timeout 15m ./e2e/...
+
+# -timeout bounds the whole: a row takes one to two minutes.
+.PHONY: chaos
+chaos: build ## inject every fault into the real processes and write docs/chaos.md; ROWS="regexp" picks some, TIMES=1 does each once
+	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md \
+		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e | grep -vE '^ {8}'
+
+.PHONY: chaos-short
+chaos-short: build ## the few faults that CI injects, each once
+	CHAOS_SHORT=1 go test -count=1 -timeout 10m -tags chaos -run '^TestChaos$$' ./e2e
+
+.PHONY: soak
+soak: build ## overload for SOAK=20m with memory plotted into docs/images/soak.svg
+	SOAK='$(or $(SOAK),20m)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
+		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep -vE '^ {8}'
+
+# Each fuzz test of each package in turn: a minute each, or FUZZTIME.
+.PHONY: fuzz
+fuzz: ## fuzz every parser of foreign bytes, FUZZTIME=1m each
+	@for package in $$(go list ./...); do \
+		for test in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$test"; \
+			go test -run '^$$' -fuzz "^$$test$$" -fuzztime '$(or $(FUZZTIME),1m)' $$package; \
+		done; \
+	done
+
+.PHONY: long
+long: build ## publish LONG=30h of stream time at speed, across the limits of RTMP's timestamps
+	MILLRACE_LONG='$(or $(LONG),30h)' go test -count=1 -timeout 3h -run '^TestLong$$' -v ./e2e
 
 .PHONY: latency
 latency: build ## measure glass-to-glass latency in Chromium, with a clock burned into the picture
@@ -62,7 +92,9 @@ lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-loc
 	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
 		if [ -n "$$files" ]; then echo "gofmt -w these files:"; echo "$$files"; exit 1; fi
 	go vet ./...
+	go vet -tags chaos,latency ./e2e
 	$< ./...
+	$< -tags chaos,latency ./e2e
 	cd web && npm run check
 
 bin/tools/staticcheck-$(STATICCHECK_VERSION):

@@ -123,7 +123,7 @@ func startCluster(t testing.TB, s shape) *cluster {
 		if role == "transcode" && n < len(s.workerArgs) {
 			for _, a := range s.workerArgs[n] {
 				if a == otherBuild {
-					a = otherFFmpeg(t)
+					a = foreignFFmpeg(t)
 				}
 				args = append(args, a)
 			}

@@ -23,11 +23,10 @@ import (
 // observer follows all renditions of a broadcast as the strict reader does, but
 // goes on after what it finds wrong: it notes that.
 type observer struct {
-	t       testing.TB
-	r       *reader
-	cancel  context.CancelFunc
-	done    chan struct{}
-	onWhole func(x *rendition, s *listedSegment)
+	t      testing.TB
+	r      *reader
+	cancel context.CancelFunc
+	done   chan struct{}
 
 	// mu guards what follows.
 	mu sync.Mutex
@@ -43,8 +42,6 @@ type observer struct {
 	troubles map[string]int
 	breaks   map[string]uint64 // discontinuities since the start, by rendition
 	firsts   map[string]uint64
-	ended    map[string]bool
-	lastNew  map[string]time.Time
 }
 
 // arrival is the first sight of a part.
@@ -64,7 +61,7 @@ func observe(t testing.TB, address string) *observer {
 	o := &observer{
 		t: t, r: &reader{t: t, lenient: true, url: address}, cancel: cancel, done: make(chan struct{}),
 		arrivals: make(map[string][]arrival), gaps: make(map[string]bool), troubles: make(map[string]int),
-		breaks: make(map[string]uint64), firsts: make(map[string]uint64), ended: make(map[string]bool), lastNew: make(map[string]time.Time),
+		breaks: make(map[string]uint64), firsts: make(map[string]uint64),
 	}
 	t.Cleanup(o.stop)
 	base, err := url.Parse(address)
@@ -149,9 +146,6 @@ func (o *observer) follow(ctx context.Context, x *rendition, lists chan *mediaPl
 		}
 		lists <- m
 		if m.Ended {
-			o.mu.Lock()
-			o.ended[x.name] = true
-			o.mu.Unlock()
 			return
 		}
 		if !news {
@@ -207,12 +201,6 @@ func (o *observer) note(x *rendition, before, m *mediaPlaylist) bool {
 				news = true
 			}
 		}
-		if o.onWhole != nil && !s.open() && !s.Gap {
-			o.onWhole(x, s)
-		}
-	}
-	if news {
-		o.lastNew[x.name] = now
 	}
 	return news
 }
@@ -295,17 +283,6 @@ func (x *rendition) skip(m *mediaPlaylist) {
 			return
 		}
 	}
-}
-
-// latest is how long ago each rendition's newest part came, the longest of them.
-func (o *observer) latest() time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	worst := time.Duration(0)
-	for _, x := range o.r.renditions {
-		worst = max(worst, time.Since(o.lastNew[x.name]))
-	}
-	return worst
 }
 
 // behind is how far each rendition's newest part's end lies in the past, the worst.

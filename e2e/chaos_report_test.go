@@ -67,9 +67,7 @@ func (c *trial) judge(began time.Time, ends []time.Time, before, after map[strin
 		x.hard = append(x.hard, text)
 		c.problem("%s", text)
 	}
-	for _, p := range c.problems {
-		x.hard = append(x.hard, p)
-	}
+	x.hard = append(x.hard, c.problems...)
 	for i, v := range o.violations {
 		if i < 3 {
 			hard("playlist or media: %.300s", v)
@@ -217,13 +215,21 @@ func (x *result) write(file string) error {
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
-// oneAtATime waits for other work of this kind on this machine, if it keeps to
-// the lock that CHAOS_LOCK names.
-func oneAtATime(t testing.TB) (unlock func()) {
+// machineLock keeps other heavy work off the machine, if that keeps to the lock
+// file that CHAOS_LOCK names.
+type machineLock struct {
+	file  *os.File
+	since time.Time
+}
+
+// take waits for the lock. It keeps one that it has had for a short time only.
+func (l *machineLock) take(t testing.TB) {
+	t.Helper()
 	path := os.Getenv("CHAOS_LOCK")
-	if path == "" {
-		return func() {}
+	if path == "" || l.file != nil && time.Since(l.since) < 150*time.Second {
+		return
 	}
+	l.give()
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +237,15 @@ func oneAtATime(t testing.TB) (unlock func()) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	return func() { _ = f.Close() }
+	l.file, l.since = f, time.Now()
+}
+
+// give gives the lock back.
+func (l *machineLock) give() {
+	if l.file != nil {
+		_ = l.file.Close()
+		l.file = nil
+	}
 }
 
 // keepLogs saves what the services said, for whoever looks for a fault.

@@ -88,6 +88,8 @@ func TestChaos(t *testing.T) {
 		t.Fatalf("ROWS: %v", err)
 	}
 	short := os.Getenv("CHAOS_SHORT") != ""
+	turn := new(machineLock)
+	defer turn.give()
 	for _, r := range rows() {
 		if !wanted.MatchString(r.name) || short && !r.short {
 			continue
@@ -98,8 +100,7 @@ func TestChaos(t *testing.T) {
 			r.times = 1
 		}
 		t.Run(strings.ReplaceAll(r.name, " ", "_"), func(t *testing.T) {
-			unlock := oneAtATime(t)
-			defer unlock()
+			turn.take(t)
 			say("%s, %d times", r.name, max(r.times, 1))
 			began := time.Now()
 			x := r.run(t)

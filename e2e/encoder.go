@@ -87,11 +87,15 @@ func (e *encoder) listen() {
 	}
 }
 
-// said is what the server has said so far, its chunk headers included.
+// chunkHeaders are those inside a message, on the chunk streams that the server
+// uses: they stand in the middle of its words.
+var chunkHeaders = strings.NewReplacer("\xc2", "", "\xc3", "", "\xc5", "")
+
+// said is what the server has said so far, all but the words in binary.
 func (e *encoder) said() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.heard.String()
+	return chunkHeaders.Replace(e.heard.String())
 }
 
 // close hangs up, and waits until the server's words are read.

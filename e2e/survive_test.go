@@ -213,7 +213,8 @@ func TestWorkerDrains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := startFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
 			c := firstClip
-			p := f.ingests[0].publishClip(t, f.key, c, "-t", "22")
+			c.name, c.seconds = "survive22", "22"
+			p := f.ingests[0].publishClip(t, f.key, c)
 			r := follow(t, f.edge.playlist("demo"), true)
 			waitSegments(t, f.edge.playlist("demo"), 2)
 			_, broadcast := f.state()
@@ -230,6 +231,8 @@ func TestWorkerDrains(t *testing.T) {
 			if n := other.metric("millrace_transcode_conflicts_total", ""); n != 0 {
 				t.Errorf("%g parts or segments were made twice with different bytes", n)
 			}
+			checkCarried(t, r.rendition("source"), c.file(t), "v")
+			checkCarried(t, r.rendition("audio"), c.file(t), "a")
 			for _, name := range []string{"240p30", "160p30"} {
 				checkRung(t, r.rendition(name), r.rendition("source"))
 			}

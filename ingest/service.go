@@ -119,7 +119,13 @@ func (s *Service) Run(ctx context.Context) error {
 
 	g, serving := errgroup.WithContext(live)
 	for _, l := range s.listeners() {
-		g.Go(func() error { return s.rtmp.Serve(serving, front{l, ctx, serving}) })
+		g.Go(func() error {
+			err := s.rtmp.Serve(serving, front{l, ctx, serving})
+			if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
+				return nil // drain closed it
+			}
+			return err
+		})
 	}
 	select {
 	case <-ctx.Done():

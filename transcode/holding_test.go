@@ -587,9 +587,13 @@ func TestBroadcastMovesToAnotherIngest(t *testing.T) {
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
 	l := makeLog(t, 0, fmt.Sprintf(withSound, 6))
 	want := undisturbed(t, l)
-	startWorker(t, db, bucket, nil)
+	w := startWorker(t, db, bucket, nil)
 	c := startSource(t, l.until(1, relay.Pause), 0).offer(db, firstGrant)
 	<-c.over
+	await(t, "the work is over", func() bool { return testutil.CollectAndCount(w.metrics.claims) > 0 })
+	if n := testutil.ToFloat64(w.metrics.claims.WithLabelValues("complete")); n != 1 {
+		t.Error("the move counts as a failure")
+	}
 	if p := c.progress(); p.Finished != 2 || p.Safe != 2 {
 		t.Errorf("the worker let go with %+v", p)
 	}
@@ -612,9 +616,6 @@ func TestTakeoverUsesWarmEncoders(t *testing.T) {
 		t.Fatal(err)
 	}
 	warm := func() int {
-		if p.warm == nil {
-			return 0
-		}
 		p.warm.mu.Lock()
 		defer p.warm.mu.Unlock()
 		return len(p.warm.waiting)

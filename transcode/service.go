@@ -65,7 +65,7 @@ type Service struct {
 	metrics *metrics
 	ffmpeg  *ffmpeg // set by Run
 	client  *http.Client
-	warm    *warmth // set by Run
+	warm    *warmth
 
 	mu       sync.Mutex // guards what follows
 	holdings map[string][]*holding
@@ -86,7 +86,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: newBudget(), holdings: map[string][]*holding{},
+		cfg: c, ladder: ladder, budget: newBudget(), holdings: map[string][]*holding{}, warm: &warmth{log: c.Log},
 		storage: newStorage(storageConfig{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,
@@ -118,7 +118,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stopWork(nil)
 	storing, stopStoring := context.WithCancel(whole)
 	defer stopStoring()
-	s.warm = &warmth{ffmpeg: s.ffmpeg, log: s.cfg.Log, ctx: working}
+	s.warm.begin(working, s.ffmpeg)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.storage.run(storing) })
 	g.Go(func() error { return s.keepWarm(gctx) })

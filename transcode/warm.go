@@ -22,12 +22,19 @@ const (
 // warmth keeps processes for broadcasts that other workers have, since this one
 // may have to take one of them over at once. Safe for concurrent use.
 type warmth struct {
-	ffmpeg *ffmpeg
-	log    *slog.Logger
+	log *slog.Logger
 
 	mu      sync.Mutex
+	ffmpeg  *ffmpeg
 	ctx     context.Context // ends the processes; os/exec needs it for as long
 	waiting []*encoder
+}
+
+// begin says which program to keep, until ctx ends.
+func (p *warmth) begin(ctx context.Context, f *ffmpeg) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ctx, p.ffmpeg = ctx, f
 }
 
 // take returns a process that waits for this job, bound to out and gone, or nil.

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/jobs"
+	"millrace/internal/relay"
 	"millrace/internal/testenv"
 )
 
@@ -148,5 +149,64 @@ func TestRedisAway(t *testing.T) {
 	}
 	if _, _, err := Acquire(t.Context(), db, "demo", "b2", here, 0, 0); err == nil || errors.Is(err, ErrBusy) {
 		t.Errorf("Acquire gave %v", err)
+	}
+}
+
+// Who takes a channel goes on with its broadcast, within its grace period.
+func TestAcquireGoesOn(t *testing.T) {
+	db := testenv.Redis(t)
+	first, before, err := Acquire(t.Context(), db, "demo", "b1", here, 0, time.Minute)
+	if err != nil || before != (Record{}) {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	first.Lost, first.State, first.Width = time.Now().Add(-30*time.Second).Truncate(time.Millisecond).UTC(), Reconnecting, 640
+	first.Carry = relay.Carry{
+		Settings: relay.Settings{TargetDuration: 4, PartTarget: 30_000},
+		Mark:     relay.Mark{Kind: relay.Pause, Epoch: first.Epoch, Sequence: 812, Discontinuity: 3, Time: first.Started},
+	}
+	if err := Renew(t.Context(), db, "demo", first); err != nil {
+		t.Fatal(err)
+	}
+	second, before, err := Acquire(t.Context(), db, "demo", "b2", there, time.Hour, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.Broadcast != "b1" || second.Epoch <= first.Epoch || second.Ingest != there || second.State != Live ||
+		!second.Lost.IsZero() || second.Width != 640 || !second.Started.Equal(first.Started) {
+		t.Errorf("it goes on as %+v", second)
+	}
+	before.Age, before.Seen, first.Seen = 0, time.Time{}, time.Time{}
+	if before != first {
+		t.Errorf("before it was %+v, want %+v", before, first)
+	}
+	// Past its grace period, or after its end, another broadcast begins.
+	for i, end := range []func(*Record){
+		func(r *Record) { r.State, r.Lost = Reconnecting, time.Now().Add(-2*time.Minute) },
+		func(r *Record) { r.State = Ended },
+	} {
+		end(&second)
+		if err := Renew(t.Context(), db, "demo", second); err != nil {
+			t.Fatal(err)
+		}
+		fresh := "fresh" + string(rune('0'+i))
+		if second, before, err = Acquire(t.Context(), db, "demo", fresh, here, 0, time.Minute); err != nil || second.Broadcast != fresh || before != (Record{}) {
+			t.Errorf("it goes on with %+v, %v", second, err)
+		}
+	}
+}
+
+// What an ingest notes that has lost the channel counts no longer.
+func TestSlotsFenced(t *testing.T) {
+	db := testenv.Redis(t)
+	now := jobs.Slot{Address: there, Epoch: jobs.Epoch{Lease: 1_790_000_000_001, Grant: 1}}
+	if err := SetSlot(t.Context(), db, "b1", 0, now); err != nil {
+		t.Fatal(err)
+	}
+	old := jobs.Slot{Address: here, Epoch: jobs.Epoch{Lease: 1_790_000_000_000, Grant: 9}}
+	if err := SetSlot(t.Context(), db, "b1", 0, old); !errors.Is(err, ErrLost) {
+		t.Errorf("an earlier lease gave %v", err)
+	}
+	if slots, err := Slots(t.Context(), db, "b1"); err != nil || slots[0] != now {
+		t.Errorf("%v, %v", slots, err)
 	}
 }

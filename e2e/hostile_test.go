@@ -1,0 +1,315 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestHostile does to the RTMP port what nobody should, and checks that each
+// finds its limit while the broadcast of another channel isn't touched.
+func TestHostile(t *testing.T) {
+	s := startAll(t, "--ladder", "none")
+	calm := s.publishClip(t, s.channel("calm"), clip{name: "steady", seconds: "60", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
+	r := follow(t, s.playlist("calm"), false)
+	s.awaitLive("calm", "")
+	before := measure(s)
+	t.Run("attack", func(t *testing.T) {
+		for name, test := range map[string]func(*testing.T, *server){
+			"drip":       drip,
+			"idle":       idleConnections,
+			"flood":      flood,
+			"wrong keys": wrongKeys,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				test(t, s.in(t))
+			})
+		}
+	})
+	if !calm.running() {
+		t.Error("the calm broadcast ended before the attacks did: make it longer")
+	}
+	eventually(t, 20*time.Second, func() error {
+		if n := s.metric("millrace_ingest_connections", ""); n != 1 {
+			return fmt.Errorf("%v connections are left", n)
+		}
+		return nil
+	})
+	after := measure(s)
+	t.Logf("before: %s; after: %s", before, after)
+	if after.heap > before.heap+100 {
+		t.Errorf("the heap grew from %.0f to %.0f MiB", before.heap, after.heap)
+	}
+	if after.goroutines > before.goroutines+100 {
+		t.Errorf("%v goroutines, %v before", after.goroutines, before.goroutines)
+	}
+	calm.end()
+	r.wait(30 * time.Second)
+	if d := r.verify(); d != 0 {
+		t.Errorf("the calm broadcast has %d discontinuities", d)
+	}
+	if text := s.log.String(); strings.Contains(text, "panic") {
+		t.Errorf("a panic:\n%s", text)
+	}
+}
+
+// usage is what a server needs at one moment.
+type usage struct{ heap, resident, cpu, goroutines float64 }
+
+func (u usage) String() string {
+	return fmt.Sprintf("heap %.0f MiB, resident %.0f MiB, CPU time %.1f s, %.0f goroutines", u.heap, u.resident, u.cpu, u.goroutines)
+}
+
+func measure(s *server) usage {
+	get(s.t, "http://"+s.ops+"/debug/pprof/heap?gc=1") // collects first
+	return usage{
+		s.metric("go_memstats_heap_alloc_bytes", "") / (1 << 20), s.metric("process_resident_memory_bytes", "") / (1 << 20),
+		s.metric("process_cpu_seconds_total", ""), s.metric("go_goroutines", ""),
+	}
+}
+
+// dialFrom connects from another address of this machine.
+func dialFrom(ctx context.Context, from, to string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
+	return d.DialContext(ctx, "tcp", to)
+}
+
+// hungUp waits until the server has closed a connection, and returns how long that took.
+func hungUp(conn net.Conn, limit time.Duration) (time.Duration, error) {
+	began := time.Now()
+	_ = conn.SetReadDeadline(began.Add(limit)) // Read says it if this fails
+	buf := make([]byte, 4096)
+	for {
+		_, err := conn.Read(buf)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return 0, fmt.Errorf("the connection is still open after %v", limit)
+		}
+		if err != nil {
+			return time.Since(began), nil
+		}
+	}
+}
+
+// trickle sends a byte each second until the connection is closed.
+func trickle(conn net.Conn, data []byte, stop <-chan struct{}) {
+	for i := 0; ; i++ {
+		if _, err := conn.Write(data[i%len(data) : i%len(data)+1]); err != nil {
+			return
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-stop:
+			return
+		}
+	}
+}
+
+// drip sends a byte a second: in the handshake, before it publishes, and in the
+// middle of a frame. Half an opening and a silent end are as bad.
+func drip(t *testing.T, s *server) {
+	key := s.channel("drip")
+	shakes := func(t *testing.T) net.Conn {
+		e, err := dialEncoder(s.rtmp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.conn
+	}
+	for _, tt := range []struct {
+		name  string
+		limit time.Duration
+		open  func(t *testing.T) (net.Conn, <-chan struct{})
+		drip  []byte
+	}{
+		{"in the handshake", 14 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
+			conn, err := net.Dial("tcp", s.rtmp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn, nil
+		}, []byte{3}},
+		{"half open", 14 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
+			conn, err := net.Dial("tcp", s.rtmp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn, nil
+		}, nil},
+		{"before publishing", 20 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
+			return shakes(t), nil
+		}, []byte{3, 0, 0, 0, 0, 0xfa, 0, 20, 0, 0, 0, 0}}, // a long command
+		{"in a frame", 36 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
+			e, err := dialEncoder(s.rtmp)
+			if err == nil {
+				err = e.publish(key)
+			}
+			if err == nil { // a frame of 60,000 bytes begins
+				_, err = e.conn.Write([]byte{6, 0, 0, 0, 0, 0xea, 0x60, 9, 1, 0, 0, 0})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return e.conn, e.gone
+		}, []byte{0x17}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conn, gone := tt.open(t)
+			defer conn.Close()
+			stop := make(chan struct{})
+			var dripping sync.WaitGroup
+			defer dripping.Wait()
+			defer close(stop)
+			if tt.drip != nil {
+				dripping.Go(func() { trickle(conn, tt.drip, stop) })
+			}
+			began := time.Now()
+			if gone == nil {
+				if _, err := hungUp(conn, tt.limit); err != nil {
+					t.Error(err)
+				}
+			} else {
+				select {
+				case <-gone:
+				case <-time.After(tt.limit):
+					t.Errorf("the connection is still open after %v", tt.limit)
+				}
+			}
+			t.Logf("ended after %v", time.Since(began).Round(100*time.Millisecond))
+		})
+	}
+}
+
+// idleConnections opens 2,000 connections that say nothing, from 100 addresses,
+// and checks that a new encoder gets in all the same.
+func idleConnections(t *testing.T, s *server) {
+	key := s.channel("late")
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close() // the server may have been first
+		}
+	}()
+	for i := range 2000 {
+		c, err := dialFrom(t.Context(), fmt.Sprintf("127.0.1.%d", 1+i%100), s.rtmp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	most := s.metric("millrace_ingest_connections", "")
+	began := time.Now()
+	e, err := dialEncoder(s.rtmp)
+	if err == nil {
+		defer e.close()
+		err = e.publish(key)
+	}
+	if err != nil {
+		t.Errorf("an encoder that comes after %d idle connections: %v", len(conns), err)
+	}
+	t.Logf("%v connections are held of %d; the next encoder published after %v; %s", most, len(conns), time.Since(began).Round(time.Millisecond), measure(s))
+	if most > 1100 || s.metric("millrace_ingest_connections_refused_total", "made_room") < 500 {
+		t.Errorf("%v connections are held, %v made room", most, s.metric("millrace_ingest_connections_refused_total", "made_room"))
+	}
+	// One address gets no more than its share.
+	var open atomic.Int32
+	var group sync.WaitGroup
+	for range 60 {
+		c, err := dialFrom(t.Context(), "127.0.2.1", s.rtmp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		group.Go(func() {
+			if _, err := hungUp(c, 3*time.Second); err != nil {
+				open.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if n := open.Load(); n > 32 {
+		t.Errorf("one address has %d connections", n)
+	}
+}
+
+// flood publishes 200 Mb/s in frames of 833 kB until it is told to stop.
+func flood(t *testing.T, s *server) {
+	e, err := dialEncoder(s.rtmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	if err := e.publish(s.channel("flood")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	frame := make([]byte, 200_000_000/8/30)
+	copy(frame, []byte{0x17, 1, 0, 0, 0, 0, 0x0c, 0xb7, 0x30, 0x65})
+	err = errors.Join(e.video(0, append([]byte{0x17, 0, 0, 0, 0}, avcRecord...)), e.audio(0, []byte{0xaf, 0, 0x11, 0x90}))
+	var worst usage
+	for i := 0; err == nil && time.Since(began) < 20*time.Second; i++ {
+		if frame[0], frame[9] = 0x27, 0x41; i%60 == 0 {
+			frame[0], frame[9] = 0x17, 0x65
+			if u := measure(s); u.resident > worst.resident {
+				worst = u
+			}
+		}
+		err = e.video(uint32(i*1000/30), frame)
+		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / 30)))
+	}
+	if err := e.await("More than 80 Mb/s arrive: lower the bitrate", 5*time.Second); err != nil {
+		t.Error(err)
+	}
+	t.Logf("told after %v; at most %s", time.Since(began).Round(100*time.Millisecond), worst)
+	if n := s.metric("millrace_ingest_connections_refused_total", `reason="bitrate"`); n != 1 {
+		t.Errorf("%v were refused for their bitrate", n)
+	}
+}
+
+// wrongKeys tries keys as fast as it can for a while.
+func wrongKeys(t *testing.T, s *server) {
+	const lasts = 5 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), lasts)
+	defer cancel()
+	before := measure(s)
+	var tries, heard atomic.Int64
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				tries.Add(1)
+				if wrongKey(ctx, s.rtmp) {
+					heard.Add(1)
+				}
+			}
+		})
+	}
+	group.Wait()
+	after := measure(s)
+	t.Logf("%d tries, %d looked at; CPU time of the server %.2f s", tries.Load(), heard.Load(), after.cpu-before.cpu)
+	if n := heard.Load(); n == 0 || n > 100+10*(5+2) {
+		t.Errorf("%d keys were tried in %v", n, lasts)
+	}
+}
+
+// wrongKey tries one key, and reports whether the server looked at it.
+func wrongKey(ctx context.Context, address string) bool {
+	conn, err := dialFrom(ctx, "127.0.3.1", address)
+	if err != nil {
+		return false
+	}
+	e, err := shakeHands(conn)
+	if err != nil {
+		return false
+	}
+	defer e.close()
+	return e.publish("live_wrong") == nil && strings.Contains(e.said(), "Denied")
+}
