@@ -17,9 +17,10 @@ import (
 	"millrace/api/store"
 )
 
-// Headers of the pages. The player needs blob: for media and for its worker.
+// Headers of the pages. The player needs blob: for media and for its
+// worker, and loads from any edge.
 const (
-	contentSecurityPolicy = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; " +
+	contentSecurityPolicy = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self' http: https:; " +
 		"img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'; " +
 		"frame-ancestors 'self'"
 	immutable = "public, max-age=31536000, immutable"

@@ -164,6 +164,7 @@ func (b *broadcast) run(ctx context.Context) {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	var faults lineASecond
+	var catching atomic.Bool
 	for {
 		select {
 		case <-b.news:
@@ -176,11 +177,15 @@ func (b *broadcast) run(ctx context.Context) {
 		case now := <-tick.C:
 			b.follow(ctx, &group, followers, now)
 			b.look(now)
-			if b.connected.Load() == 0 && !b.board.now.Load().ended {
-				if err := b.catchUp(ctx, &last); err != nil && ctx.Err() == nil {
-					b.service.metrics.redis.Inc()
-					faults.log(b.log, "the index can't be read from Redis", err)
-				}
+			if b.connected.Load() == 0 && !b.board.now.Load().ended && catching.CompareAndSwap(false, true) {
+				group.Go(func() error { // a Redis that hangs must not stop the clock
+					defer catching.Store(false)
+					if err := b.catchUp(ctx, &last); err != nil && ctx.Err() == nil {
+						b.service.metrics.redis.Inc()
+						faults.log(b.log, "the index can't be read from Redis", err)
+					}
+					return nil
+				})
 			}
 		case <-b.stopRun:
 			return

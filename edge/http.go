@@ -232,7 +232,20 @@ func (s *Service) serveMedia(w *response, r *http.Request, a *address, b *broadc
 	}
 	zip := acceptsGzip(r)
 	if !d.blocking || now.Ended {
-		servePlaylist(w, r, short, b.board.media(now, d.skip, zip, s.metrics), zip)
+		cache := short
+		if now.Paused && !now.Ended {
+			// A player that finds its playlist unchanged asks again half a target
+			// duration later, without directives (6.3.4). Held for as long, it
+			// learns at once that the publisher is back.
+			cache = []string{"no-store"}
+			limit := now.Target().Duration() / 2
+			now, err = s.waiters.wait(r.Context(), b.board, a.rendition, limit, func(r *rendition) bool { return !r.Paused || r.Ended })
+			if r.Context().Err() != nil {
+				s.failWith(w, r, err)
+				return
+			}
+		}
+		servePlaylist(w, r, cache, b.board.media(now, d.skip, zip, s.metrics), zip)
 		return
 	}
 	w.kind = kindReload

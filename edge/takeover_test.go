@@ -52,7 +52,9 @@ func TestFormerWorkerIsHeard(t *testing.T) {
 	for part := 1; part < partsEach; part++ {
 		old.part(oldEpoch, 2, part)
 	}
-	st.until(st.media("source/index.m3u8"), func(a answer) bool { return strings.Contains(a.body, "7.2.p1.m4s") && strings.Contains(a.body, "7.3.0.p1.m4s") })
+	st.until(st.media("source/index.m3u8"), func(a answer) bool {
+		return strings.Contains(a.body, "7.2.p1.m4s") && strings.Contains(a.body, "7.3.0.p1.m4s")
+	})
 	st.want(200, st.media("source/7.2.5.p1.m4s"))
 
 	// Its end is no fault.
@@ -129,8 +131,21 @@ func TestSilenceIsAPause(t *testing.T) {
 	if a := st.want(200, playlist+"?_HLS_msn=2&_HLS_part=1"); strings.Contains(a.body, "7.2.1.p1.m4s") || a.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("a released reload: %v\n%s", a.header, a.body)
 	}
+	// A player that found nothing new asks without directives: it learns of the
+	// next part as soon as it is there.
+	got := make(chan answer, 1)
+	go func() {
+		a, _ := st.fetch(context.Background(), playlist)
+		got <- a
+	}()
+	st.waiting(1)
 	st.worker.part(st.epoch, 2, 1)
-	st.until(playlist, func(a answer) bool { return strings.Contains(a.body, "7.2.1.p1.m4s") && strings.Contains(a.body, "PRELOAD-HINT") })
+	if a := <-got; a.status != 200 || !strings.Contains(a.body, "7.2.1.p1.m4s") {
+		t.Errorf("a reload in the pause: %d\n%s", a.status, a.body)
+	}
+	st.until(playlist, func(a answer) bool {
+		return strings.Contains(a.body, "7.2.1.p1.m4s") && strings.Contains(a.body, "PRELOAD-HINT")
+	})
 	st.eventually("it is no longer counted", func() bool { return st.metric("broadcasts_paused") == 0 })
 }
 
@@ -251,4 +266,3 @@ func TestKnownWorkerIsRetriedWithoutRedis(t *testing.T) {
 	st.until(st.media("source/index.m3u8"), func(a answer) bool { return strings.Contains(a.body, "7.1.p1.m4s") })
 	st.redis.Start()
 }
-

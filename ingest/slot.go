@@ -17,6 +17,10 @@ const (
 	// since it has another slot of the broadcast, for hurries times in a row.
 	hurryInterval = 150 * time.Millisecond
 	hurries       = 8
+	// repeatInterval is the same for the first repeats after a worker was lost:
+	// Redis may have given the offer to that very worker, which died with it.
+	repeatInterval = 250 * time.Millisecond
+	repeats        = 2
 )
 
 var (
@@ -51,6 +55,7 @@ type slot struct {
 	grants   uint64
 	failures int // claims in a row that broke at once
 	refused  int // workers in a row that have another slot
+	repeats  int // offers that are soon made again
 }
 
 // order tells the worker something; it doesn't wait.
@@ -280,7 +285,7 @@ func (b *broadcast) offerAfter(s *slot, c *claim, now time.Time) {
 		s.failures++
 	}
 	if s.failures <= 1 {
-		s.offered = time.Time{}
+		s.offered, s.repeats = time.Time{}, repeats
 	}
 }
 
@@ -343,6 +348,10 @@ func (b *broadcast) reapSilent(now time.Time) (offer []int) {
 		b.forgetLost(i)
 		if b.wanted(s) && now.Sub(s.offered) >= offerInterval {
 			s.offered = now
+			if s.repeats > 0 {
+				s.repeats--
+				s.offered = now.Add(repeatInterval - offerInterval)
+			}
 			offer = append(offer, i)
 		}
 	}

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"millrace/internal/jobs"
@@ -25,11 +26,9 @@ const (
 	// busyFor is how long a lease that says live keeps others away.
 	busyFor = takeoverSilence + renewInterval
 	// releaseTimeout bounds what the ingest before is waited for, and
-	// closeTimeout what the workers are, all together.
+	// closeTimeout what the workers of two slots are, together.
 	releaseTimeout = time.Second
 	closeTimeout   = 1500 * time.Millisecond
-	// closeMargin is how long another worker may take once one has answered.
-	closeMargin = 300 * time.Millisecond
 	// unrenewed is how much media may have been published after the last
 	// renewal of an ingest that is gone.
 	unrenewed media.Ticks = 3 * media.VideoTimescale / 2
@@ -122,39 +121,24 @@ func (s *Service) askIngest(ctx context.Context, before lease.Record, epoch uint
 	return s.askCarry(ctx, before.Ingest+relay.ReleasePath(before.Broadcast, epoch))
 }
 
-// askWorkers takes the answer that goes furthest.
-func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64) (best relay.Carry, err error) {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
+// askWorkers asks one worker after the other until one answers: two that close
+// a segment may have read one frame apart, and would make two contents of one name.
+func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64) (relay.Carry, error) {
 	slots, err := lease.Slots(ctx, s.cfg.Redis, broadcast)
 	if err != nil {
 		return relay.Carry{}, err
 	}
-	var (
-		asking sync.WaitGroup
-		mu     sync.Mutex
-		errs   = []error{errors.New("there is none")}
-		found  bool
-	)
-	for _, slot := range slots {
-		asking.Go(func() {
-			c, err := s.askCarry(ctx, slot.Address+jobs.ClosePath(broadcast, epoch))
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err != nil:
-				errs = append(errs, err)
-			case !found || c.Mark.Sequence > best.Mark.Sequence:
-				best, found = c, true
-				time.AfterFunc(closeMargin, cancel)
-			}
-		})
+	err = errors.New("there is none")
+	for _, n := range slices.Sorted(maps.Keys(slots)) {
+		var c relay.Carry
+		asking, cancel := context.WithTimeout(ctx, closeTimeout/2)
+		c, err = s.askCarry(asking, slots[n].Address+jobs.ClosePath(broadcast, epoch))
+		cancel()
+		if err == nil || errors.Is(err, errEnded) {
+			return c, err
+		}
 	}
-	asking.Wait()
-	if found {
-		return best, nil
-	}
-	return relay.Carry{}, errors.Join(errs[min(len(errs)-1, 1):]...)
+	return relay.Carry{}, err
 }
 
 // maxCarry bounds the answer of a request for a Carry.

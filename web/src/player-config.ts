@@ -23,7 +23,7 @@ export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig
     abrEwmaDefaultEstimate: rememberedBandwidth(),
     capLevelToPlayerSize: true,
     // The defaults wait up to 8 s between tries: too long for live.
-    playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2, 8_000),
+    playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2, 10_000),
     fragLoadPolicy: withRetries(Hls.DefaultConfig.fragLoadPolicy, 4, 5_000),
     // fMP4 needs no repackaging: a worker would cost its start and copies.
     enableWorker: false,
