@@ -31,6 +31,8 @@ type row struct {
 	longest time.Duration
 	// gaps are allowed: the fault loses media, and says so.
 	gaps bool
+	// losesOpen is set where all who had the open segment die.
+	losesOpen bool
 	// target is what the issue asks for, in words.
 	target string
 	// settle is the least time from one fault to the next; 0 means 7 s.
@@ -49,8 +51,9 @@ type trial struct {
 	observer    *observer
 	witness     *witness
 	faults      []time.Time
-	// notes are what stands in the table's last column, problems what makes the row fail.
-	notes, problems []string
+	// notes are what the table says besides, problems what is wrong, and slow what
+	// is so only for how long it took: CI's short run doesn't fail for that.
+	notes, problems, slow []string
 }
 
 // at notes that the fault happens now.
@@ -64,6 +67,13 @@ func (c *trial) problem(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	c.t.Logf("problem at %s: %s", time.Now().Format("15:04:05.000"), text)
 	c.problems = append(c.problems, text)
+}
+
+// late is a problem of time.
+func (c *trial) late(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	c.t.Logf("late at %s: %s", time.Now().Format("15:04:05.000"), text)
+	c.slow = append(c.slow, text)
 }
 
 // length is how long a fault lasts: a third of it in the short run.

@@ -41,6 +41,7 @@ type holding struct {
 	closing sync.Mutex
 	carry   *relay.Carry // what was answered to /close
 	closed  time.Time
+	final   bool // the end was published
 }
 
 // work claims a broadcast's slot and works on it. It returns nil when the

@@ -112,9 +112,16 @@ func (h *holding) closeShort(ctx context.Context, end bool) (c relay.Carry, ok b
 		}
 	})
 	if ok {
-		h.carry, h.closed = &c, time.Now()
+		h.carry, h.closed, h.final = &c, time.Now(), end
 	}
 	return c, ok
+}
+
+// isFinal reports whether this worker has published the broadcast's end.
+func (h *holding) isFinal() bool {
+	h.closing.Lock()
+	defer h.closing.Unlock()
+	return h.final
 }
 
 func (h *holding) isClosed() bool {
@@ -149,6 +156,10 @@ func (s *Service) serveClose(w http.ResponseWriter, r *http.Request) {
 	carry, ok := newest.closeShort(r.Context(), false)
 	if !ok {
 		http.Error(w, "this worker has nothing of that broadcast", http.StatusNotFound)
+		return
+	}
+	if newest.isFinal() {
+		http.Error(w, "the broadcast has ended", http.StatusGone)
 		return
 	}
 	newest.log.Info("the open segment was closed for another ingest", "epoch", epoch, "next", carry.Mark.Sequence)

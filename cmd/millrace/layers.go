@@ -53,7 +53,7 @@ func stopLimits(r role, drain time.Duration) limits {
 }
 
 // afterDrain is how long a single service may take to end what its drain has left.
-const afterDrain = 8 * time.Second
+const afterDrain = 11 * time.Second
 
 // stopMargin is what a service has less than its level's limit.
 const stopMargin = 300 * time.Millisecond
