@@ -35,7 +35,7 @@ type shape struct {
 	// args are further arguments by role; workerArgs those of the workers by number.
 	args       map[string][]string
 	workerArgs [][]string
-	// proxies puts toxiproxy before Redis, S3 and each ingest's RTMP port.
+	// proxies puts toxiproxy before Redis and S3, and a wire before each ingest's RTMP port.
 	proxies bool
 	// wires puts a proxy on every way to and from the workers.
 	wires bool
@@ -62,7 +62,7 @@ type cluster struct {
 	redisProxy  *testenv.FaultProxy
 	s3Proxy     *testenv.FaultProxy
 	s3Faults    *s3Faults
-	rtmpProxies []*testenv.FaultProxy
+	rtmpWires   []*wire
 
 	api                    *server
 	ingests, workers       []*server
@@ -171,7 +171,7 @@ func startCluster(t testing.TB, s shape) *cluster {
 	}
 	if s.proxies {
 		for _, i := range c.ingests {
-			c.rtmpProxies = append(c.rtmpProxies, testenv.Proxy(t, i.rtmp))
+			c.rtmpWires = append(c.rtmpWires, startWire(t, i.rtmp))
 		}
 	}
 	t.Cleanup(func() {

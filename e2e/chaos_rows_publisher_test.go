@@ -18,8 +18,8 @@ func (c *cluster) publishAs(to *server, key string, what clip) *publisher {
 	c.t.Helper()
 	at := to.rtmp
 	for n, i := range c.ingests {
-		if i == to && n < len(c.rtmpProxies) {
-			at = c.rtmpProxies[n].Address
+		if i == to && n < len(c.rtmpWires) {
+			at = c.rtmpWires[n].address
 		}
 	}
 	return publishTo(c.t, "rtmp://"+at+"/live/"+key, []string{"-re", "-i", what.file(c.t), "-c", "copy"})
@@ -86,9 +86,9 @@ func publisherRows() []row {
 		list = append(list, row{
 			name: fmt.Sprintf("publisher's network cut, back after %d s", seconds), times: 1, target: target, breaks: 1, stalls: 2, shape: shape{proxies: true},
 			fault: func(c *trial, _ int) {
-				c.away(time.Duration(seconds)*time.Second, func() { c.rtmpProxies[0].Hang() }, func() {
+				c.away(time.Duration(seconds)*time.Second, func() { c.rtmpWires[0].sever(0) }, func() {
 					c.pub.kill()
-					c.rtmpProxies[0].Restore()
+					c.rtmpWires[0].mend()
 					c.pub = c.publishDemo(c.ingests[0])
 				})
 			},

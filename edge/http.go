@@ -238,8 +238,14 @@ func (s *Service) serveMedia(w *response, r *http.Request, a *address, b *broadc
 			// duration later, without directives (6.3.4). Held for as long, it
 			// learns at once that the publisher is back.
 			cache = []string{"no-store"}
+			// The pause ends with the first part of any rendition: this one's may
+			// be a moment later.
 			limit := now.Target().Duration() / 2
-			now, err = s.waiters.wait(r.Context(), b.board, a.rendition, limit, func(r *rendition) bool { return !r.Paused || r.Ended })
+			sequence, part, _ := now.Last()
+			now, err = s.waiters.wait(r.Context(), b.board, a.rendition, limit, func(r *rendition) bool {
+				last, lastPart, _ := r.Last()
+				return r.Ended || last != sequence || lastPart != part
+			})
 			if r.Context().Err() != nil {
 				s.failWith(w, r, err)
 				return

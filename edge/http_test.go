@@ -447,6 +447,31 @@ func TestPauseReleasesWaiters(t *testing.T) {
 	}
 }
 
+// A player that asks without directives in a pause is told of the first new
+// media of its own rendition: another one's, which ends the pause, is no news to it.
+func TestPauseHoldsPlainReloads(t *testing.T) {
+	st := newStage(t)
+	st.want(200, "/hls/demo/index.m3u8")
+	for part := 1; part < partsEach; part++ {
+		st.worker.part(st.epoch, 2, part)
+	}
+	st.worker.say(index.Entry{Type: index.TypePause, Writer: st.epoch})
+	st.until(st.media("audio/index.m3u8"), func(a answer) bool { return !strings.Contains(a.body, "PRELOAD-HINT") })
+	done := make(chan answer, 1)
+	go func() {
+		a, err := st.fetch(t.Context(), st.media("audio/index.m3u8"))
+		if err != nil {
+			t.Error(err)
+		}
+		done <- a
+	}()
+	st.waiting(1)
+	st.worker.part(st.epoch, 3, 0) // source first, then audio
+	if a := <-done; !strings.Contains(a.body, "7.3.0.") {
+		t.Errorf("%s", a.body)
+	}
+}
+
 func TestAnotherWorkerTakesOver(t *testing.T) {
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
