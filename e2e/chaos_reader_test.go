@@ -279,7 +279,7 @@ func (o *observer) collect(ctx context.Context, x *rendition, lists <-chan *medi
 func (x *rendition) skip(m *mediaPlaylist) {
 	for i := range m.Segments {
 		if s := &m.Segments[i]; x.segments[s.Sequence] == nil && !s.Gap {
-			x.segments[s.Sequence] = &segment{listedSegment: *s}
+			x.segments[s.Sequence] = &segment{listedSegment: *s, data: x.media[s.URI]}
 			return
 		}
 	}

@@ -248,6 +248,7 @@ func (c *trial) keepLogs() {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return
 	}
+	_ = os.WriteFile(filepath.Join(dir, "requests.txt"), []byte(c.witness.requests()), 0o644)
 	for n, s := range append(c.all(), &server{program: c.pub.program, role: "publisher"}) {
 		_ = os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%s.log", n, s.role)), []byte(s.log.String()), 0o644)
 	}

@@ -13,6 +13,7 @@ import (
 const sampler = `(() => {
 	const chaos = window.chaos = {samples: [], errors: []}
 	let heard = null
+	performance.setResourceTimingBufferSize(20000)
 	setInterval(() => {
 		const v = window.millrace?.video, h = window.millrace?.hls
 		if (!v) return
@@ -135,12 +136,26 @@ func between(list []glance, from, to time.Time) []glance {
 	return some
 }
 
-// resumed is when the playhead moved again after a time, zero if it hasn't.
+// resumed is when the playhead's last standstill ended that ended after a time;
+// zero if it stands still, that time if it didn't stand.
 func resumed(list []glance, after time.Time) time.Time {
-	for i := 1; i < len(list); i++ {
-		if list[i].at.After(after) && list[i].playhead-list[i-1].playhead > 0.02 {
-			return list[i].at
+	at := after
+	for _, s := range stalls(list) {
+		end := s.from.Add(s.length)
+		if !end.Before(list[len(list)-1].at) {
+			return time.Time{}
+		}
+		if end.After(at) {
+			at = end
 		}
 	}
-	return time.Time{}
+	return at
+}
+
+// requests is what the page has asked for: when it asked, for how long it
+// waited, and for what.
+func (w *witness) requests() string {
+	return eval[string](w.browser, `performance.getEntriesByType('resource').map(e =>
+		new Date(performance.timeOrigin + e.startTime).toISOString().slice(11, 23) + ' ' + Math.round(e.duration).toString().padStart(5) + ' ms  ' + e.responseStatus + ' ' +
+		e.name.replace(/[?&]CMCD=[^&]*/, '')).join('\n')`)
 }

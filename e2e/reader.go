@@ -41,9 +41,10 @@ type rendition struct {
 	inits    map[string]*track
 	media    map[string][]byte // by URI
 	reloads  int
-	deltas   int // delta updates that skipped something
-	hints    int // hinted parts that came
-	swaps    int // changes to another encoding, or back
+	deltas   int  // delta updates that skipped something
+	hints    int  // hinted parts that came
+	swaps    int  // changes to another encoding, or back
+	paused   bool // an answer said that the publisher is away
 	err      error
 }
 
@@ -272,13 +273,23 @@ func (x *rendition) reload(ctx context.Context, m *mediaPlaylist) (*mediaPlaylis
 	}
 	switch {
 	case there || next.Ended:
+		if there && x.paused && !x.r.lenient {
+			return nil, errors.New("the broadcast goes on after a pause")
+		}
 		return next, nil
+	case next.paused():
+		x.paused = true
+		return next, pause(ctx)
 	case x.r.lenient:
 		return next, pause(ctx)
 	}
 	last, lastPart := next.last()
 	return nil, fmt.Errorf("the answer to ?%s ends with %d.%d", query, last, lastPart)
 }
+
+// paused reports whether the publisher is away: no part can be promised then.
+// The grace period before the end of each broadcast is such a time.
+func (m *mediaPlaylist) paused() bool { return m.Hint == "" && !m.Ended && len(m.Segments) > 0 }
 
 // pause is between reloads that bring nothing new.
 func pause(ctx context.Context) error {
@@ -303,7 +314,7 @@ func (x *rendition) merge(ctx context.Context, m, delta *mediaPlaylist, query st
 		return nil, err
 	}
 	a, b := merged.last()
-	if c, d := full.last(); a != c || b != d || full.Ended != merged.Ended {
+	if c, d := full.last(); a != c || b != d || full.Ended != merged.Ended || full.paused() != merged.paused() {
 		return full, nil // something came in between
 	}
 	return full, checkMerged(merged, full)
@@ -336,7 +347,7 @@ func (x *rendition) ask(ctx context.Context, m *mediaPlaylist) *hinted {
 
 func (x *rendition) checkHint(before, after *mediaPlaylist, h *hinted) error {
 	if h == nil {
-		if !x.r.lenient && !after.Ended && len(before.Segments) > 0 {
+		if !x.r.lenient && !after.Ended && !before.paused() && len(before.Segments) > 0 {
 			return errors.New("no preload hint")
 		}
 		return nil

@@ -125,9 +125,10 @@ func findPart(r *rendition, a *address) *playlist.Part {
 func awaitable(r *rendition, a *address) bool {
 	h, ok := r.Hint()
 	if !ok {
-		// A part hinted before a pause may come after it.
-		last, _, known := r.Last()
-		return known && r.Paused && !r.Ended && r.Open == nil && a.sequence == last+1 && a.part == 0
+		// A part hinted before a pause may come after it: the next segment's
+		// first, or one of a rendition that isn't yet where the log ended.
+		last, part, known := r.Last()
+		return known && r.Paused && !r.Ended && (a.sequence == last+1 && a.part == 0 || r.Open != nil && a.sequence == last && a.part == part+1)
 	}
 	if h.Epoch != a.epoch || h.Profile != a.profile {
 		return false
