@@ -118,8 +118,12 @@ func (c *trial) beginsSoon(name, key string) {
 	c.t.Helper()
 	start := time.Now()
 	p := c.publishAs(c.ingests[0], key, common)
-	defer p.kill()
+	tried := start
 	err := until(c.t.Context(), 20*time.Second, func() error {
+		// An encoder that is refused tries again.
+		if !p.running() && time.Since(tried) > time.Second {
+			p, tried = c.publishAs(c.ingests[0], key, common), time.Now()
+		}
 		a, err := fetch(c.t.Context(), client, c.edges[len(c.edges)-1].playlist(name))
 		if err == nil && a.status != 200 {
 			err = fmt.Errorf("%d %s", a.status, a.body)
@@ -127,6 +131,7 @@ func (c *trial) beginsSoon(name, key string) {
 		return err
 	})
 	took := time.Since(start)
+	p.kill()
 	if err != nil {
 		c.problem("a new broadcast doesn't begin: %v", err)
 		return

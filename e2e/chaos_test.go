@@ -64,7 +64,7 @@ func (c *trial) note(format string, args ...any) {
 }
 
 func (c *trial) problem(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
 	c.t.Logf("problem at %s: %s", time.Now().Format("15:04:05.000"), text)
 	c.problems = append(c.problems, text)
 }

@@ -420,12 +420,12 @@ func TestEncoderKilledInMidSegment(t *testing.T) {
 	undisturbed := newRecord()
 	runWorker(t, l, 0, "90p30=150k", undisturbed)
 	disturbed := newRecord()
-	killed := 0
+	killed, last := 0, -1
 	disturbed.onPart = func(e index.Entry) {
-		if e.Rendition == "90p30" && e.Part == 1 && e.Sequence == uint64(killed) && killed < 2 {
-			killed++
-			if out, err := exec.Command("pkill", "-KILL", "-P", fmt.Sprint(os.Getpid()), "-f", "scale=160:90").CombinedOutput(); err != nil {
-				t.Errorf("kill ffmpeg: %v %s", err, out)
+		if e.Rendition == "90p30" && e.Part >= 1 && int(e.Sequence) > last && killed < 2 {
+			// On a busy machine the process may have made all of it by now.
+			if exec.Command("pkill", "-KILL", "-P", fmt.Sprint(os.Getpid()), "-f", "scale=160:90").Run() == nil {
+				killed, last = killed+1, int(e.Sequence)
 			}
 		}
 	}
