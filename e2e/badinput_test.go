@@ -18,7 +18,7 @@ import (
 // channel isn't touched.
 func TestBadInput(t *testing.T) {
 	s := startAll(t, "--grace", "10s")
-	calm := s.publishClip(t, s.channel("calm"), clip{name: "calm", seconds: "60", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
+	calm := s.publishClip(t, s.channel("calm"), clip{name: "calm", seconds: "180", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
 	r := follow(t, s.playlist("calm"), false)
 	t.Run("trouble", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *server){

@@ -154,7 +154,7 @@ func storageRows() []row {
 		{
 			name: "S3 away for 30 s, a spool of 1 MB", times: 1, gaps: true, fault: refuse,
 			shape:  shape{proxies: true, args: map[string][]string{"transcode": {"--spool-max", "1MB"}}},
-			target: "0 stalls; what was dropped is counted",
+			target: "0 stalls; what was dropped is counted and listed as gaps",
 			after: func(c *trial) {
 				n := sum(c.workers, "millrace_transcode_spool_dropped_total", "")
 				if n == 0 {

@@ -344,12 +344,17 @@ func (f *fold) begin() bool {
 		return changed
 	}
 	for _, r := range f.renditions {
-		for after, ok := r.afterHole(f.end); ok && r.orphaned(f.ingest); after, ok = r.afterHole(f.end) {
-			r.fill(after, f.ingest, f.holds)
-			r.advance()
-		}
+		f.fillOrphaned(r)
 	}
 	return f.advance() || changed
+}
+
+// fillOrphaned fills what an ingest never made up to where another one went on.
+func (f *fold) fillOrphaned(r *foldRendition) {
+	for after, ok := r.afterHole(f.end); ok && r.orphaned(f.ingest); after, ok = r.afterHole(f.end) {
+		r.fill(after, f.ingest, f.holds)
+		r.advance()
+	}
 }
 
 // advance completes segments in order, and shows the parts of the one after.
@@ -396,6 +401,8 @@ func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 			r.stalled = now
 		case now.Sub(r.stalled) >= limit:
 			r.fill(after, f.ingest, f.holds)
+			r.advance()
+			f.fillOrphaned(r)
 		}
 	}
 	return f.advance()

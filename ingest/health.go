@@ -11,10 +11,11 @@ import (
 // healthWindow is what one judgement looks at.
 const healthWindow = 10 * media.VideoTimescale
 
-// problem is what is wrong with a publisher's stream, by its metric label.
+// problem is what is wrong with a publisher's stream or with how it is
+// processed, by its metric label.
 type problem string
 
-// The problems that health finds.
+// The problems that a streamer is told of.
 const (
 	problemKeyframes  problem = "keyframe_interval"
 	problemNoKeyframe problem = "no_keyframe"
@@ -25,12 +26,13 @@ const (
 	problemNoAudio    problem = "audio_missing"
 	problemChanged    problem = "settings_changed"
 	problemProfile    problem = "video_profile"
+	problemShed       problem = "rungs_shed"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
-	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile,
+	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed,
 }
 
 // advice is a problem in plain words for the streamer.

@@ -218,6 +218,9 @@ func (p *publisher) judge(found []advice, sum *summary) {
 		p.logger.Debug("stream health", "bitrate", int(sum.Bitrate), "frame_rate", sum.FrameRate,
 			"keyframe_interval", sum.KeyframeInterval, "b_frames", sum.BFrames, "late", sum.Late)
 		p.clearProblems()
+		if n := p.broadcast.shed(); n > 0 {
+			found = append(found, advice{problemShed, fmt.Sprintf("the server is short of room: who watches the highest %d of its own qualities sees a lower one or the original; what you send is fine and goes on", n)})
+		}
 	}
 	p.note(found)
 }

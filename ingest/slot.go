@@ -221,6 +221,7 @@ func (b *broadcast) report(n int, c *claim, p jobs.Progress, now time.Time) {
 	c.progress.Consumed = max(c.progress.Consumed, p.Consumed)
 	c.progress.Finished = max(c.progress.Finished, min(p.Finished, most))
 	c.progress.Safe = max(c.progress.Safe, min(p.Safe, c.progress.Finished))
+	c.progress.Shed = p.Shed
 	s.update()
 	if p.Leaving && !c.leaving {
 		c.leaving = true
@@ -230,6 +231,18 @@ func (b *broadcast) report(n int, c *claim, p jobs.Progress, now time.Time) {
 			b.wakeUp()
 		}
 	}
+}
+
+// shed is how many rungs viewers miss: a slot that makes them all is enough.
+// The caller holds mu.
+func (b *broadcast) shed() int {
+	least := -1
+	for i := range b.slots {
+		if c := b.slots[i].claim; c != nil && (least < 0 || c.progress.Shed < least) {
+			least = c.progress.Shed
+		}
+	}
+	return max(least, 0)
 }
 
 // lose notes that a claim is over, and reports whether that was too early.

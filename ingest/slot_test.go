@@ -319,3 +319,28 @@ func TestSlotsNotedAgain(t *testing.T) {
 		return err == nil && len(groups) == 1
 	})
 }
+
+// The streamer learns that qualities are missing, unless a standby makes them.
+func TestShedIsTold(t *testing.T) {
+	s := newSlots(t, 2)
+	s.open(3)
+	a, _ := s.take(0, "a")
+	p := &publisher{broadcast: s.broadcast, logger: s.logger}
+	told := func() bool {
+		p.judge(nil, &summary{})
+		return p.has[problemShed]
+	}
+	s.report(0, a, jobs.Progress{Finished: 3, Shed: 2}, s.now)
+	if !told() {
+		t.Error("nobody is told of two shed rungs")
+	}
+	b, _ := s.take(1, "b")
+	s.report(1, b, jobs.Progress{Finished: 3}, s.now)
+	if told() {
+		t.Error("a rung that the standby makes is called missing")
+	}
+	s.report(1, b, jobs.Progress{Finished: 3, Shed: 1}, s.now)
+	if !told() {
+		t.Error("nobody is told of a rung that neither worker makes")
+	}
+}

@@ -144,6 +144,7 @@ func (w *worker) groupRungs() {
 	}
 	w.Metrics.rungsShed.Add(float64(e.shed - e.counted))
 	e.counted = e.shed
+	w.shed.Store(int64(e.shed))
 	w.discardSpares()
 	e.spares = make([]*encoder, len(e.groups))
 	if !w.Backfill {

@@ -141,7 +141,7 @@ func (h *holding) newWorker(c workerConfig) *worker {
 func (h *holding) progress() jobs.Progress {
 	return jobs.Progress{
 		Consumed: h.live.consumed.Load(), Finished: h.live.finished.Load(), Safe: h.pub.safe(),
-		Leaving: h.leaving.Load(),
+		Leaving: h.leaving.Load(), Shed: int(h.live.shed.Load()),
 	}
 }
 

@@ -215,15 +215,20 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	}
 	for i := range n {
 		fr := &r.frames[i]
+		start, until := fr.time, end
 		if i == 0 {
-			f.DecodeTime = uint64(fr.time)
+			if !r.audio {
+				// Where the picture at the cut is missing, since the encoder's
+				// stream broke off among B-frames, the next one is shown earlier.
+				start = min(start, r.scaled(from.at))
+			}
+			f.DecodeTime = uint64(start)
 			part.Independent = part.Independent || fr.idr
 		}
-		until := end
 		if i+1 < n {
 			until = r.frames[i+1].time
 		}
-		d := max(1, until-fr.time)
+		d := max(1, until-start)
 		if r.audio {
 			d = media.AACFrameSamples
 		}

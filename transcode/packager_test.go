@@ -1,13 +1,17 @@
 package transcode
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strings"
 	"testing"
 
+	"github.com/Eyevinn/mp4ff/mp4"
 	"pgregory.net/rapid"
 
+	"millrace/internal/index"
+	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
 )
@@ -107,4 +111,39 @@ func TestTimelineLimit(t *testing.T) {
 			t.Fatalf("the parts end at %+v, the segment at %v with %d frames", next, tl.end, len(tl.times))
 		}
 	})
+}
+
+// An encoder that stops in mid-GOP leaves B-frames out: a rung then has no
+// picture where the source has a frame. Its samples follow each other all the same.
+func TestMissingPictureAtCut(t *testing.T) {
+	times := frameTimes(31, 30)
+	tl := newTimeline(relay.Mark{}, relay.Settings{PartDuration: 0.343 * media.VideoTimescale, FrameRate: 30})
+	for _, at := range times[:30] {
+		tl.add(at)
+	}
+	r := newRendering(tl, jobs.Epoch{}, "240p30", "init", "p", media.VideoTimescale, 1)
+	next := uint64(0)
+	r.publish = func(part index.Entry, data []byte, segment index.Entry) {
+		parsed, err := mp4.DecodeFile(bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		traf := parsed.Segments[0].Fragments[0].Moof.Traf
+		if begins := traf.Tfdt.BaseMediaDecodeTime(); begins != next {
+			t.Errorf("part %d begins at %d, the one before it ends at %d", part.Part, begins, next)
+		}
+		for _, s := range traf.Trun.Samples {
+			next += uint64(s.Dur)
+		}
+	}
+	for i, at := range times[:30] {
+		if i != 10 && i != 15 {
+			r.add(frame{time: int64(at), at: at, idr: i == 0, payload: []byte{1}})
+		}
+	}
+	tl.close(times[30])
+	r.advance(true)
+	if !r.done || r.parts != 3 || next != uint64(times[30]) {
+		t.Errorf("done %v, %d parts, they end at %d, want %d", r.done, r.parts, next, times[30])
+	}
 }

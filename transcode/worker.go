@@ -76,6 +76,7 @@ type worker struct {
 	// consumed counts access units read; finished is the first segment that
 	// isn't complete in every rendition.
 	consumed, finished atomic.Uint64
+	shed               atomic.Int64 // rungs that aren't made now
 	// unmade counts the segments that were cut and aren't published whole.
 	unmade atomic.Int64
 	calls  chan func(context.Context)

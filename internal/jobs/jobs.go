@@ -107,6 +107,8 @@ type Progress struct {
 	Safe uint64 `json:"safe"`
 	// Leaving is set when the worker wants another one to take over.
 	Leaving bool `json:"leaving,omitempty"`
+	// Shed is how many rungs it doesn't make now for want of room.
+	Shed int `json:"shed,omitempty"`
 }
 
 // Order is what ingest tells the holder of a claim after the grant.
