@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -41,10 +42,11 @@ type rendition struct {
 	inits    map[string]*track
 	media    map[string][]byte // by URI
 	reloads  int
-	deltas   int  // delta updates that skipped something
-	hints    int  // hinted parts that came
-	swaps    int  // changes to another encoding, or back
-	paused   bool // an answer said that the publisher is away
+	deltas   int          // delta updates that skipped something
+	hints    int          // hinted parts that came
+	swaps    int          // changes to another encoding, or back
+	paused   bool         // an answer said that the publisher is away
+	asked    atomic.Value // string: the newest request for a playlist, and what came
 	err      error
 }
 
@@ -124,6 +126,9 @@ func (r *reader) wait(limit time.Duration) {
 	select {
 	case <-r.done:
 	case <-time.After(limit):
+		for _, x := range r.renditions {
+			r.t.Logf("%s: %v", x.name, x.asked.Load())
+		}
 		r.t.Fatalf("the broadcast hasn't ended after %s", limit)
 	}
 	for _, x := range r.renditions {
@@ -198,10 +203,12 @@ func (x *rendition) load(ctx context.Context, query string) (*mediaPlaylist, err
 	if query != "" {
 		address += "?" + query
 	}
+	x.asked.Store(fmt.Sprintf("asked for %s at %s", address, time.Now().Format("15:04:05.000")))
 	a, err := fetch(ctx, client, address)
 	if err != nil {
 		return nil, err
 	}
+	x.asked.Store(fmt.Sprintf("asked for %s, and got %d by %s:\n%s", address, a.status, time.Now().Format("15:04:05.000"), a.body))
 	if a.status != http.StatusOK {
 		return nil, &statusError{address, a.status, string(a.body)}
 	}

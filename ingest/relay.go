@@ -49,7 +49,7 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 		_, _ = out.Write(tag)
 	}
 	buf := make([][]byte, 0, maxBatch)
-	for {
+	for done := false; ; {
 		tags, changed, lost, ended := b.log.read(number, buf)
 		if lost {
 			s.metrics.relayLost.Inc()
@@ -70,12 +70,15 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 		if len(tags) > 0 {
 			continue
 		}
+		if done {
+			return
+		}
 		// Over HTTP/2 a deadline ends the answer even while nothing is written.
 		_ = control.SetWriteDeadline(time.Time{})
 		select {
 		case <-changed:
 		case <-b.done:
-			return
+			done = true // what came last, such as the end mark, is still sent
 		case <-r.Context().Done():
 			return
 		}

@@ -20,6 +20,9 @@ const (
 	relayDoubt = 500 * time.Millisecond
 	// lastWord is how long the last report before a claim is closed may take.
 	lastWord = 500 * time.Millisecond
+	// lastMarks is how long the log may go on after ingest has ended a claim: it
+	// comes by another connection, and may be late with its end mark.
+	lastMarks = time.Second
 )
 
 // holding is a slot of a broadcast as this worker has it: from the grant until
@@ -150,9 +153,9 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	var result, broken error
-	var brokenAt time.Time
+	var brokenAt, endedAt time.Time
 	var alone orphan
-	claimed, reading, complete, handed := true, true, false, false
+	claimed, reading, complete, handed, dropped := true, true, false, false, false
 	defer func() { alone.end(h) }()
 	for {
 		select {
@@ -161,6 +164,9 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 				return err
 			}
 			complete = true
+			if h.live.last != nil && h.live.last.Kind == relay.End {
+				result = nil
+			}
 		case o, ok := <-orders:
 			switch {
 			case !ok:
@@ -169,8 +175,7 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 				return result
 			case o.End != "":
 				claimed, orders = false, nil
-				result = fmt.Errorf("ingest ended the claim: %s", o.End)
-				h.live.do(ctx, h.live.drop)
+				result, endedAt = fmt.Errorf("ingest ended the claim: %s", o.End), time.Now()
 			case o.Until > 0:
 				handed = true
 				h.log.Info("another worker takes over", "until", o.Until)
@@ -192,6 +197,9 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 			if h.pub.safe() >= h.live.finished.Load() {
 				return nil
 			}
+		case !complete && !dropped && result != nil && (!reading || time.Since(endedAt) > lastMarks):
+			dropped = true
+			h.live.do(ctx, h.live.drop)
 		case complete, handed, result != nil, h.isClosed():
 			// It ends by itself, or ingest ends it.
 		case claimed && !reading && time.Since(brokenAt) > relayDoubt:
