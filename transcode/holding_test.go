@@ -46,6 +46,8 @@ type source struct {
 	began  time.Time
 	// oldest is the first segment that the log has.
 	oldest uint64
+	// told, where it is set, is closed before the end mark may be sent.
+	told chan struct{}
 
 	mu     sync.Mutex
 	grants []jobs.Grant // for the claims to come
@@ -120,6 +122,10 @@ func (s *source) relay(w http.ResponseWriter, r *http.Request) {
 			at = e.mark.Start
 		case e.unit != nil:
 			at = e.unit.DTS
+		}
+		if e.mark != nil && e.mark.Kind == relay.End && s.told != nil {
+			_ = control.Flush()
+			<-s.told
 		}
 		due := s.began.Add((at - first).Duration())
 		if d := time.Until(due); d > 0 {
@@ -578,6 +584,31 @@ func TestBackfill(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Ingest says by one connection that the broadcast is over, and by another one
+// where: whichever comes first, the end is published.
+func TestEndMarkMayComeLate(t *testing.T) {
+	t.Parallel()
+	db, bucket := testenv.Redis(t), testenv.Bucket(t)
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 5))
+	w := startWorker(t, db, bucket, nil)
+	src := startSource(t, l, 5*time.Second)
+	src.told = make(chan struct{})
+	c := src.offer(db, firstGrant)
+	await(t, "all but the last segment is finished", func() bool { return c.progress().Finished >= 2 })
+	c.orders <- jobs.Order{End: "the broadcast is over"}
+	close(src.told)
+	<-c.over
+	await(t, "the work is over", func() bool { return testutil.CollectAndCount(w.metrics.claims) > 0 })
+	if n := testutil.ToFloat64(w.metrics.claims.WithLabelValues("complete")); n != 1 {
+		t.Error("an end in good order counts as a failure")
+	}
+	awaitStored(t, bucket, undisturbed(t, l))
+	await(t, "the end is in the index", func() bool {
+		list, err := db.XRange(t.Context(), index.StreamKey(onAir), "-", "+").Result()
+		return err == nil && len(list) > 0 && strings.Contains(fmt.Sprint(list[len(list)-1].Values), string(index.TypeEnd))
+	})
 }
 
 // The log of an ingest that gave the channel to another one ends at a pause
