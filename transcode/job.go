@@ -114,7 +114,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // nextJob waits for a job; nil without an error means that there was none.
 func (s *Service) nextJob(ctx context.Context, consumer string) (*jobs.Job, error) {
-	rctx, cancel := context.WithTimeout(ctx, jobBlock+10*time.Second)
+	rctx, cancel := context.WithTimeout(ctx, jobBlock+2*time.Second)
 	defer cancel()
 	reply, err := s.cfg.Redis.XReadGroup(rctx, &redis.XReadGroupArgs{
 		Group: jobs.Group, Consumer: consumer, Streams: []string{jobs.Stream, ">"},

@@ -183,11 +183,18 @@ func announce(addr string) {
 	_ = f.Close()
 }
 
+// firstPort is where this process begins to look, portsGiven how far it came: it
+// gives no port twice, since a program may take a while to listen.
+var (
+	firstPort  = rand.IntN(20000)
+	portsGiven atomic.Int64
+)
+
 // freeAddress returns a loopback address that nobody listens on. Its port lies
 // below those that systems give to connections, so that none takes it meanwhile.
 func freeAddress() (string, error) {
 	for range 100 {
-		addr := "127.0.0.1:" + strconv.Itoa(10000+rand.IntN(20000))
+		addr := "127.0.0.1:" + strconv.Itoa(10000+(firstPort+int(portsGiven.Add(1)))%20000)
 		if l, err := net.Listen("tcp", addr); err == nil {
 			return addr, l.Close()
 		}
