@@ -16,12 +16,8 @@ type budget struct {
 	ratio    float64 // measured over estimated, smoothed
 }
 
-const (
-	// overcommit lets estimates exceed the cores a little: they are on the slow side.
-	overcommit = 1.25
-	// smoothing is the weight of the newest measurement.
-	smoothing = 0.1
-)
+// smoothing is the weight of the newest measurement.
+const smoothing = 0.1
 
 func newBudget() *budget {
 	return &budget{cores: float64(runtime.GOMAXPROCS(0)), reserved: map[*worker]float64{}, ratio: 1}
@@ -31,7 +27,7 @@ func newBudget() *budget {
 func (b *budget) room() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	free := b.cores * overcommit
+	free := b.cores
 	for _, cost := range b.reserved {
 		free -= cost
 	}
@@ -50,7 +46,7 @@ func (b *budget) scale() float64 {
 func (b *budget) reserve(w *worker, cost float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	free := b.cores * overcommit
+	free := b.cores
 	for other, c := range b.reserved {
 		if other != w {
 			free -= c

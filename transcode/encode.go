@@ -43,11 +43,12 @@ const (
 // encoding is a worker's part that has to do with FFmpeg.
 type encoding struct {
 	rungs    []rung
-	shed     int // how many of them, from the highest on, are not made now
-	counted  int // how many of those the metric counts
-	slow     int // marks in a row at which encoding was too slow
-	calm     int // segments since encoding was last too slow
-	patience int // segments without that after which a rung is made again
+	shed     int  // how many of them, from the highest on, are not made now
+	counted  int  // how many of those the metric counts
+	slow     int  // marks in a row at which encoding was too slow
+	calm     int  // segments since encoding was last too slow
+	resumed  bool // the newest change was a rung that is made again
+	patience int  // segments without that after which a rung is made again
 	// groups are the rungs that share a process; at least one, for the thumbnail.
 	groups  [][]rung
 	outputs chan output
@@ -294,11 +295,11 @@ func (w *worker) balance(s *segment) int {
 	}
 	switch {
 	case e.shed < len(e.rungs) && (e.slow > 1 || lag > tooSlowLag):
-		if e.calm < calmSegments { // it was taken up again too soon
+		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
 			e.patience = min(2*e.patience, maxPatience)
 		}
 		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
-		e.slow, e.calm = 0, 0
+		e.slow, e.calm, e.resumed = 0, 0, false
 		e.shed++
 		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
 		w.groupRungs()
@@ -306,7 +307,7 @@ func (w *worker) balance(s *segment) int {
 		if !w.Budget.reserve(w, w.cost(e.rungs[e.shed-1:])) {
 			break
 		}
-		e.calm = 0
+		e.calm, e.resumed = 0, true
 		e.shed--
 		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
 		w.groupRungs()

@@ -677,7 +677,7 @@ func TestOverload(t *testing.T) {
 	}
 	rungs := buildLadder(specs, 320, 180, 30, 1)
 	b := newBudget()
-	b.cores = 2.1 * estimateCost(320, 180, 30, rungs) / overcommit
+	b.cores = 2.1 * estimateCost(320, 180, 30, rungs)
 	m := newMetrics(prometheus.NewRegistry(), b)
 	var all []*worker
 	sheds := 0

@@ -150,6 +150,8 @@ func refit(rungs []rung, width, height int) []rung {
 const (
 	decodeCost = 0.003
 	encodeCost = 0.016
+	// startCost is that of a process for each segment of two seconds, in cores.
+	startCost = 0.025
 )
 
 // estimateCost returns the cores that a source's rungs need at real time.
@@ -157,7 +159,7 @@ func estimateCost(width, height int, frameRate float64, rungs []rung) float64 {
 	if len(rungs) == 0 {
 		return 0
 	}
-	cost := decodeCost * float64(width*height) * frameRate / 1e6
+	cost := startCost + decodeCost * float64(width*height) * frameRate / 1e6
 	for _, r := range rungs {
 		cost += encodeCost * float64(r.Width*r.Height) * r.FrameRate / 1e6
 	}
