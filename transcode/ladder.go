@@ -159,7 +159,7 @@ func estimateCost(width, height int, frameRate float64, rungs []rung) float64 {
 	if len(rungs) == 0 {
 		return 0
 	}
-	cost := startCost + decodeCost * float64(width*height) * frameRate / 1e6
+	cost := startCost + decodeCost*float64(width*height)*frameRate/1e6
 	for _, r := range rungs {
 		cost += encodeCost * float64(r.Width*r.Height) * r.FrameRate / 1e6
 	}

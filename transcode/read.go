@@ -27,6 +27,7 @@ type logReader struct {
 	client *http.Client
 	body   io.ReadCloser
 	r      *bufio.Reader
+	newest media.Ticks // of the newest mark or access unit
 }
 
 // openLog starts to read at the mark that segment from must be decoded from.
@@ -90,19 +91,34 @@ func (l *logReader) next() (logEvent, error) {
 		if err != nil {
 			return logEvent{}, err
 		}
-		e, ok, err := parseEvent(t)
+		e, ok, err := parseEvent(t, l.newest)
 		if err != nil {
 			return logEvent{}, err
 		}
-		if ok {
-			return e, nil
+		if !ok {
+			continue
 		}
+		switch {
+		case e.mark != nil:
+			l.newest = e.mark.Start
+		case e.unit != nil:
+			l.newest = e.unit.DTS
+		}
+		return e, nil
 	}
 }
 
-// parseEvent decodes one tag of the relay; ok is false for foreign ones.
-func parseEvent(t media.Tag) (e logEvent, ok bool, err error) {
-	at := media.Ticks(t.Timestamp) * media.TicksPerMillisecond
+// unwrap returns the time that an FLV timestamp means, of those that are 2^32 ms
+// (49.7 days) apart the one nearest to another time of the log.
+func unwrap(timestamp uint32, near media.Ticks) media.Ticks {
+	ms := near.Milliseconds()
+	return media.Ticks(ms+int64(int32(timestamp-uint32(ms)))) * media.TicksPerMillisecond
+}
+
+// parseEvent decodes one tag of the relay, which lies near a time; ok is false
+// for foreign ones.
+func parseEvent(t media.Tag, near media.Ticks) (e logEvent, ok bool, err error) {
+	at := unwrap(t.Timestamp, near)
 	switch t.Type {
 	case media.TagScript:
 		e.mark, e.settings, err = relay.ParseScript(t.Payload)
