@@ -148,6 +148,9 @@ func (b *broadcast) grant(n int, address string, now time.Time) (*claim, jobs.Gr
 		since: now, seen: now, orders: make(chan jobs.Order, 4),
 	}
 	g := jobs.Grant{Epoch: c.epoch, Index: b.resumed || s.grants > 1}
+	for i := range b.slots {
+		g.Standby = g.Standby || i != n && b.slots[i].claim != nil
+	}
 	if s.claim == nil {
 		g.Live, g.Backfill = b.unfinished(s)
 		s.claim = c

@@ -334,7 +334,10 @@ func TestShedIsTold(t *testing.T) {
 	if !told() {
 		t.Error("nobody is told of two shed rungs")
 	}
-	b, _ := s.take(1, "b")
+	b, g := s.take(1, "b")
+	if !g.Standby {
+		t.Error("the standby isn't told that there is no hurry")
+	}
 	s.report(1, b, jobs.Progress{Finished: 3}, s.now)
 	if told() {
 		t.Error("a rung that the standby makes is called missing")

@@ -364,7 +364,7 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 		}
 		w.Metrics.coldStarts.Inc()
 	}
-	if w.Backfill {
+	if w.Backfill || w.Grant.Standby && w.taking(s) {
 		enc.background()
 	}
 	for _, r := range run.works {

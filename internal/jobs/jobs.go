@@ -95,6 +95,9 @@ type Grant struct {
 	// Index is set when an earlier worker has written index entries that this
 	// one should read before it goes on.
 	Index bool `json:"index"`
+	// Standby is set when a worker in another slot makes the same: then there
+	// is no hurry to catch up with it.
+	Standby bool `json:"standby,omitempty"`
 }
 
 // Progress is what a worker has reached.
