@@ -191,23 +191,28 @@ func segmentData(rendition string, sequence uint64) []byte {
 // with the segment.
 func (w *fakeWorker) part(epoch jobs.Epoch, sequence uint64, part int) {
 	for _, r := range []string{"source", "audio"} {
-		at := testSettings().Started.Add(time.Duration(sequence) * 2 * time.Second)
-		common := index.Entry{
-			Writer: epoch, Rendition: r, Init: "i" + r, Epoch: 7, Sequence: sequence, Profile: testProfile, Time: at,
-		}
-		data := partData(r, sequence, part)
-		w.put(window.Media{Broadcast: w.broadcast, Rendition: r, Epoch: 7, Sequence: sequence, Part: part, Profile: testProfile}.Path(), data)
-		p := common
-		p.Type, p.Part, p.Duration, p.Size, p.Independent = index.TypePart, part, partTicks, len(data), part == 0
-		line := []index.Entry{p}
-		if part == partsEach-1 {
-			w.put(window.Media{Broadcast: w.broadcast, Rendition: r, Epoch: 7, Sequence: sequence, Part: window.WholeSegment, Profile: testProfile}.Path(), segmentData(r, sequence))
-			s := common
-			s.Type, s.Parts, s.Duration, s.Size, s.Independent = index.TypeSegment, partsEach, partsEach*partTicks, len(segmentData(r, sequence)), true
-			line = append(line, s)
-		}
-		w.say(line...)
+		w.partOf(r, epoch, sequence, part)
 	}
+}
+
+// partOf is part for one rendition.
+func (w *fakeWorker) partOf(r string, epoch jobs.Epoch, sequence uint64, part int) {
+	at := testSettings().Started.Add(time.Duration(sequence) * 2 * time.Second)
+	common := index.Entry{
+		Writer: epoch, Rendition: r, Init: "i" + r, Epoch: 7, Sequence: sequence, Profile: testProfile, Time: at,
+	}
+	data := partData(r, sequence, part)
+	w.put(window.Media{Broadcast: w.broadcast, Rendition: r, Epoch: 7, Sequence: sequence, Part: part, Profile: testProfile}.Path(), data)
+	p := common
+	p.Type, p.Part, p.Duration, p.Size, p.Independent = index.TypePart, part, partTicks, len(data), part == 0
+	line := []index.Entry{p}
+	if part == partsEach-1 {
+		w.put(window.Media{Broadcast: w.broadcast, Rendition: r, Epoch: 7, Sequence: sequence, Part: window.WholeSegment, Profile: testProfile}.Path(), segmentData(r, sequence))
+		s := common
+		s.Type, s.Parts, s.Duration, s.Size, s.Independent = index.TypeSegment, partsEach, partsEach*partTicks, len(segmentData(r, sequence)), true
+		line = append(line, s)
+	}
+	w.say(line...)
 }
 
 func (w *fakeWorker) segment(epoch jobs.Epoch, sequence uint64) {

@@ -291,3 +291,94 @@ func checkPlaylist(t interface {
 		}
 	}
 }
+
+// Where nothing was expected any more, the first new media says at once that
+// more comes; what is only told again doesn't.
+func TestFoldNewMediaEndsSilence(t *testing.T) {
+	s, b := boardOf(t, twoSegments)
+	hinted := func() bool {
+		b.update(func(*fold) bool { return true })
+		_, ok := b.now.Load().renditions["source"].Hint()
+		return ok
+	}
+	s.fold.setAway(true)
+	s.line("part source 2 0 independent")
+	s.line("segment source 1 parts=6")
+	if hinted() {
+		t.Error("a part is to be expected after what is known")
+	}
+	s.line("part source 2 1")
+	if !hinted() {
+		t.Error("no part is to be expected after a new one")
+	}
+}
+
+// What a lower epoch says changes nothing that viewers see: not of the
+// broadcast as a whole, nor of a segment that a higher one makes otherwise.
+func TestFoldRefusesLowerEpochs(t *testing.T) {
+	for _, stale := range []string{
+		"pause 2 writer=1.9",
+		"end 1 writer=1.9",
+		"init source isource codec=avc1.640020 size=16x16 writer=1.9",
+		"broadcast ladder writer=1.9",
+		"part source 1 1 profile=other writer=1.9",
+		"gap source 1 writer=1.9",
+		"segment source 1 parts=1 profile=other writer=1.9",
+		"part source 1 1 epoch=6 writer=2.1", // of the ingest before
+	} {
+		t.Run(stale, func(t *testing.T) {
+			s, b := boardOf(t, `begin
+				broadcast writer=2.1
+				init source isource codec=avc1.64001f size=1280x720 writer=2.1
+				whole source 0 0 writer=2.1
+				whole audio 0 0 writer=2.1
+				part source 1 0 independent writer=2.1
+				part audio 1 0 independent writer=2.1`)
+			seen := func() string {
+				b.update(func(*fold) bool { return true })
+				complete, _ := b.now.Load().listable()
+				return fmt.Sprintf("%s\n%s\nall are listed: %t", s.render(b, "index.m3u8"), s.render(b, "source.m3u8"), complete)
+			}
+			before := seen()
+			s.line(stale)
+			if after := seen(); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+			if n := s.fold.refused[errStale.Error()]; n != 1 {
+				t.Errorf("%d entries are counted as refused", n)
+			}
+		})
+	}
+}
+
+// Where other ingests went on, all that those before left out is filled in one
+// step, by an edge that was there and by one that comes later.
+func TestFoldFillsAnOrphansHolesAtOnce(t *testing.T) {
+	const told = `broadcast
+		whole source 0 1
+		part source 3 0 independent
+		part source 5 0 independent epoch=8 disc=1 writer=2.1
+		part source 8 0 independent epoch=9 disc=2 writer=3.1`
+	shown := func(t *testing.T, f *fold) {
+		t.Helper()
+		r := &f.renditions["source"].media
+		if last, part, ok := r.Last(); !ok || last != 8 || part != 0 {
+			t.Errorf("it stands at part %d of segment %d", part, last)
+		}
+		for i, s := range r.Segments {
+			if want := r.Segments[0].Sequence + uint64(i); s.Sequence != want {
+				t.Errorf("segment %d stands where %d should", s.Sequence, want)
+			}
+		}
+	}
+	t.Run("later", func(t *testing.T) {
+		s, _ := boardOf(t, told+"\nbegin")
+		shown(t, s.fold)
+	})
+	t.Run("from the start", func(t *testing.T) {
+		s, _ := boardOf(t, "begin\n"+told)
+		s.fold.giveUp(s.now, 6*time.Second)
+		s.fold.giveUp(s.now.Add(orphanPatience), 6*time.Second)
+		shown(t, s.fold)
+	})
+}

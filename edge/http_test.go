@@ -466,9 +466,50 @@ func TestPauseHoldsPlainReloads(t *testing.T) {
 		done <- a
 	}()
 	st.waiting(1)
-	st.worker.part(st.epoch, 3, 0) // source first, then audio
-	if a := <-done; !strings.Contains(a.body, "7.3.0.") {
+	st.worker.partOf("source", st.epoch, 3, 0)
+	has := func(a answer) bool { // not only as a hint
+		return strings.Contains(a.body, `#EXT-X-PRELOAD-HINT:TYPE=PART,URI="7.3.1.`)
+	}
+	st.until(st.media("source/index.m3u8"), has)
+	st.worker.partOf("audio", st.epoch, 3, 0)
+	if a := <-done; !has(a) {
 		t.Errorf("%s", a.body)
+	}
+}
+
+// A part that was hinted before a pause is still waited for in it: the publisher
+// may be back at once.
+func TestPauseKeepsHintedParts(t *testing.T) {
+	for name, c := range map[string]struct {
+		before         int // parts of segment 2 that come before the pause
+		sequence, part uint64
+	}{"of the open segment": {1, 2, 1}, "of the next segment": {partsEach, 3, 0}} {
+		t.Run(name, func(t *testing.T) {
+			st := newStage(t)
+			st.want(200, "/hls/demo/index.m3u8")
+			for part := 1; part < c.before; part++ {
+				st.worker.part(st.epoch, 2, part)
+			}
+			hinted := fmt.Sprintf("7.%d.%d.p1.m4s", c.sequence, c.part)
+			st.until(st.media("source/index.m3u8"), func(a answer) bool {
+				return strings.Contains(a.body, `#EXT-X-PRELOAD-HINT:TYPE=PART,URI="`+hinted)
+			})
+			st.worker.say(index.Entry{Type: index.TypePause, Writer: st.epoch})
+			st.until(st.media("source/index.m3u8"), func(a answer) bool { return !strings.Contains(a.body, "PRELOAD-HINT") })
+			done := make(chan answer, 1)
+			go func() {
+				a, err := st.fetch(t.Context(), st.media("source/"+hinted))
+				if err != nil {
+					t.Error(err)
+				}
+				done <- a
+			}()
+			st.waiting(1)
+			st.worker.part(st.epoch, c.sequence, int(c.part))
+			if a := <-done; a.status != 200 || a.body != string(partData("source", c.sequence, int(c.part))) {
+				t.Errorf("%d %q", a.status, a.body)
+			}
+		})
 	}
 }
 

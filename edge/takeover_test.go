@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -178,6 +179,18 @@ func TestServesWithoutUpstream(t *testing.T) {
 	st.slot(0, w)
 	st.until(st.media("source/index.m3u8"), func(a answer) bool { return strings.Contains(a.body, "7.3.0.p1.m4s") })
 	st.eventually("it is noticed", func() bool { return st.metric("upstream_lost") == 0 })
+}
+
+// TestSlotsAreKept: a Redis that lost its memory names no worker; those known
+// are followed on.
+func TestSlotsAreKept(t *testing.T) {
+	b := newBroadcast(&channel{service: &Service{}}, "b1", slog.New(slog.DiscardHandler))
+	epoch := jobs.Epoch{Lease: 1, Grant: 1}
+	b.setSlots(map[int]jobs.Slot{0: {Address: "http://worker", Epoch: epoch}})
+	b.setSlots(nil)
+	if got := b.workers.slotted(); len(got) != 1 || got["http://worker"] != epoch {
+		t.Errorf("the workers are %v", got)
+	}
 }
 
 // TestOrphanedSegmentIsClosed: ingest and worker died together; what they left

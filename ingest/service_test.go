@@ -605,6 +605,11 @@ func TestServiceRelayStatus(t *testing.T) {
 func TestServiceTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newStation(t, Config{})
+	eventually(t, "the service", func() bool { // an encoder can't come before it runs
+		s.service.mu.Lock()
+		defer s.service.mu.Unlock()
+		return s.service.ctx != nil
+	})
 	results := make(chan error, 8)
 	for range cap(results) {
 		go func() {

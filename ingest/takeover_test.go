@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -235,6 +237,105 @@ func TestReleaseStatus(t *testing.T) {
 	eventually(t, "the end", func() bool { return s.service.broadcastOf("demo") == nil })
 	if got := status(relay.ReleasePath(broadcast, epoch+1)); got != http.StatusGone {
 		t.Errorf("one that has ended gave %d", got)
+	}
+}
+
+// An ingest that is asked for its broadcast has published its last word of it
+// by the answer, also where it can't learn from Redis who has the channel now.
+func TestReleaseFences(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	s := newStation(t, Config{})
+	encoder := s.encoder(tags)
+	broadcast := s.broadcast()
+	reader := s.read(broadcast)
+	reader.expect(relay.Open, 1)
+	b := s.service.broadcastByID(broadcast)
+	s.redis.Stop()
+	resp, err := s.client.Post(s.private+relay.ReleasePath(broadcast, b.epoch+1), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var carry relay.Carry
+	if err := json.NewDecoder(resp.Body).Decode(&carry); err != nil {
+		t.Fatalf("%s: %v", resp.Status, err)
+	}
+	if _, err := b.attach(publishRequest{Close: func(Refusal) {}}, credentials.Channel{Name: "demo"}, time.Now(), time.Now()); !errors.Is(err, errEnded) {
+		t.Fatalf("another encoder got %v, want %v", err, errEnded)
+	}
+	pause := reader.expect(relay.Pause, carry.Mark.Sequence)
+	if carry.Mark.Start < pause.Start || carry.Mark.Time.Before(pause.Time) {
+		t.Errorf("the log ends with %+v, another ingest goes on from %+v", pause, carry.Mark)
+	}
+	if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
+		t.Errorf("the log goes on: %v", err)
+	}
+	encoder.expect(typeCommandAMF0, "through another server")
+	if list := b.holders(); len(list) != 0 {
+		t.Errorf("edges would be told of %v", list)
+	}
+}
+
+// An ingest that nobody could ask learns from Redis that it lost the channel,
+// and publishes no more.
+func TestLostLeaseFences(t *testing.T) {
+	t.Parallel()
+	_, tags := sample(t)
+	for name, c := range map[string]struct {
+		broadcast string // that the other ingest has; empty: the same
+		last      relay.MarkKind
+		told      string
+	}{
+		"the same broadcast": {"", relay.Pause, "through another server"},
+		"another broadcast":  {"fresh", relay.End, "another ingest began another broadcast"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStation(t, Config{})
+			encoder := s.encoder(tags)
+			broadcast := s.broadcast()
+			reader := s.read(broadcast)
+			reader.expect(relay.Open, 1)
+			s.until("the record", func(r lease.Record) bool { return r.Carry.Mark.Sequence == 2 })
+			other := []any{"epoch", s.service.broadcastByID(broadcast).epoch + 1, "ingest", "http://elsewhere", "broadcast", cmp.Or(c.broadcast, broadcast)}
+			if err := s.db.HSet(t.Context(), "millrace:channel:{demo}", other...).Err(); err != nil {
+				t.Fatal(err)
+			}
+			encoder.expect(typeCommandAMF0, c.told)
+			reader.expect(c.last, 2)
+			if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
+				t.Errorf("the log goes on: %v", err)
+			}
+			if r := s.until("the other's record", func(lease.Record) bool { return true }); r.Ingest != "http://elsewhere" {
+				t.Errorf("the record was overwritten: %+v", r)
+			}
+		})
+	}
+}
+
+// A worker that knows less than Redis takes no broadcast back.
+func TestCarryIsNotBelowWhatRedisKnows(t *testing.T) {
+	t.Parallel()
+	s := newStation(t, Config{})
+	began := time.Unix(1_800_000_000, 0).UTC()
+	floor := relay.Carry{
+		Settings: relay.Settings{TargetDuration: 4, PartTarget: 33000, Video: true},
+		Mark:     relay.Mark{Kind: relay.Pause, Sequence: 5, Discontinuity: 2, DecodeFrom: 5, Start: 900_000, Time: began.Add(10 * time.Second)},
+	}
+	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(relay.Carry{Mark: relay.Mark{Kind: relay.Pause, Sequence: 5, DecodeFrom: 5, Start: 800_000, Discontinuity: 1, Time: began}})
+	}))
+	defer worker.Close()
+	if err := lease.SetSlot(t.Context(), s.db, "b", 0, jobs.Slot{Address: worker.URL, Epoch: jobs.Epoch{Lease: 1, Grant: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.service.carry(t.Context(), lease.Record{Broadcast: "b", Epoch: 1, Ingest: s.private, State: lease.Live, Carry: floor}, 2)
+	if err != nil || got != floor {
+		t.Errorf("it goes on from %+v, %v; want %+v", got, err, floor)
+	}
+	if n := s.taken("worker"); n != 1 {
+		t.Errorf("%v were taken over from a worker", n)
 	}
 }
 

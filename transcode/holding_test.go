@@ -494,6 +494,42 @@ func TestOpenSegmentIsDroppedWhenAnotherIngestDoesNotAsk(t *testing.T) {
 	}
 }
 
+// A worker whose ingest died publishes the end of a broadcast that nobody goes
+// on with; an ingest that asks for it later is told so.
+func TestOrphanPublishesTheEnd(t *testing.T) {
+	t.Parallel()
+	db := testenv.Redis(t)
+	bucket, _, s3 := proxiedBucket(t)
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 12))
+	p := startWorker(t, db, bucket, nil)
+	src := startSource(t, l, 0)
+	now, _, err := lease.Acquire(t.Context(), db, "demo", onAir, "http://first", 0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: now.Epoch, Grant: 1}})
+	await(t, "a segment is finished", func() bool { return c.progress().Finished >= 1 })
+	s3.Cut() // the worker stays for what isn't stored
+	src.die()
+	now.State = lease.Ended
+	if err := lease.Renew(t.Context(), db, "demo", now); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end is in the index", func() bool {
+		newest, err := db.XRevRangeN(t.Context(), index.StreamKey(onAir), "+", "-", 1).Result()
+		if err != nil || len(newest) == 0 {
+			return false
+		}
+		e, err := index.Parse([]byte(newest[0].Values[index.Field].(string)))
+		return err == nil && e.Type == index.TypeEnd
+	})
+	if code, _ := postClose(t, p, onAir, now.Epoch+1); code != http.StatusGone {
+		t.Errorf("/close answers %d, want 410", code)
+	}
+	s3.Restore()
+	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+}
+
 // A worker that was granted the broadcast again gives up what it had.
 func TestAnotherGrantOfTheSlotEndsAnOrphan(t *testing.T) {
 	t.Parallel()

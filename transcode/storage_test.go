@@ -412,6 +412,41 @@ func TestStorageRestart(t *testing.T) {
 	}
 }
 
+// What gives way to newer segments in a spool that an earlier process left is a
+// gap in the index, though this process has never worked on that broadcast.
+func TestStorageDropsWhatAnEarlierProcessLeft(t *testing.T) {
+	db := testenv.Redis(t)
+	bucket, _, _ := newFaultyS3(t)
+	const segments = 5
+	c := storageConfig{Redis: db, Bucket: bucket, SpoolDir: t.TempDir(), Drain: time.Millisecond}
+	first := startStorage(t, c)
+	p := first.open("b", grantOf(1, 0, 0))
+	for n := range uint64(segments) {
+		publish(t, p, "v", n)
+	}
+	first.waitSpooled()
+	first.stop()
+
+	c.SpoolBytes, c.Uploads = first.uploader.disk/segments*3, 1
+	again := startStorage(t, c)
+	publish(t, again.open("c", grantOf(2, 0, 0)), "v", 0)
+	again.waitSpooled()
+	dropped := int(value(t, again.metrics.spoolDropped.WithLabelValues(dropFull)))
+	if dropped == 0 {
+		t.Fatal("nothing gave way")
+	}
+	gaps := map[uint64]bool{} // one that is just being uploaded stays
+	for _, e := range readIndex(t, db, "b", dropped) {
+		gaps[e.Sequence] = true
+		if e.Type != index.TypeGap || e.Rendition != "v" || e.Duration != segmentEntry("v", e.Sequence).Duration || !strings.Contains(e.Reason, dropFull) {
+			t.Errorf("the index has %+v", e)
+		}
+	}
+	if len(gaps) != dropped {
+		t.Errorf("%d drops are counted, the gaps are %v", dropped, gaps)
+	}
+}
+
 func TestStorageDrainsAtTheEnd(t *testing.T) {
 	db := testenv.Redis(t)
 	bucket, s3, start := newFaultyS3(t)

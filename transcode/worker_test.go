@@ -19,6 +19,7 @@ import (
 
 	"github.com/Eyevinn/mp4ff/mp4"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"millrace/internal/index"
 	"millrace/internal/jobs"
@@ -491,6 +492,86 @@ func TestOddSoundIsEncoded(t *testing.T) {
 		if e := rec.entries[fmt.Sprintf("audio/%d", seq)]; e.Duration < 170000 || e.Duration > 190000 {
 			t.Errorf("segment %d has %v of sound", seq, e.Duration.Duration())
 		}
+	}
+}
+
+// Where FFmpeg dies at each attempt, the segment is a gap in its rungs, and in
+// those that they stand in for; the source goes on.
+func TestRungsThatCannotBeMadeAreGaps(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 7 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
+	specs, err := parseLadder("90p30=150k,64p30=80k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBudget()
+	b.cores = 64
+	rec := newRecord()
+	w := newWorker(workerConfig{
+		Grant: firstGrant, FFmpeg: &ffmpeg{path: "false"}, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
+		Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	})
+	w.encoding.shed = 1
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	err = w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+		for _, e := range l.from(0) {
+			// All attempts fail before the segment's end.
+			for e.mark != nil && testutil.ToFloat64(w.Metrics.failures) < float64(maxAttempts*e.mark.Sequence) && ctx.Err() == nil {
+				time.Sleep(time.Millisecond) // polls a condition
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return errLogEnded
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.finished.Load(); n != 4 {
+		t.Errorf("%d segments are finished, want 4", n)
+	}
+	checkGaps(t, rec, []string{"90p30", "64p30"}, 4)
+	for seq := range uint64(4) {
+		if e := rec.entries[fmt.Sprintf("%s/%d", sourceName, seq)]; e.Type != index.TypeSegment {
+			t.Errorf("the source has no segment %d", seq)
+		}
+	}
+
+	// The last attempt may also fail after the segment's end.
+	rec = newRecord()
+	w.Publish = rec
+	s := &segment{tl: newTimeline(relay.Mark{}, *w.settings)}
+	s.tl.close(media.VideoTimescale)
+	low := &rungWork{rung: w.encoding.rungs[1], segment: s}
+	s.rungs = []*rungWork{{rung: w.encoding.rungs[0], segment: s, standIn: low.rung.Name}, low}
+	w.segments = []*segment{s}
+	w.giveUp(&encodingRun{segment: s, works: s.rungs[1:]})
+	checkGaps(t, rec, []string{"90p30", "64p30"}, 1)
+	if len(w.segments) != 0 {
+		t.Error("a segment whose rungs are gaps isn't done")
+	}
+}
+
+// checkGaps checks that segments 0 to n-1 of just these renditions are gaps.
+func checkGaps(t *testing.T, rec *record, renditions []string, n uint64) {
+	t.Helper()
+	gaps := map[string]index.Entry{}
+	for _, e := range rec.gaps {
+		gaps[mediaKey(e)] = e
+	}
+	for _, name := range renditions {
+		for seq := range n {
+			if e := gaps[fmt.Sprintf("%s/%d", name, seq)]; e.Type != index.TypeGap || e.Duration == 0 || e.Reason == "" {
+				t.Errorf("%s has no gap %d: %+v", name, seq, e)
+			}
+		}
+	}
+	if want := len(renditions) * int(n); len(rec.gaps) != want {
+		t.Errorf("there are %d gaps, want %d", len(rec.gaps), want)
 	}
 }
 
