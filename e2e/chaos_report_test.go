@@ -43,6 +43,7 @@ func (c *trial) judge(began time.Time, ends []time.Time, before, after map[strin
 	looks := between(c.witness.looks(), began, time.Now())
 	for _, s := range stalls(looks) {
 		x.stalls++
+		c.t.Logf("a stall of %s at %s", s.length.Round(time.Millisecond), s.from.Format("15:04:05.000"))
 		x.longest = max(x.longest, s.length)
 	}
 	x.skipped = jumps(looks)

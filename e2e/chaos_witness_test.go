@@ -87,6 +87,7 @@ func (w *witness) errors() (summary string, fatal int) {
 		if e.Fatal {
 			fatal++
 		}
+		w.t.Logf("hls.js at %s: %s, fatal %v", time.UnixMilli(e.At).Format("15:04:05.000"), e.Details, e.Fatal)
 	}
 	var list []string
 	for name, n := range count {
