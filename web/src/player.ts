@@ -21,8 +21,6 @@ const RETRIES_BEFORE_REBUILD = 4
 const MEDIA_ERROR_WINDOW_MS = 10_000
 /** After leaving an edge that doesn't answer, no other is left for this long. */
 const LEAVE_EDGE_EVERY_MS = 2_000
-/** An edge that didn't answer isn't gone back to for this long, if another does. */
-const EDGE_DEAD_FOR_MS = 60_000
 /** This close behind the target counts as "at the live edge". */
 const LIVE_EDGE_SLACK_SECONDS = 2
 
@@ -110,7 +108,7 @@ export class Player {
   #retry: (() => void) | null = null
   #lastMediaError = -Infinity
   /** By pathway (RFC 8216bis, 7), when it failed. */
-  readonly #deadEdges = new Map<string, number>()
+  readonly #failedAt = new Map<string, number>()
   #leftEdgeAt = -Infinity
   /** The multivariant playlist at the edge that last served us. */
   #elsewhere: string | null = null
@@ -332,7 +330,12 @@ export class Player {
   #onError(hls: Hls, data: ErrorData): void {
     if (data.details === ErrorDetails.BUFFER_STALLED_ERROR) this.#stalls++
     if (hls !== this.#hls) return
-    const moved = data.type === ErrorTypes.NETWORK_ERROR && this.#leaveEdge(hls, data)
+    const left = data.type === ErrorTypes.NETWORK_ERROR ? this.#leaveEdge(hls, data) : 'stayed'
+    if (left === 'refused') {
+      this.#elsewhere = null
+      this.#retryLater(() => this.#rebuild(), 0)
+      return
+    }
     if (!data.fatal) return
     this.#lastError = data.details
     if (data.type === ErrorTypes.NETWORK_ERROR) {
@@ -341,7 +344,7 @@ export class Player {
         else if (hls.levels.length === 0 && this.#url) hls.loadSource(this.#source(this.#url))
         else hls.startLoad()
       })
-      if (moved) this.#retryNow()
+      if (left === 'moved') this.#retryNow()
       return
     }
     const now = performance.now()
@@ -358,25 +361,24 @@ export class Player {
 
   /**
    * Goes to another edge when this one can't be reached or fails: hls.js by
-   * itself would try all its variants there first.
+   * itself would try all its variants there first. It refuses to go back to
+   * one that failed minutes ago: then only a new start helps.
    */
-  #leaveEdge(hls: Hls, data: ErrorData): boolean {
+  #leaveEdge(hls: Hls, data: ErrorData): 'stayed' | 'moved' | 'refused' {
     const pathways = hls.pathwayPriority
     const level = hls.levels[hls.loadLevel]
     const status = data.response?.code ?? 0
-    const failed = data.context?.url ?? data.frag?.url ?? data.url
-    if (!pathways || !level || !failed || (status > 0 && status < 500) || !sameHost(failed, level.url[0] ?? '')) {
-      return false
+    const asked = data.context?.url ?? data.frag?.url ?? data.url
+    if (!pathways || !level || !asked || (status > 0 && status < 500) || !sameHost(asked, level.url[0] ?? '')) {
+      return 'stayed'
     }
     const now = performance.now()
-    this.#deadEdges.set(level.pathwayId, now)
-    if (now - this.#leftEdgeAt < LEAVE_EDGE_EVERY_MS) return false
-    const dead = (id: string) => now - (this.#deadEdges.get(id) ?? -Infinity) < EDGE_DEAD_FOR_MS
-    const others = pathways.filter((id) => !dead(id))
-    if (others.length === 0) return false
+    this.#failedAt.set(level.pathwayId, now)
+    if (pathways.length < 2 || now - this.#leftEdgeAt < LEAVE_EDGE_EVERY_MS) return 'stayed'
     this.#leftEdgeAt = now
-    hls.pathwayPriority = [...others, ...pathways.filter(dead)]
-    return hls.levels[hls.loadLevel]?.pathwayId !== level.pathwayId
+    const failed = (id: string) => this.#failedAt.get(id) ?? 0
+    hls.pathwayPriority = [...pathways].sort((a, b) => failed(a) - failed(b))
+    return hls.levels[hls.loadLevel]?.pathwayId === level.pathwayId ? 'refused' : 'moved'
   }
 
   /** Where to load the multivariant playlist: by turns at the page's own edge and where we were. */
@@ -385,10 +387,10 @@ export class Player {
   }
 
   /** Tries again after a wait that grows, for as long as this load is wanted. */
-  #retryLater(retry: () => void): void {
+  #retryLater(retry: () => void, delay = retryDelay(this.#retries)): void {
     clearTimeout(this.#retryTimer)
     this.#retry = retry
-    this.#retryTimer = setTimeout(() => this.#retryNow(), retryDelay(this.#retries))
+    this.#retryTimer = setTimeout(() => this.#retryNow(), delay)
   }
 
   #retryNow(): void {
