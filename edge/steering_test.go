@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -122,9 +123,11 @@ func TestEdgesAreInterchangeable(t *testing.T) {
 		warm[name] = st.until(st.media(name), func(a answer) bool { return strings.Contains(a.body, "7.5.p1.m4s") }).body
 	}
 	cold, _ := st.neighbour("http://cold.example")
+	// How far the other renditions are depends on the moment of rendering.
+	reports := regexp.MustCompile("#EXT-X-RENDITION-REPORT:.*\n")
 	for name := range warm {
 		got := cold.until(cold.media(name), func(a answer) bool { return strings.Contains(a.body, "7.5.p1.m4s") }).body
-		if got != warm[name] {
+		if reports.ReplaceAllString(got, "") != reports.ReplaceAllString(warm[name], "") {
 			t.Errorf("%s: a cold edge shows\n%s\na warm one\n%s", name, got, warm[name])
 		}
 	}
