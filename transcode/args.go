@@ -14,7 +14,7 @@ import (
 
 // packagerVersion is part of every profile: raise it whenever the packager
 // writes other bytes for the same log.
-const packagerVersion = 2
+const packagerVersion = 3
 
 // thumbnailWidth is that of the pictures for listings, in pixels.
 const thumbnailWidth = 480

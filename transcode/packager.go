@@ -122,7 +122,7 @@ type rendering struct {
 	next     int // the cut whose part is waited for
 	parts    int // written so far: a part without frames is left out
 	complete bool
-	duration media.Ticks
+	duration media.Ticks // of the parts written
 	size     int
 	done     bool
 }
@@ -246,11 +246,11 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 			r.entry.Independent = part.Independent
 		}
 		r.parts++
+		r.size += part.Size
+		r.duration += part.Duration
 	}
 	r.frames = r.frames[n:]
 	r.next++
-	r.size += part.Size
-	r.duration += part.Duration
 	var segment index.Entry
 	if last {
 		segment = r.entry

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,36 +115,60 @@ func TestTimelineLimit(t *testing.T) {
 }
 
 // An encoder that stops in mid-GOP leaves B-frames out: a rung then has no
-// picture where the source has a frame. Its samples follow each other all the same.
-func TestMissingPictureAtCut(t *testing.T) {
-	times := frameTimes(31, 30)
-	tl := newTimeline(relay.Mark{}, relay.Settings{PartDuration: 0.343 * media.VideoTimescale, FrameRate: 30})
-	for _, at := range times[:30] {
-		tl.add(at)
-	}
-	r := newRendering(tl, jobs.Epoch{}, "240p30", "init", "p", media.VideoTimescale, 1)
-	next := uint64(0)
-	r.publish = func(part index.Entry, data []byte, segment index.Entry) {
-		parsed, err := mp4.DecodeFile(bytes.NewReader(data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		traf := parsed.Segments[0].Fragments[0].Moof.Traf
-		if begins := traf.Tfdt.BaseMediaDecodeTime(); begins != next {
-			t.Errorf("part %d begins at %d, the one before it ends at %d", part.Part, begins, next)
-		}
-		for _, s := range traf.Trun.Samples {
-			next += uint64(s.Dur)
-		}
-	}
-	for i, at := range times[:30] {
-		if i != 10 && i != 15 {
-			r.add(frame{time: int64(at), at: at, idr: i == 0, payload: []byte{1}})
-		}
-	}
-	tl.close(times[30])
-	r.advance(true)
-	if !r.done || r.parts != 3 || next != uint64(times[30]) {
-		t.Errorf("done %v, %d parts, they end at %d, want %d", r.done, r.parts, next, times[30])
+// picture where the source has a frame. Its samples follow each other all the
+// same, and last as long as its entries say.
+func TestMissingPictures(t *testing.T) {
+	const frames = 31 // in parts of 10, 10, 10 and 1
+	for name, missing := range map[string][]int{
+		"none": nil, "at a cut and within a part": {10, 15}, "at the end of a part": {9},
+		"the last, of the last part": {30}, "the last two": {29, 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			times := frameTimes(frames+1, 30)
+			tl := newTimeline(relay.Mark{}, relay.Settings{PartDuration: 0.343 * media.VideoTimescale, FrameRate: 30})
+			for _, at := range times[:frames] {
+				tl.add(at)
+			}
+			r := newRendering(tl, jobs.Epoch{}, "240p30", "init", "p", media.VideoTimescale, 1)
+			var parts, lasts int
+			var next, ends uint64
+			var segment index.Entry
+			r.publish = func(part index.Entry, data []byte, s index.Entry) {
+				segment = s
+				if len(data) == 0 {
+					return
+				}
+				parts++
+				ends += uint64(part.Duration)
+				parsed, err := mp4.DecodeFile(bytes.NewReader(data))
+				if err != nil {
+					t.Fatal(err)
+				}
+				traf := parsed.Segments[0].Fragments[0].Moof.Traf
+				if begins := traf.Tfdt.BaseMediaDecodeTime(); begins != next {
+					t.Errorf("part %d begins at %d, the one before it ends at %d", part.Part, begins, next)
+				}
+				for _, s := range traf.Trun.Samples {
+					next += uint64(s.Dur)
+					lasts++
+				}
+				if next != ends {
+					t.Errorf("the samples end at %d after part %d, its entry says %d", next, part.Part, ends)
+				}
+			}
+			for i, at := range times[:frames] {
+				if !slices.Contains(missing, i) {
+					r.add(frame{time: int64(at), at: at, idr: i == 0, payload: []byte{1}})
+				}
+			}
+			tl.close(times[frames])
+			r.advance(true)
+			if !r.done || lasts != frames-len(missing) {
+				t.Fatalf("done %v with %d pictures of %d", r.done, lasts, frames-len(missing))
+			}
+			if segment.Parts != parts || uint64(segment.Duration) != next {
+				t.Errorf("the segment has %d parts of %d, and lasts %d, its samples %d", segment.Parts, parts, segment.Duration, next)
+			}
+		})
 	}
 }
