@@ -47,6 +47,11 @@ func (c *trial) judge(began time.Time, ends []time.Time, before, after map[strin
 		x.longest = max(x.longest, s.length)
 	}
 	x.skipped = jumps(looks)
+	for i := 1; i < len(looks); i++ {
+		if looks[i].instance != looks[i-1].instance {
+			c.t.Logf("the page made its player anew at %s", looks[i].at.Format("15:04:05.000"))
+		}
+	}
 	errors, fatal := c.witness.errors()
 	if errors != "" {
 		c.t.Logf("hls.js: %s; fatal %d", errors, fatal)

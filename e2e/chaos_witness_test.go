@@ -12,18 +12,19 @@ import (
 // sampler is a script that looks at the player ten times a second, in the page.
 const sampler = `(() => {
 	const chaos = window.chaos = {samples: [], errors: []}
-	let heard = null
+	let heard = null, instance = 0
 	performance.setResourceTimingBufferSize(20000)
 	setInterval(() => {
 		const v = window.millrace?.video, h = window.millrace?.hls
 		if (!v) return
 		if (h && h !== heard) {
 			heard = h
+			instance++
 			h.on('hlsError', (_, d) => chaos.errors.push({at: Date.now(), details: d.details, fatal: d.fatal}))
 		}
 		let end = 0
 		for (let i = 0; i < v.buffered.length; i++) end = Math.max(end, v.buffered.end(i))
-		chaos.samples.push([Date.now(), v.currentTime, end, v.paused || v.ended ? 1 : 0, h ? h.currentLevel : -1])
+		chaos.samples.push([Date.now(), v.currentTime, end, v.paused || v.ended ? 1 : 0, h ? h.currentLevel : -1, instance, +(h?.playingDate ?? 0)])
 	}, 100)
 })()`
 
@@ -34,6 +35,10 @@ type glance struct {
 	buffered float64
 	paused   bool
 	level    int
+	// instance counts the page's hls.js instances: each has a timeline of its own.
+	instance int
+	// date is the picture's program date-time; zero when hls.js doesn't know it.
+	date time.Time
 }
 
 // stall is a time in which the playhead stood still though it should have moved.
@@ -68,7 +73,11 @@ func (w *witness) looks() []glance {
 	raw := eval[[][]float64](w.browser, "window.chaos.samples")
 	list := make([]glance, 0, len(raw))
 	for _, r := range raw {
-		list = append(list, glance{at: time.UnixMilli(int64(r[0])), playhead: r[1], buffered: r[2], paused: r[3] != 0, level: int(r[4])})
+		l := glance{at: time.UnixMilli(int64(r[0])), playhead: r[1], buffered: r[2], paused: r[3] != 0, level: int(r[4]), instance: int(r[5])}
+		if r[6] != 0 {
+			l.date = time.UnixMilli(int64(r[6]))
+		}
+		list = append(list, l)
 	}
 	return list
 }
@@ -114,14 +123,27 @@ func stalls(list []glance) []stall {
 }
 
 // jumps is how many seconds of the broadcast were never shown, as far as the
-// playhead leapt over them.
+// playhead leapt over them. From one hls.js instance to the next, which counts
+// its time anew and begins by a seek, the program date-time tells.
 func jumps(list []glance) float64 {
 	total := 0.0
-	for i := 1; i < len(list); i++ {
-		moved, took := list[i].playhead-list[i-1].playhead, list[i].at.Sub(list[i-1].at).Seconds()
+	count := func(moved, took float64) {
 		if over := moved - 1.6*took; over > 0.25 {
 			total += moved - took
 		}
+	}
+	var dated glance // the last of an instance that had a date
+	for i, l := range list {
+		if i > 0 && l.instance == list[i-1].instance && l.instance == dated.instance {
+			count(l.playhead-list[i-1].playhead, l.at.Sub(list[i-1].at).Seconds())
+		}
+		if l.date.IsZero() {
+			continue
+		}
+		if l.instance != dated.instance && dated.instance > 0 {
+			count(l.date.Sub(dated.date).Seconds(), l.at.Sub(dated.at).Seconds())
+		}
+		dated = l
 	}
 	return total
 }
