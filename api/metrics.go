@@ -17,7 +17,7 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	auto := promauto.With(r)
-	return &metrics{
+	m := &metrics{
 		requests: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_api_requests_total",
 			Help: "HTTP requests by route and status.",
@@ -32,6 +32,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Copies of the stream keys from SQL to Redis, by result.",
 		}, []string{"result"}),
 	}
+	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
+	for _, result := range []string{"ok", "failed"} {
+		m.keySyncs.WithLabelValues(result)
+	}
+	return m
 }
 
 // count counts the requests of a route and the time they take.

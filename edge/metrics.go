@@ -70,6 +70,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	reg.MustRegister(m.requests, m.seconds, m.bytes, m.hits, m.misses, m.fetches, m.follows, m.refused,
 		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held,
 		m.hedged, m.paused, m.lost, m.edges)
+	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
+	for _, reason := range []string{"waiters", "viewers", "channels"} {
+		m.rejected.WithLabelValues(reason)
+	}
 	return m
 }
 

@@ -57,5 +57,14 @@ func newMetrics(r prometheus.Registerer) metrics {
 	for _, p := range problems {
 		m.problems.WithLabelValues(string(p))
 	}
+	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
+	for vec, values := range map[*prometheus.CounterVec][]string{
+		m.claimsLost: {"silent", "closed"}, m.takeovers: {"ingest", "worker", "redis"},
+		m.handovers: {"done", "successor_lost", "worker_lost"},
+	} {
+		for _, v := range values {
+			vec.WithLabelValues(v)
+		}
+	}
 	return m
 }

@@ -98,7 +98,10 @@ func New(c Config) (*Service, error) {
 	}, s.reconnecting)
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "millrace_ingest_slots_unclaimed", Help: "Places for workers that no worker has.",
-	}, s.unclaimed)
+	}, func() float64 { slots, _ := s.unclaimed(); return float64(slots) })
+	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "millrace_ingest_broadcasts_unclaimed", Help: "Broadcasts that no worker works on.",
+	}, func() float64 { _, broadcasts := s.unclaimed(); return float64(broadcasts) })
 	s.rtmp = newRTMPServer(rtmpConfig{Publishers: s, Log: c.Log, Metrics: c.Registerer})
 	return s, nil
 }
@@ -168,12 +171,16 @@ func (s *Service) logBytes() float64 {
 	return float64(total)
 }
 
-func (s *Service) unclaimed() float64 {
-	n := 0
+// unclaimed is how many slots lack a worker, and how many broadcasts have none at all.
+func (s *Service) unclaimed() (slots, broadcasts int) {
 	for _, b := range s.all() {
-		n += b.unclaimed()
+		n, alone := b.unclaimed()
+		slots += n
+		if alone {
+			broadcasts++
+		}
 	}
-	return float64(n)
+	return slots, broadcasts
 }
 
 func (s *Service) reconnecting() float64 {

@@ -420,8 +420,8 @@ func (b *broadcast) finish() (stored bool) {
 	return stored
 }
 
-// unclaimed is how many slots need a worker and have none.
-func (b *broadcast) unclaimed() (n int) {
+// unclaimed is how many slots need a worker and have none, and whether those are all.
+func (b *broadcast) unclaimed() (n int, all bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for i := range b.slots {
@@ -429,5 +429,5 @@ func (b *broadcast) unclaimed() (n int) {
 			n++
 		}
 	}
-	return n
+	return n, n > 0 && n == len(b.slots)
 }

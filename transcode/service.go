@@ -107,6 +107,9 @@ func CheckFFmpeg(ctx context.Context, path string) error {
 func (s *Service) Run(ctx context.Context) error {
 	var err error
 	if s.ffmpeg, err = findFFmpeg(ctx, s.cfg.FFmpeg); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx) // it was ended with us
+		}
 		return err
 	}
 	if err := os.MkdirAll(s.cfg.SpoolDir, 0o700); err != nil {

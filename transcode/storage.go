@@ -295,7 +295,7 @@ func newStorageMetrics(r prometheus.Registerer) *storageMetrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Name: "millrace_transcode_" + name, Help: help})
 	}
-	return &storageMetrics{
+	m := &storageMetrics{
 		spoolBytes:   gauge("spool_bytes", "Bytes in the spool, on their way to S3."),
 		spoolFiles:   gauge("spool_files", "Files in the spool."),
 		spoolMemory:  gauge("spool_memory_bytes", "Bytes that wait for the spool, or for S3 without it."),
@@ -320,4 +320,15 @@ func newStorageMetrics(r prometheus.Registerer) *storageMetrics {
 		sweptObjects:    counter("swept_objects_total", "Objects deleted from S3."),
 		sweepErrors:     counter("sweep_errors_total", "Sweeps that failed."),
 	}
+	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
+	drops := []string{dropFull, dropDisk, dropMemory, dropDamaged, dropExpired, dropShutdown}
+	for vec, values := range map[*prometheus.CounterVec][]string{
+		m.spoolDropped: drops, m.gaps: append([]string{"not made", "late"}, drops...), m.conflicts: {"part", "object"},
+		m.uploads: {"ok", "conflict", "error"}, m.indexDropped: {"not encodable", "queue full", dropShutdown},
+	} {
+		for _, v := range values {
+			vec.WithLabelValues(v)
+		}
+	}
+	return m
 }

@@ -34,7 +34,7 @@ func (p *process) startBacking(ctx context.Context) error {
 		if err := p.startBucket(ctx); err != nil {
 			return err
 		}
-		p.needs = append(p.needs, dependency{name: "s3", check: p.reachBucket, optional: true}) // what is live goes on without
+		p.needs = append(p.needs, dependency{name: "s3", check: p.bucket.Reach, optional: true}) // what is live goes on without
 	}
 	if !p.role.runs(roleAPI) {
 		return nil
@@ -85,15 +85,6 @@ func reachRedis(ctx context.Context, open func() (redis.UniversalClient, error))
 	return nil
 }
 
-// bucketReach bounds the look at S3, which must leave time for other looks.
-const bucketReach = time.Second
-
-func (p *process) reachBucket(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, bucketReach)
-	defer cancel()
-	return p.bucket.Reach(ctx)
-}
-
 func (p *process) startBucket(ctx context.Context) (err error) {
 	if p.settings.S3Bucket != "" {
 		p.bucket, err = objects.Open(ctx, objects.Config{
@@ -113,7 +104,9 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 		return err
 	}
 	p.layers.start(levelBacking, "S3 server", s.Run)
-	if err := s.await(ctx); err != nil {
+	// Whoever stops us now waits too: a server that is ended before it listens
+	// doesn't end.
+	if err := s.await(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	return p.bucket.Create(ctx)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -377,6 +378,94 @@ func TestOrphanedRedisServer(t *testing.T) {
 			}
 			again.stop()
 		})
+	}
+}
+
+// A redis-server that hangs is killed and started again.
+func TestHungRedisServer(t *testing.T) {
+	r, err := newRedisChild(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.hangs = 1500 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- r.Run(ctx, ready) }()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	pid := r.orphanPID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	limit, tick := time.After(20*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for now := pid; now == 0 || now == pid || r.ping(t.Context()) != nil; now = r.orphanPID() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("process %d hangs, and no other redis-server answers", pid)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A stale note of a process id that another instance's redis-server has now
+// doesn't end that one.
+func TestForeignRedisServer(t *testing.T) {
+	other := startAll(t, t.TempDir())
+	data := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(data, "redis"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	pid := other.redisPID()
+	if err := os.WriteFile(filepath.Join(data, "redis", "redis.pid"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startAll(t, data)
+	if !alive(pid) || other.redisPID() != pid {
+		t.Error("the other instance's redis-server was ended")
+	}
+	r.stop()
+	other.stop()
+}
+
+// Whoever stops it while it starts gets no error and no warning.
+func TestStoppedWhileItStarts(t *testing.T) {
+	for _, after := range []time.Duration{10, 40, 80, 120, 160, 200, 250, 300, 400, 600} {
+		r := start(t, "all", t.TempDir())
+		<-time.After(after * time.Millisecond)
+		_ = r.cmd.Process.Signal(syscall.SIGTERM)
+		<-r.ended
+		// Before it listens for signals the system's own answer is the right one.
+		state := r.cmd.ProcessState
+		if said := r.stderr.String(); state.Exited() && (state.ExitCode() != 0 || strings.Contains(said, "WARN") || strings.Contains(said, "ERROR")) {
+			t.Errorf("stopped after %d ms: status %d\n%s", after, state.ExitCode(), said)
+		}
+	}
+}
+
+// A wrong bucket or key stops the start, and says what to do.
+func TestWrongBucketOrKey(t *testing.T) {
+	redis, c := testenv.StartRedis(t), testenv.BucketConfig(t)
+	testenv.CreateBucket(t, c)
+	for name, x := range map[string]struct{ bucket, key, secret, want string }{
+		"bucket": {"no-such-bucket", c.AccessKey, c.SecretKey, "there is no bucket of that name: create it, or correct --s3-bucket"},
+		"key":    {c.Bucket, "nobody", c.SecretKey, "S3 doesn't know the access key: check MILLRACE_S3_ACCESS_KEY"},
+		"secret": {c.Bucket, c.AccessKey, "not-the-secret", "the secret key doesn't belong to the access key: check MILLRACE_S3_SECRET_KEY"},
+	} {
+		for _, role := range []string{"transcode", "edge"} {
+			r := start(t, role, t.TempDir(), "--redis", redis.URL(), "--s3-endpoint", c.Endpoint,
+				"--s3-bucket", x.bucket, "--s3-access-key", x.key, "--s3-secret-key", x.secret)
+			<-r.ended
+			said := r.stderr.String()
+			if code := r.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said, x.want) || strings.Contains(said, x.secret) {
+				t.Errorf("%s with a wrong %s: status %d; want 1 and %q in\n%s", role, name, code, x.want, said)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +27,11 @@ import (
 const (
 	// redisLoad bounds redis-server's start, which reads what it has kept.
 	redisLoad = 60 * time.Second
-	// redisStop is how long it may take to end before it is killed.
-	redisStop = time.Second
+	// redisStop is how long it may take to end before it is killed: less than its
+	// level has for it.
+	redisStop = 700 * time.Millisecond
+	// redisHangs is how long it may answer nothing before it is killed and started anew.
+	redisHangs = 15 * time.Second
 	// maxSocketPath is what fits into a socket's address everywhere.
 	maxSocketPath = 103
 )
@@ -39,6 +43,8 @@ type redisChild struct {
 	program string
 	dir     string
 	socket  string
+	// hangs is how long it may answer nothing; it is asked fifteen times as often.
+	hangs time.Duration
 }
 
 // newRedisChild finds the program and makes the directories.
@@ -47,7 +53,7 @@ func newRedisChild(data string, log *slog.Logger) (*redisChild, error) {
 	if err != nil {
 		return nil, errors.New("redis-server isn't installed: run \"apt-get install redis-server\" (or your system's like), or name a Redis with --redis")
 	}
-	r := &redisChild{log: log, program: program, dir: filepath.Join(data, "redis"), socket: redisSocket(data)}
+	r := &redisChild{log: log, program: program, dir: filepath.Join(data, "redis"), socket: redisSocket(data), hangs: redisHangs}
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory for Redis: %w", err)
 	}
@@ -148,8 +154,20 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 	awaitCtx, cancel := context.WithTimeout(ctx, redisLoad)
 	defer cancel()
 	go func() { answers <- r.awaitAnswer(awaitCtx) }()
+	// Nobody is told to look at a redis-server that answers.
+	silent, watched := make(chan struct{}), make(chan struct{})
+	watchCtx, stopWatching := context.WithCancel(ctx)
+	defer func() {
+		stopWatching()
+		<-watched
+	}()
+	close(watched) // until there is something to watch
 	for {
 		select {
+		case <-silent:
+			child.Kill(cmd)
+			<-ended
+			return fmt.Errorf("redis-server in %s has answered nothing for %s, and was killed: %s", r.dir, r.hangs, said.Last(3))
 		case err := <-ended:
 			cancel()
 			if answers != nil {
@@ -164,6 +182,11 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 			}
 			if err == nil {
 				ready()
+				watched = make(chan struct{})
+				go func() {
+					defer close(watched)
+					r.watch(watchCtx, silent)
+				}()
 			}
 		case <-ctx.Done():
 			cancel()
@@ -172,6 +195,27 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 			}
 			r.end(cmd, ended)
 			return nil
+		}
+	}
+}
+
+// watch closes silent when redis-server hasn't answered for r.hangs.
+func (r *redisChild) watch(ctx context.Context, silent chan<- struct{}) {
+	tick := time.NewTicker(r.hangs / 15)
+	defer tick.Stop()
+	for answered := time.Now(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		began := time.Now()
+		switch err := r.ping(ctx); {
+		case err == nil, began.Sub(answered) > 2*r.hangs: // not asked for so long: this process itself stood
+			answered = time.Now()
+		case time.Since(answered) > r.hangs:
+			close(silent)
+			return
 		}
 	}
 }
@@ -262,7 +306,7 @@ func (r *redisChild) orphanPID() int {
 		return 0
 	}
 	line := commandLine(pid)
-	if strings.Contains(line, "redis-server") && strings.Contains(line, filepath.Base(r.socket)) {
+	if strings.Contains(line, "redis-server") && strings.Contains(line, r.socket) {
 		return pid
 	}
 	return 0
@@ -296,7 +340,7 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 	if strings.Contains(rawURL, "master_name=") {
 		o, err := redis.ParseFailoverURL(rawURL)
 		if err != nil {
-			return nil, fmt.Errorf("--redis: %w", err)
+			return nil, badRedisURL(err)
 		}
 		o.ContextTimeoutEnabled, o.DialerRetries = true, 1
 		o.DialTimeout, o.MaxRetries = orDefault(o.DialTimeout, redisDial), orDefault(o.MaxRetries, redisRetries)
@@ -306,10 +350,20 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 	}
 	o, err := redis.ParseURL(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("--redis: %w; write redis://host:6379 or unix:///path", err)
+		return nil, badRedisURL(err)
 	}
 	tuneRedis(o)
 	return redis.NewClient(o), nil
+}
+
+// badRedisURL says what is wrong with a URL without showing it: it may hold a password.
+func badRedisURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		// What it quotes of the URL may be a part of the password too.
+		return errors.New("--redis is no URL; write redis://host:6379 or unix:///path, with / ? # % and @ in a password as %2F %3F %23 %25 %40")
+	}
+	return fmt.Errorf("--redis: %w; write redis://host:6379 or unix:///path", err)
 }
 
 func tuneRedis(o *redis.Options) {

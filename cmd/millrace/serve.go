@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -54,8 +53,9 @@ func serve(ctx context.Context, r role, s settings, stdout, stderr io.Writer) er
 
 	for _, step := range []func(context.Context) error{p.prepare, p.startBacking, p.startServices, p.startListeners} {
 		if err := step(ctx); err != nil {
-			if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
-				return nil // stopped while it started
+			if ctx.Err() != nil {
+				p.log.Debug("stopped while it started", "err", err)
+				return nil
 			}
 			return err
 		}

@@ -129,7 +129,15 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 // check finds what is wrong with the settings whatever the command is, and
 // makes paths absolute: the S3 server changes the working directory.
 func (s *settings) check() error {
-	for _, p := range []*string{&s.Data, &s.TLSCert, &s.TLSKey} {
+	paths := []*string{&s.Data, &s.TLSCert, &s.TLSKey}
+	if strings.ContainsRune(s.FFmpeg, filepath.Separator) { // else it is looked for in PATH
+		paths = append(paths, &s.FFmpeg)
+	}
+	file, isFile := strings.CutPrefix(s.Database, "sqlite://")
+	if isFile {
+		paths = append(paths, &file)
+	}
+	for _, p := range paths {
 		if *p == "" {
 			continue
 		}
@@ -141,6 +149,9 @@ func (s *settings) check() error {
 	}
 	if s.Data == "" {
 		return errors.New("--data names no directory")
+	}
+	if isFile {
+		s.Database = "sqlite://" + file
 	}
 	for _, a := range []struct{ flag, address string }{
 		{"http", s.HTTP}, {"https", s.HTTPS}, {"rtmp", s.RTMP}, {"rtmps", s.RTMPS}, {"ops", s.Ops}, {"private", s.Private},

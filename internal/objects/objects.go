@@ -203,6 +203,8 @@ func (b *Bucket) hint(err error) string {
 		return "S3 doesn't know the access key: check MILLRACE_S3_ACCESS_KEY"
 	case code == "SignatureDoesNotMatch":
 		return "the secret key doesn't belong to the access key: check MILLRACE_S3_SECRET_KEY"
+	case strings.Contains(err.Error(), "get credentials"): // the SDK has no type for it
+		return "there are no credentials: set MILLRACE_S3_ACCESS_KEY and MILLRACE_S3_SECRET_KEY"
 	case status(err) == http.StatusForbidden:
 		return "the key may not do that: it needs to put, get, list and delete objects in the bucket"
 	case status(err) == http.StatusMovedPermanently || code == "AuthorizationHeaderMalformed":

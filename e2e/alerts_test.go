@@ -1,0 +1,35 @@
+package e2e
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Every metric that an alert uses is there before anything has happened, with
+// the label's value that the alert asks for: what appears with a first fault has
+// no increase.
+func TestAlertsBeginAtZero(t *testing.T) {
+	rules, err := os.ReadFile("../deploy/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startAll(t)
+	series := string(get(t, "http://"+s.ops+"/metrics").body)
+	used := regexp.MustCompile(`(millrace_\w+)(?:\{(\w+="[^"]*")\})?`).FindAllStringSubmatch(string(rules), -1)
+	if len(used) == 0 {
+		t.Fatal("the alerts use no metric")
+	}
+	for _, m := range used {
+		found := false
+		for line := range strings.Lines(series) {
+			rest, ok := strings.CutPrefix(line, m[1])
+			found = found || ok && (rest[0] == ' ' || rest[0] == '{') && strings.Contains(rest, m[2])
+		}
+		// It counts refusals by many reasons, and the alert is on a rate that lasts.
+		if !found && m[1] != "millrace_ingest_connections_refused_total" {
+			t.Errorf("%s{%s} isn't there at the start", m[1], m[2])
+		}
+	}
+}
