@@ -50,6 +50,7 @@ type broadcast struct {
 	mu            sync.Mutex // guards what follows
 	seq           *sequencer
 	slots         []slot
+	grants        uint64     // of all slots: no two under a lease have one number
 	publisher     *publisher // nil while none is connected
 	seen          bool       // a publisher has been here before
 	lost          time.Time  // when the publisher went

@@ -52,7 +52,7 @@ type slot struct {
 	retired  []*claim
 	progress jobs.Progress // of all its claims
 	offered  time.Time
-	grants   uint64
+	grants   int
 	failures int // claims in a row that broke at once
 	refused  int // workers in a row that have another slot
 	repeats  int // offers that are soon made again
@@ -142,9 +142,10 @@ func (b *broadcast) grant(n int, address string, now time.Time) (*claim, jobs.Gr
 		s.claim = nil
 	}
 	s.grants++
+	b.grants++
 	s.refused = 0
 	c := &claim{
-		address: address, epoch: jobs.Epoch{Lease: b.epoch, Grant: s.grants},
+		address: address, epoch: jobs.Epoch{Lease: b.epoch, Grant: b.grants},
 		since: now, seen: now, orders: make(chan jobs.Order, 4),
 	}
 	g := jobs.Grant{Epoch: c.epoch, Index: b.resumed || s.grants > 1}

@@ -95,6 +95,24 @@ func (s *slots) is(live, backfill uint64, g jobs.Grant) {
 
 var ended = jobs.Order{End: "some reason"}
 
+// Under a lease no two grants have one number, whatever their slots: a worker that
+// changes slots isn't taken for one that was there before it.
+func TestGrantsHaveNumbersOfTheirOwn(t *testing.T) {
+	s := newSlots(t, 2)
+	s.open(1)
+	a, _ := s.take(0, "a")
+	b, _ := s.take(1, "b")
+	s.release(0, a)
+	c, _ := s.take(0, "c")
+	s.release(1, b)
+	again, _ := s.take(1, "a")
+	for _, pair := range [][2]*claim{{a, b}, {b, c}, {c, again}} {
+		if !pair[0].epoch.Less(pair[1].epoch) {
+			t.Errorf("%s got %+v after %+v of %s", pair[1].address, pair[1].epoch, pair[0].epoch, pair[0].address)
+		}
+	}
+}
+
 // A worker that leaves makes what comes before the next mark, another one the rest.
 func TestHandover(t *testing.T) {
 	s := newSlots(t, 1)

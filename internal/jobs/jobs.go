@@ -76,7 +76,7 @@ func ClosePath(broadcast string, epoch uint64) string {
 type Epoch struct {
 	// Lease is the ingest's epoch on the channel.
 	Lease uint64 `json:"lease"`
-	// Grant counts the grants under that lease.
+	// Grant counts the grants under that lease, over all slots.
 	Grant uint64 `json:"grant"`
 }
 
