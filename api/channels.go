@@ -200,7 +200,7 @@ func stateOf(r lease.Record, ageless bool) string {
 	if r.Age > leaseDead && !ageless {
 		gone := r.Age
 		if !r.Lost.IsZero() {
-			gone = time.Since(r.Lost)
+			gone = r.Seen.Add(r.Age).Sub(r.Lost)
 		}
 		if gone > r.Grace+graceSlack {
 			return stateOffline

@@ -169,6 +169,7 @@ func TestStateOf(t *testing.T) {
 		"Redis was away, broadcast is over": {lease.Record{State: lease.Ended, Age: 2 * time.Minute}, true, stateOffline},
 	} {
 		c.record.Grace = grace
+		c.record.Seen = time.Now().Add(-c.record.Age)
 		if got := stateOf(c.record, c.ageless); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}

@@ -35,7 +35,7 @@ const (
 
 // longArgs leave nothing in memory for longer than the stream needs it: the
 // edge's cache is full within the first hour.
-var longArgs = []string{"--ladder", "none", "--dvr-window", "1m", "--retention", "1m", "--cache-max", "8MB"}
+var longArgs = []string{"--ladder", "none", "--dvr-window", "1m", "--retention", "1m", "--cache-max", "8MB", "--max-ahead", "2000h"}
 
 // TestLong publishes for long across the limits of RTMP's timestamps: three
 // bytes (4.66 h) and four (49.7 days), and follows picture and sound to the

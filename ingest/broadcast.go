@@ -51,6 +51,8 @@ type broadcast struct {
 	seq           *sequencer
 	slots         []slot
 	grants        uint64     // of all slots: no two under a lease have one number
+	reaped        time.Time  // when claims were last looked at
+	breaks, flow  bucket     // of discontinuities that publishers make, and of bytes they send
 	publisher     *publisher // nil while none is connected
 	seen          bool       // a publisher has been here before
 	lost          time.Time  // when the publisher went

@@ -27,6 +27,34 @@ func (s *studio) handOn(t fataler, c relay.Carry, epoch uint64) {
 	s.seq.resume(carried)
 }
 
+// A publisher that comes back to another ingest without its sound has silence there.
+func TestCarryWithoutSound(t *testing.T) {
+	s := newStudio()
+	s.connect(hd, mono)
+	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: mono})
+	s.seq.pause()
+	n := len(s.entries)
+	s.handOn(t, s.seq.carry(), 8)
+	s.connect(hd, nil)
+	s.play(source{rate: 30, gops: []int{60}, seconds: 6})
+	frames, configured, marks := 0, false, 0
+	for _, e := range s.entries[n:] {
+		switch {
+		case e.audio != nil:
+			configured = true
+		case e.mark != nil && e.mark.Kind == relay.Open:
+			if marks++; !configured {
+				t.Error("a segment begins before the sound's configuration")
+			}
+		case e.unit != nil && e.unit.Kind == media.Audio:
+			frames++
+		}
+	}
+	if want := 5 * 48000 / media.AACFrameSamples; marks < 3 || frames < want {
+		t.Errorf("%d segments with %d frames of silence, want %d at least", marks, frames, want)
+	}
+}
+
 // A publisher that comes back to another ingest, with whatever settings, has
 // the same broadcast: numbers go on, there is one discontinuity, the wall clock
 // rises, and what players were told stays.

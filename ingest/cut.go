@@ -337,6 +337,10 @@ func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		if s.wallAt != 0 {
 			m.Discontinuity++
 		}
+		if s.settings.Audio && s.audio == nil && s.sounding == nil {
+			// Back at another ingest without its sound, or before it: silence until it comes.
+			s.audio = silence()
+		}
 		if s.audio != nil && s.settings.Audio {
 			s.startGrid(start)
 			if !s.settings.Video {
@@ -364,6 +368,15 @@ func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		m.AudioStart = s.grid.atOrAfter(start)
 	}
 	s.emitMark()
+}
+
+// silence is the configuration of the sound that stands in for what isn't there.
+func silence() *media.AACConfig {
+	c, err := media.ParseAACConfig(media.SilentStereo48k)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	return c
 }
 
 // anchor ties the timeline to the wall clock, which never goes back.

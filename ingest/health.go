@@ -27,12 +27,13 @@ const (
 	problemChanged    problem = "settings_changed"
 	problemProfile    problem = "video_profile"
 	problemShed       problem = "rungs_shed"
+	problemFast       problem = "too_fast"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
-	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed,
+	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
 }
 
 // advice is a problem in plain words for the streamer.

@@ -15,6 +15,13 @@ const (
 	publisherSilence = 30 * time.Second
 	// keyframeLimit ends a publisher that sends no keyframe.
 	keyframeLimit = 30 * time.Second
+	// maxBitrate is what a broadcast may take, in bits a second over bitrateSpan.
+	maxBitrate = 80_000_000
+	// A publisher may make so many discontinuities at once, and one each breakEvery.
+	maxBreaks  = 20
+	breakEvery = 2 * time.Second
+	// longestWait is how long one tag of a publisher that is ahead of its time waits.
+	longestWait = time.Second
 	// maxComposition bounds PTS - DTS, in milliseconds.
 	maxComposition = 10_000
 )
@@ -28,7 +35,10 @@ type publisher struct {
 	// guarded by the broadcast's mu
 	last     time.Time // of the newest audio or video
 	health   health
-	keyframe time.Time // of the newest IDR, by our clock; before it, of the connection
+	keyframe time.Time     // of the newest IDR, by our clock; before it, of the connection
+	began    time.Time     // when the first frame came
+	from     media.Ticks   // where it lies on the timeline
+	lead     time.Duration // how far the newest frame is ahead of the clock
 	has      map[problem]bool
 	told     map[problem]time.Time
 }
@@ -49,6 +59,46 @@ func (p *publisher) metadata(m map[string]any) {
 			break
 		}
 	}
+}
+
+// take counts what was received. An error ends the publisher: it sends more than
+// any broadcast needs, however often it connects. The caller holds the broadcast's mu.
+func (p *publisher) take(payload []byte, now time.Time) error {
+	p.last = now
+	const limit = maxBitrate / 8.0
+	if p.broadcast.flow.put(float64(len(payload)), limit, bitrateSpan*limit, false, now) {
+		r := tooMuch(maxBitrate)
+		return &r
+	}
+	return nil
+}
+
+// breaks counts a discontinuity that the publisher makes. An error ends it: each
+// begins a segment. The caller holds the broadcast's mu.
+func (p *publisher) breaks(now time.Time) error {
+	if p.broadcast.breaks.put(1, 1/breakEvery.Seconds(), maxBreaks, true, now) {
+		return &Refusal{Code: codePublishFailed, Reason: "breaks", Description: "Settings or timestamps change again and again: restart the encoder."}
+	}
+	return nil
+}
+
+// pace notes how far the newest frame is ahead of the clock. Timestamps' jumps are
+// closed up before. The caller holds the broadcast's mu.
+func (p *publisher) pace(now time.Time) {
+	newest := p.broadcast.seq.clock.newest
+	if p.began.IsZero() {
+		p.began, p.from = now, newest
+	}
+	if p.lead = (newest - p.from).Duration() - now.Sub(p.began); p.lead > p.broadcast.service.cfg.MaxAhead {
+		p.note([]advice{{problemFast, "the encoder sends faster than real time and is slowed down (with ffmpeg: add -re before -i)"}})
+	}
+}
+
+// ahead is how long the front should wait before it reads on.
+func (p *publisher) ahead() time.Duration {
+	p.broadcast.mu.Lock()
+	defer p.broadcast.mu.Unlock()
+	return min(max(0, p.lead-p.broadcast.service.cfg.MaxAhead), longestWait)
 }
 
 // overdue returns why the publisher must end: it sends nothing, or nothing that
@@ -94,7 +144,9 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 	if b.publisher != p {
 		return nil
 	}
-	p.last = now
+	if err := p.take(payload, now); err != nil {
+		return err
+	}
 	if b.seq.settled && !b.seq.settings.Video {
 		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
 		return nil
@@ -106,6 +158,9 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		}
 		if b.seq.setVideo(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
+			if err := p.breaks(now); err != nil {
+				return err
+			}
 		}
 		if b.width != config.Width || b.height != config.Height {
 			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
@@ -128,8 +183,13 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		p.keyframe = now
 	}
 	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
-	if b.seq.pushVideo(timestamp, composition, idr, tag.Data, now) {
+	jumped := b.seq.pushVideo(timestamp, composition, idr, tag.Data, now)
+	p.pace(now)
+	if jumped {
 		p.jumped()
+		if err := p.breaks(now); err != nil {
+			return err
+		}
 	}
 	u := media.AccessUnit{DTS: b.seq.clock.tracks[media.Video].last, IDR: idr, Payload: tag.Data}
 	u.PTS = u.DTS + composition
@@ -165,7 +225,9 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	if b.publisher != p {
 		return nil
 	}
-	p.last = now
+	if err := p.take(payload, now); err != nil {
+		return err
+	}
 	if b.seq.settled && !b.seq.settings.Audio {
 		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
 		return nil
@@ -177,14 +239,20 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 		}
 		if b.seq.setAudio(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", config.Rate, config.Channels)}})
+			return p.breaks(now)
 		}
 		return nil
 	}
 	if len(tag.Data) == 0 || b.seq.audio == nil {
 		return nil
 	}
-	if b.seq.pushAudio(timestamp, tag.Data, now) {
+	jumped := b.seq.pushAudio(timestamp, tag.Data, now)
+	p.pace(now)
+	if jumped {
 		p.jumped()
+		if err := p.breaks(now); err != nil {
+			return err
+		}
 	}
 	p.health.audio(&media.AccessUnit{DTS: b.seq.clock.newest})
 	return nil

@@ -26,7 +26,7 @@ func testBroadcast(t *testing.T) (*broadcast, *logBuffer) {
 	t.Helper()
 	logged := &logBuffer{}
 	s := &Service{
-		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute, Redundancy: 1},
+		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute, Redundancy: 1, MaxAhead: 15 * time.Second},
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}
 	return newBroadcast(s, credentials.Channel{Name: "demo"}, lease.Record{Broadcast: "b", Epoch: 7, Started: time.Now()}, nil), logged
@@ -79,6 +79,86 @@ func (c *camera) film(n int, idr func(i int) bool) {
 func everySecond(i int) bool { return i%25 == 0 }
 
 func never(int) bool { return false }
+
+// Who sends faster than real time is told, and waits.
+func TestPublisherAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, logged := testBroadcast(t)
+		c := newCamera(t, b)
+		c.film(100, everySecond)
+		if d := c.ahead(); d != 0 {
+			t.Errorf("in real time it waits %s", d)
+		}
+		began := time.Now()
+		for i := range 25 * 60 { // a minute at once, but for the waits
+			kind, nalu := byte(0x27), byte(1)
+			if everySecond(i) {
+				kind, nalu = 0x17, 5
+			}
+			c.send(c.video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
+			c.frames++
+			time.Sleep(c.ahead())
+		}
+		if took := time.Since(began); took < 44*time.Second || took > 46*time.Second {
+			t.Errorf("a minute of media was taken in %s", took)
+		}
+		if n := strings.Count(logged.String(), "problem=too_fast"); n != 1 {
+			t.Errorf("it was told %d times", n)
+		}
+	})
+}
+
+// Whoever makes discontinuities without end is ended, at each connection.
+func TestPublisherBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		c := newCamera(t, b)
+		c.film(25, everySecond)
+		another := func(i int) error {
+			record := append([]byte{0x17, 0, 0, 0, 0}, testRecord...)
+			return c.video(c.frames*40, append(record, byte(i)))
+		}
+		n := 0
+		for ; another(n) == nil; n++ {
+			c.film(1, everySecond)
+		}
+		if n < maxBreaks || n > maxBreaks+1 {
+			t.Errorf("it was ended after %d", n)
+		}
+		c.end(false)
+		c = newCamera(t, b)
+		if err := another(1000); err == nil {
+			t.Error("by another connection it goes on")
+		}
+		time.Sleep(2 * breakEvery)
+		if err := another(1001); err != nil {
+			t.Errorf("a change now and then: %v", err)
+		}
+	})
+}
+
+// The bitrate is bounded across connections.
+func TestPublisherBitrateAcrossConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		const megabyte = 1 << 20
+		sent := 0
+		for range 3 {
+			p, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for p.video(0, append([]byte{0x27, 1, 0, 0, 0}, make([]byte, megabyte)...)) == nil {
+				sent += megabyte
+			}
+			p.end(false)
+			time.Sleep(time.Second)
+		}
+		if most := maxBitrate / 8 * 14; sent > most {
+			t.Errorf("%d bytes were taken within 3 s, at most %d", sent, most)
+		}
+	})
+}
 
 // Who has sent nothing for 2 s gives way to another publisher with the key.
 func TestPublisherTakeover(t *testing.T) {

@@ -62,6 +62,8 @@ type publication interface {
 	audio(timestamp uint32, payload []byte) error
 	// video is the same for the body of an FLV video tag.
 	video(timestamp uint32, payload []byte) error
+	// ahead is how long to wait before anything more is read.
+	ahead() time.Duration
 	// end comes exactly once, last; clean if the encoder said that it was done.
 	end(clean bool)
 }
@@ -119,7 +121,7 @@ type rtmpMetrics struct {
 func newRTMPServer(cfg rtmpConfig) *rtmpServer {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
 	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, 32)
-	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, 80_000_000)
+	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, maxBitrate)
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
 	cfg.Filter = cfg.Filter.withDefaults()
 	metrics := promauto.With(cfg.Metrics)

@@ -175,7 +175,7 @@ func TestRTMPRefusals(t *testing.T) {
 		{name: "key", stage: stage{refusal: func(publishRequest) error { return denied }}, shown: denied.Description, reason: "wrong_key"},
 		{name: "wrapped", stage: stage{refusal: func(publishRequest) error { return fmt.Errorf("admit: %w", denied) }}, shown: denied.Description, reason: "wrong_key"},
 		{name: "fault of ours", stage: stage{refusal: func(publishRequest) error { return errors.New("redis is away") }}, shown: "The server can't take the broadcast just now", reason: "internal_error"},
-		{name: "app", url: "/stream/s3cret", shown: `There is no app "stream" here`, reason: "unknown_app"},
+		{name: "app", url: "/s3cret", shown: "The server's address must end in /live", reason: "unknown_app"},
 		{name: "no key", url: "/", args: []string{"-rtmp_app", "live", "-rtmp_playpath", ""}, shown: "The stream key is missing", reason: "no_key"},
 		{
 			name: "in the middle", reason: "codec", shown: "This codec isn't supported.",

@@ -53,6 +53,8 @@ func (p *performance) audio(timestamp uint32, payload []byte) error {
 	return nil
 }
 
+func (p *performance) ahead() time.Duration { return 0 }
+
 func (p *performance) video(timestamp uint32, payload []byte) error {
 	p.messages = append(p.messages, rtmpMessage{kind: typeVideo, timestamp: timestamp, payload: payload})
 	if p.videos++; p.onVideo != nil {

@@ -94,10 +94,28 @@ func newRTMPConn(g *gate, raw net.Conn) *rtmpConn {
 func (c *rtmpConn) bound(n int) {
 	limit := float64(c.gate.server.cfg.MaxBitrate) / 8
 	if c.flow.put(float64(n), limit, bitrateSpan*limit, false, time.Now()) {
-		c.end(Refusal{
-			codePublishFailed, "bitrate",
-			fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(c.gate.server.cfg.MaxBitrate)/1e6),
-		})
+		c.end(tooMuch(c.gate.server.cfg.MaxBitrate))
+	}
+}
+
+func tooMuch(limit int) Refusal {
+	return Refusal{
+		codePublishFailed, "bitrate",
+		fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(limit)/1e6),
+	}
+}
+
+// slow waits while the publisher is ahead of its time: it can't send meanwhile.
+func (c *rtmpConn) slow() {
+	d := c.pub.ahead()
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
 	}
 }
 
@@ -136,7 +154,8 @@ func (c *rtmpConn) OnPublish(_ *rtmp.StreamContext, _ uint32, cmd *message.NetSt
 	case app != appLive:
 		return c.refuse(&Refusal{
 			codePublishDenied, "unknown_app",
-			fmt.Sprintf("There is no app %q here: the server's address ends in /%s.", clip(app, 50), appLive),
+			// It isn't named: some encoders send the key in its place.
+			"The server's address must end in /" + appLive + ", and the stream key stand in its own field.",
 		})
 	case key == "":
 		return c.refuse(&Refusal{codePublishDenied, "no_key", "The stream key is missing."})
@@ -204,6 +223,7 @@ func (c *rtmpConn) OnAudio(timestamp uint32, body io.Reader) error {
 	payload, err := c.payload(body)
 	if err == nil {
 		err = c.pub.audio(timestamp, payload)
+		c.slow()
 	}
 	return c.refuse(err)
 }
@@ -216,6 +236,7 @@ func (c *rtmpConn) OnVideo(timestamp uint32, body io.Reader) error {
 	payload, err := c.payload(body)
 	if err == nil {
 		err = c.pub.video(timestamp, payload)
+		c.slow()
 	}
 	return c.refuse(err)
 }

@@ -44,6 +44,9 @@ type Config struct {
 	// Redundancy is how many workers make each broadcast at a time, 1 or 2; 0: 1.
 	// A channel may have its own.
 	Redundancy int
+	// MaxAhead is how far a publisher's timestamps may run ahead of the clock; then
+	// it is slowed down. 0: 15 s.
+	MaxAhead time.Duration
 	// Drain is how long publishers may go on after Run's context has ended; 0: not at all.
 	Drain time.Duration
 	// Finish is how long workers may take to store what was published, once
@@ -86,6 +89,7 @@ func New(c Config) (*Service, error) {
 	c.Grace = cmp.Or(c.Grace, 60*time.Second)
 	c.Redundancy = cmp.Or(c.Redundancy, 1)
 	c.Finish = cmp.Or(c.Finish, 10*time.Second)
+	c.MaxAhead = cmp.Or(c.MaxAhead, 15*time.Second)
 	s := &Service{
 		cfg: c, metrics: newMetrics(c.Registerer), client: &http.Client{Transport: private.NewTransport(false)},
 		broadcasts: map[string]*broadcast{}, channels: map[string]*broadcast{},
@@ -154,6 +158,7 @@ func (s *Service) Private() http.Handler {
 	mux.HandleFunc("GET /relay/{file}", s.serveRelay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.serveClaim)
 	mux.HandleFunc("POST /release/{broadcast}", s.serveRelease)
+	mux.HandleFunc("GET /sending/{broadcast}", s.serveSending)
 	return mux
 }
 

@@ -351,9 +351,16 @@ func (b *broadcast) wanted(s *slot) bool {
 func (b *broadcast) reapSilent(now time.Time) (offer []int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// Where this process itself stood still, lines of progress wait to be read.
+	stood := now.Sub(b.reaped)
+	if b.reaped.IsZero() || stood <= 3*tickInterval {
+		stood = 0
+	}
+	b.reaped = now
 	for i := range b.slots {
 		s := &b.slots[i]
 		for _, c := range s.all() {
+			c.seen = c.seen.Add(stood)
 			if now.Sub(c.seen) <= claimSilence {
 				continue
 			}

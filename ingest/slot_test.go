@@ -95,6 +95,26 @@ func (s *slots) is(live, backfill uint64, g jobs.Grant) {
 
 var ended = jobs.Order{End: "some reason"}
 
+// An ingest that stood still itself ends no claim of workers that report.
+func TestIngestThatStoodStill(t *testing.T) {
+	s := newSlots(t, 1)
+	s.open(1)
+	a, _ := s.take(0, "a")
+	s.offers()
+	s.now = s.now.Add(5 * time.Second)
+	s.offers()
+	if s.slots[0].claim != a {
+		t.Fatal("the claim was ended by the ingest's own standstill")
+	}
+	for range int(claimSilence/tickInterval) + 1 {
+		s.now = s.now.Add(tickInterval)
+		s.reapSilent(s.now)
+	}
+	if s.slots[0].claim != nil {
+		t.Error("a worker that is silent keeps its claim")
+	}
+}
+
 // Under a lease no two grants have one number, whatever their slots: a worker that
 // changes slots isn't taken for one that was there before it.
 func TestGrantsHaveNumbersOfTheirOwn(t *testing.T) {

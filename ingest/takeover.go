@@ -42,6 +42,9 @@ func (s *Service) acquire(ctx context.Context, channel string, grace time.Durati
 	var arrived time.Time // by Redis' clock
 	began := time.Now()
 	for {
+		if s.elsewhere(ctx, channel) {
+			return now, before, refusalBusy
+		}
 		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, busyFor, grace)
 		if !errors.Is(err, lease.ErrBusy) {
 			return now, before, err
@@ -62,6 +65,46 @@ func (s *Service) acquire(ctx context.Context, channel string, grace time.Durati
 			return now, before, ctx.Err()
 		}
 	}
+}
+
+// elsewhere reports whether another ingest's publisher of the channel is sending
+// though its record says nothing new: after a time without Redis, who asks first
+// would else have the channel.
+func (s *Service) elsewhere(ctx context.Context, channel string) bool {
+	r, err := lease.Read(ctx, s.cfg.Redis, channel)
+	if err != nil || r.State != lease.Live || r.Age < busyFor || r.Ingest == s.cfg.Advertise {
+		return false // the lease decides
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Ingest+relay.SendingPath(r.Broadcast), nil)
+	if err != nil {
+		return false
+	}
+	s.cfg.Secret.Authorize(req)
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return false // it is gone
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusNoContent
+}
+
+// serveSending answers GET /sending/{broadcast}.
+func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
+	b := s.broadcastByID(r.PathValue("broadcast"))
+	if b == nil || !b.sending() {
+		http.Error(w, "this ingest has no publisher of the broadcast that is sending", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// sending reports whether a publisher is there, and not silent.
+func (b *broadcast) sending() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.over() && b.lostSince(time.Now()).IsZero()
 }
 
 // carry finds out from where a broadcast goes on, under the lease epoch: from

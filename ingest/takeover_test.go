@@ -206,6 +206,41 @@ func TestTwoEncoders(t *testing.T) {
 	receive(t, stays, "ffmpeg's end")
 }
 
+// After a time without Redis the record of a publisher that is sending is old: who
+// comes to another ingest meanwhile is refused all the same.
+func TestStaleRecordOfALivingIngest(t *testing.T) {
+	t.Parallel()
+	file, _ := sample(t)
+	first, second := two(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- exec.CommandContext(ctx, testenv.FFmpeg(t), "-nostdin", "-re", "-stream_loop", "-1", "-i", file,
+			"-c", "copy", "-f", "flv", "rtmp://"+first.rtmp+"/live/s3cret").Run()
+	}()
+	first.read(first.broadcast()).expect(relay.Open, 1)
+	// old makes the record so, until its next renewal.
+	old := func() {
+		at := time.Now().Add(-2 * busyFor).UnixMilli()
+		if err := first.db.HSet(t.Context(), "millrace:channel:{demo}", "state", "live", "seen", at).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second.until("the refusal", func(lease.Record) bool {
+		old()
+		return second.service.elsewhere(t.Context(), "demo")
+	})
+	if first.service.elsewhere(t.Context(), "demo") {
+		t.Error("an ingest keeps itself away")
+	}
+	cancel()
+	receive(t, ended, "ffmpeg's end")
+	second.until("the way free", func(lease.Record) bool {
+		old()
+		return !second.service.elsewhere(t.Context(), "demo")
+	})
+}
+
 func TestReleaseStatus(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)

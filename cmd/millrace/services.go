@@ -116,14 +116,14 @@ func (p *process) startIngest() error {
 	s, err := ingest.New(ingest.Config{
 		Redis: db, RTMP: p.listeners.rtmp, RTMPS: rtmps,
 		Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
-		Grace: time.Duration(p.settings.Grace), Redundancy: int(p.settings.Redundancy), Drain: p.drain(),
+		Grace: time.Duration(p.settings.Grace), Redundancy: int(p.settings.Redundancy), Drain: p.drain(), MaxAhead: p.settings.MaxAhead,
 		Finish: p.layers.limits[levelIngest] - p.drain() - stopMargin,
 		Log:    p.log.With("service", "ingest"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/relay/", "/claim/", "/release/"} {
+	for _, path := range []string{"/relay/", "/claim/", "/release/", "/sending/"} {
 		p.private.Handle(path, s.Private())
 	}
 	p.layers.start(levelIngest, "ingest", s.Run)

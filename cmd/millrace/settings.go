@@ -50,6 +50,7 @@ type settings struct {
 
 	Grace      gracePeriod   `default:"1m" help:"How long a broadcast waits for its streamer to come back; at least 1s (default ${default})." placeholder:"TIME" group:"Survival:"`
 	Redundancy redundancy    `default:"1" help:"Workers that make each broadcast at a time: 1, or 2 for a hot standby (default ${default})." placeholder:"N" group:"Survival:"`
+	MaxAhead   time.Duration `default:"15s" help:"How far a publisher's timestamps may run ahead of the clock before it is slowed down (default ${default})." placeholder:"TIME" group:"Survival:"`
 	Drain      time.Duration `default:"20s" help:"How long a service that is asked to stop goes on until others have taken over (default ${default}; all doesn't wait)." placeholder:"TIME" group:"Survival:"`
 
 	LogFormat string     `default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal (default ${default})." placeholder:"FORMAT" group:"Logs:"`
@@ -183,7 +184,7 @@ func (s *settings) check() error {
 	for _, d := range []struct {
 		flag      string
 		is, least time.Duration
-	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"drain", s.Drain, 0}} {
+	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"drain", s.Drain, 0}, {"max-ahead", s.MaxAhead, time.Second}} {
 		if d.is < d.least {
 			return fmt.Errorf("--%s: %s is too short; at least %s", d.flag, d.is, d.least)
 		}

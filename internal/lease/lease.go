@@ -68,8 +68,9 @@ type Record struct {
 	Age  time.Duration
 	// Silent is how long the publisher had sent nothing when it was renewed.
 	Silent time.Duration
-	// Lost is when the publisher went; zero while one is sending. A broadcast
-	// is over when nobody came back within Grace of it.
+	// Lost is when the publisher went; zero while one is sending. Renew takes it by
+	// its caller's clock, a record that was read has it by Redis'. A broadcast is
+	// over when nobody came back within Grace of it.
 	Lost  time.Time
 	Grace time.Duration
 	// Width, Height, FrameRate are the source's; 0 without video.
@@ -126,14 +127,14 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
-	lost := int64(0)
+	ago := int64(-1) // the holder's clock may differ from Redis'
 	if !r.Lost.IsZero() {
-		lost = r.Lost.UnixMilli()
+		ago = max(0, time.Since(r.Lost).Milliseconds())
 	}
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), lost, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds()).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds()).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}

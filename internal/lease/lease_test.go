@@ -175,7 +175,10 @@ func TestAcquireGoesOn(t *testing.T) {
 		!second.Lost.IsZero() || second.Width != 640 || !second.Started.Equal(first.Started) {
 		t.Errorf("it goes on as %+v", second)
 	}
-	before.Age, before.Seen, first.Seen = 0, time.Time{}, time.Time{}
+	if off := before.Lost.Sub(first.Lost).Abs(); off > 5*time.Second {
+		t.Errorf("it was lost %s off", off)
+	}
+	before.Age, before.Seen, first.Seen, before.Lost = 0, time.Time{}, time.Time{}, first.Lost
 	if before != first {
 		t.Errorf("before it was %+v, want %+v", before, first)
 	}

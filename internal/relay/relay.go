@@ -125,6 +125,10 @@ type Carry struct {
 	Mark Mark `json:"mark"`
 }
 
+// SendingPath returns the path at which an ingest says whether its publisher of a
+// broadcast is sending: 204, or 404 when it isn't, or isn't there.
+func SendingPath(broadcast string) string { return "/sending/" + url.PathEscape(broadcast) }
+
 // ReleasePath returns the path and query by which the ingest that has the lease
 // epoch takes a broadcast over from another one.
 func ReleasePath(broadcast string, epoch uint64) string {
