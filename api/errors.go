@@ -31,6 +31,8 @@ var (
 		"There is nothing here. /api/v1/openapi.json lists what there is."}
 	errMethod = &Error{http.StatusMethodNotAllowed, "method_not_allowed",
 		"Only GET and HEAD are possible here."}
+	errKey = &Error{http.StatusUnauthorized, "wrong_key",
+		"Send the channel's stream key: Authorization: Bearer STREAM_KEY."}
 	errUnavailable = &Error{http.StatusServiceUnavailable, "unavailable",
 		"Millrace can't reach one of its databases at the moment. Live video goes on; try again in a few seconds."}
 )

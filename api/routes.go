@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"millrace/api/store"
+	"millrace/internal/credentials"
 )
 
 // maxBody bounds a request's body, in bytes.
@@ -20,6 +21,7 @@ const (
 	pathSpec     = "/api/v1/openapi" // .json and .yaml
 	pathChannels = "/api/v1/channels"
 	pathChannel  = "/api/v1/channels/{name}"
+	pathHealth   = "/api/v1/channels/{name}/health"
 )
 
 // routes returns the HTTP API with its specification.
@@ -57,12 +59,31 @@ func (s *Service) routes(c *channels) http.Handler {
 			return &channelOutput{Body: ch}, nil
 		})
 
+	health := operation(h, "get-health", pathHealth, "The health of a channel's stream, for its streamer",
+		"What is wrong with what the encoder sends, or with how it is processed, in plain words. Needs the channel's stream key: Authorization: Bearer KEY.")
+	health.Security = []map[string][]string{{"streamKey": {}}}
+	health.Responses["401"] = health.Responses["default"]
+	h.OpenAPI().Components.SecuritySchemes = map[string]*huma.SecurityScheme{"streamKey": {Type: "http", Scheme: "bearer"}}
+	huma.Register(h, health, func(ctx context.Context, in *struct {
+		Name          string `path:"name" maxLength:"100" doc:"The channel's name"`
+		Authorization string `header:"Authorization" maxLength:"300" hidden:"true"`
+	}) (*healthOutput, error) {
+		body, err := c.health(ctx, in.Name, in.Authorization)
+		switch {
+		case errors.Is(err, credentials.ErrUnknownKey):
+			return nil, errKey
+		case err != nil:
+			return nil, s.answerable(ctx, err, in.Name)
+		}
+		return &healthOutput{Body: body}, nil
+	})
+
 	// huma's own error is never sent: toError replaces it.
 	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorModel")
 	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorDetail")
 
 	// huma registers methods; what is left of a path is another method's.
-	for _, path := range []string{pathChannels, pathChannel, pathSpec + ".json"} {
+	for _, path := range []string{pathChannels, pathChannel, pathHealth, pathSpec + ".json"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Allow", "GET, HEAD")
 			errMethod.write(w)
@@ -86,6 +107,8 @@ type listOutput struct {
 }
 
 type channelOutput struct{ Body Channel }
+
+type healthOutput struct{ Body Health }
 
 // operation describes a GET whose errors all look like Error.
 func operation(h huma.API, id, path, summary, description string) huma.Operation {

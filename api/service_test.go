@@ -424,3 +424,33 @@ func TestConfigNamesWhatIsMissing(t *testing.T) {
 		t.Errorf("New = %v", err)
 	}
 }
+
+// A streamer reads what is wrong with the own stream, with its key; nobody else does.
+func TestHealth(t *testing.T) {
+	f := newFixture(t, frontEnd, "alice", "bob")
+	if err := PublishKeys(t.Context(), f.store, f.db); err != nil {
+		t.Fatal(err)
+	}
+	r := f.broadcast("alice", lease.Live, 0)
+	r.Health = `[{"code":"keyframe_interval","text":"set it to 2 s"}]`
+	if err := lease.Renew(t.Context(), f.db, "alice", r); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		channel, authorization string
+		status                 int
+		want                   string
+	}{
+		{"alice", "Bearer live_alice", 200, `{"state":"live","problems":[{"code":"keyframe_interval","text":"set it to 2 s"}]}`},
+		{"bob", "Bearer live_bob", 200, `{"state":"offline","problems":[]}`},
+		{"alice", "Bearer live_bob", 401, `"wrong_key"`},
+		{"alice", "live_alice", 401, `"wrong_key"`},
+		{"alice", "", 401, `"wrong_key"`},
+		{"nobody", "Bearer live_alice", 401, `"wrong_key"`},
+	} {
+		w := f.do(http.MethodGet, "/api/v1/channels/"+c.channel+"/health", "Authorization", c.authorization)
+		if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s with %q: %d %s; want %d and %s", c.channel, c.authorization, w.Code, w.Body, c.status, c.want)
+		}
+	}
+}

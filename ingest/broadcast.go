@@ -289,7 +289,7 @@ func (b *broadcast) step(now time.Time) (r lease.Record, over bool) {
 		Carry: b.seq.carry(),
 	}
 	if b.publisher != nil {
-		r.Silent = now.Sub(b.publisher.last)
+		r.Silent, r.Health = now.Sub(b.publisher.last), b.publisher.advice()
 	}
 	switch {
 	case !b.moved.IsZero():

@@ -1,12 +1,14 @@
 package ingest
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
+	"millrace/internal/lease"
 	"millrace/internal/media"
 )
 
@@ -35,11 +37,11 @@ type publisher struct {
 	// guarded by the broadcast's mu
 	last     time.Time // of the newest audio or video
 	health   health
-	keyframe time.Time     // of the newest IDR, by our clock; before it, of the connection
-	began    time.Time     // when the first frame came
-	from     media.Ticks   // where it lies on the timeline
-	lead     time.Duration // how far the newest frame is ahead of the clock
-	has      map[problem]bool
+	keyframe time.Time          // of the newest IDR, by our clock; before it, of the connection
+	began    time.Time          // when the first frame came
+	from     media.Ticks        // where it lies on the timeline
+	lead     time.Duration      // how far the newest frame is ahead of the clock
+	has      map[problem]string // the problems there are, in words
 	told     map[problem]time.Time
 }
 
@@ -298,10 +300,10 @@ func (p *publisher) note(found []advice) {
 	m := &p.broadcast.service.metrics
 	for _, a := range found {
 		if p.has == nil {
-			p.has, p.told = map[problem]bool{}, map[problem]time.Time{}
+			p.has, p.told = map[problem]string{}, map[problem]time.Time{}
 		}
-		if !p.has[a.Problem] {
-			p.has[a.Problem] = true
+		_, had := p.has[a.Problem]
+		if p.has[a.Problem] = a.Text; !had {
 			m.problems.WithLabelValues(string(a.Problem)).Inc()
 		}
 		if time.Since(p.told[a.Problem]) < adviceInterval {
@@ -311,6 +313,22 @@ func (p *publisher) note(found []advice) {
 		m.found.WithLabelValues(string(a.Problem)).Inc()
 		p.logger.Warn("stream health: "+a.Text, "problem", string(a.Problem))
 	}
+}
+
+// advice is what the streamer can read: the problems there are, as [lease.Record]
+// has them. The caller holds the broadcast's mu.
+func (p *publisher) advice() string {
+	if len(p.has) == 0 {
+		return ""
+	}
+	var list []lease.Problem
+	for _, name := range problems {
+		if text, ok := p.has[name]; ok {
+			list = append(list, lease.Problem{Code: string(name), Text: text})
+		}
+	}
+	doc, _ := json.Marshal(list) // strings always can
+	return string(doc)
 }
 
 func (p *publisher) clearProblems() {

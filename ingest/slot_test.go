@@ -366,7 +366,8 @@ func TestShedIsTold(t *testing.T) {
 	p := &publisher{broadcast: s.broadcast, logger: s.logger}
 	told := func() bool {
 		p.judge(nil, &summary{})
-		return p.has[problemShed]
+		_, ok := p.has[problemShed]
+		return ok
 	}
 	s.report(0, a, jobs.Progress{Finished: 3, Shed: 2}, s.now)
 	if !told() {

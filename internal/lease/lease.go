@@ -76,8 +76,17 @@ type Record struct {
 	// Width, Height, FrameRate are the source's; 0 without video.
 	Width, Height int
 	FrameRate     float64
+	// Health is what is wrong with what the publisher sends, or with how it is
+	// processed: a JSON list of Problem; empty when nothing is.
+	Health string
 	// Carry is what another ingest goes on from if this one can't be asked any more.
 	Carry relay.Carry
+}
+
+// Problem is one thing that the streamer should know, and mostly can set right.
+type Problem struct {
+	Code string `json:"code" doc:"Which problem, for programs" example:"keyframe_interval"`
+	Text string `json:"text" doc:"What is wrong and what to do, for the streamer"`
 }
 
 var (
@@ -134,7 +143,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds()).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -195,7 +204,7 @@ func parse(reply any) (Record, error) {
 		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: f["ingest"], State: State(f["state"]),
 		Started: time.UnixMilli(num("started")).UTC(), Age: time.Duration(num("age")) * time.Millisecond,
 		Silent: time.Duration(num("silent")) * time.Millisecond, Grace: time.Duration(num("grace")) * time.Millisecond,
-		Width: int(num("width")), Height: int(num("height")),
+		Width: int(num("width")), Height: int(num("height")), Health: f["health"],
 	}
 	if lost := num("lost"); lost != 0 {
 		r.Lost = time.UnixMilli(lost).UTC()

@@ -42,8 +42,9 @@ func (f *FaultProxy) Cut() {
 	f.proxy.Stop()
 }
 
-// Hang takes connections, and what is sent over them gets nowhere. Restore
-// breaks them.
+// Hang takes connections and requests, and holds all answers back: what is asked
+// for takes effect, and nobody hears of it. Restore breaks the connections; their
+// answers are lost.
 func (f *FaultProxy) Hang() { f.add("timeout", `{"timeout":0}`) }
 
 // Slow holds back each answer by a latency.
