@@ -18,9 +18,10 @@ const (
 	hurryInterval = 150 * time.Millisecond
 	hurries       = 8
 	// repeatInterval is the same for the first repeats after a worker was lost:
-	// Redis may have given the offer to that very worker, which died with it.
-	repeatInterval = 250 * time.Millisecond
-	repeats        = 2
+	// Redis may have given the offer to that very worker, which died with it. It is
+	// less than a tick: the next one offers again.
+	repeatInterval = tickInterval * 8 / 10
+	repeats        = 5
 )
 
 var (
