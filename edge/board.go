@@ -217,8 +217,9 @@ func (s *snapshot) segmented() (some, every bool) {
 }
 
 // variants returns the multivariant playlist as text. Its URIs are relative to
-// the channel; with pathways, below each of those.
-func (s *snapshot) variants(channel, broadcast string, pathways []pathway, zip bool) []byte {
+// the channel; with pathways, below each of those, and steering is the address of
+// the steering manifest.
+func (s *snapshot) variants(channel, broadcast, steering string, pathways []pathway, zip bool) []byte {
 	if len(pathways) == 0 {
 		return s.multivariant.get(zip, func() []byte {
 			var m playlist.Multivariant
@@ -226,7 +227,7 @@ func (s *snapshot) variants(channel, broadcast string, pathways []pathway, zip b
 			return m.Append(nil)
 		})
 	}
-	m := playlist.Multivariant{SteeringURI: steeringName, Pathway: pathways[0].id}
+	m := playlist.Multivariant{SteeringURI: steering, Pathway: pathways[0].id}
 	group := "audio"
 	for i, p := range pathways {
 		if i > 0 {

@@ -7,7 +7,6 @@ import (
 
 	"millrace/edge/playlist"
 	"millrace/internal/index"
-	"millrace/internal/jobs"
 	"millrace/internal/media"
 )
 
@@ -23,28 +22,20 @@ type foldRendition struct {
 	based bool
 	// drafts are the segments from next on, as far as they are known.
 	drafts map[uint64]*draft
+	// lost are listed segments of which a worker told later that it couldn't
+	// store them.
+	lost map[uint64]bool
 	// initEpochs are, by hash, the ingest epochs under which an init section
 	// may lie in S3, the newest first.
 	initEpochs   map[string][]uint64
 	initsChanged bool
 	// begin is the broadcast's start.
 	begin time.Time
-	// stalled is since when entries past a hole wait for it.
-	stalled time.Time
-	rate    bitrate
-	changed bool
-}
-
-// draft is a segment that isn't shown complete yet.
-type draft struct {
-	// writer is the highest epoch that spoke of it, profile what that one makes.
-	writer  jobs.Epoch
-	profile string
-	segment *index.Entry
-	gap     *index.Entry
-	// first is the entry of part 0, which carries what is known of the segment.
-	first *index.Entry
-	parts map[int]playlist.Part
+	// stalled is since when entries past a hole wait for it, lagging since when
+	// a rival version waits to go on with the open segment.
+	stalled, lagging time.Time
+	rate             bitrate
+	changed          bool
 }
 
 // base chooses a rendition's first segment among its drafts.
@@ -75,19 +66,6 @@ func (r *foldRendition) joins(before, after uint64) bool {
 	return a.showable() && a.epoch() != 0 && a.epoch() < b.epoch() && after-before <= maxJump
 }
 
-// epoch returns the ingest's epoch of what is known of the segment, 0 for a gap.
-func (d *draft) epoch() uint64 {
-	switch {
-	case d == nil:
-		return 0
-	case d.segment != nil:
-		return d.segment.Epoch
-	case d.first != nil:
-		return d.first.Epoch
-	}
-	return 0
-}
-
 // orphaned reports whether what is shown last is from an ingest that the given
 // one, by its epoch, has taken over from.
 func (r *foldRendition) orphaned(ingest uint64) bool {
@@ -114,17 +92,8 @@ func (r *foldRendition) closeShort(holds func(string, *playlist.Segment) bool) {
 		s.Size += p.Size
 	}
 	s.Gap = holds != nil && !holds(r.info.Name, &s)
-	r.media.Segments = append(r.media.Segments, &s)
-	r.media.Open = nil
-	delete(r.drafts, r.next)
-	r.next++
-	r.stalled = time.Time{}
-	r.changed = true
+	r.finishOpen(&s)
 }
-
-func (d *draft) complete() bool { return d.segment != nil || d.gap != nil }
-
-func (d *draft) showable() bool { return d.complete() || d.first != nil }
 
 func (r *foldRendition) advance() {
 	for {
@@ -132,17 +101,23 @@ func (r *foldRendition) advance() {
 		if d == nil {
 			return
 		}
-		if !d.complete() {
-			r.showParts(d)
+		if r.media.Open == nil {
+			d.favoured = d.whole(nil) // then no other one is waited for
+		}
+		// A segment's last part and its EXTINF appear in one step.
+		r.showParts(d)
+		e := d.completion(r.media.Open)
+		if e == nil {
 			return
 		}
-		r.complete(d)
+		r.complete(e)
 	}
 }
 
 // showParts makes the draft's parts up to the first missing one the open segment.
 func (r *foldRendition) showParts(d *draft) {
-	if d.first == nil {
+	v := d.pick(r.media.Open)
+	if v == nil || r.media.Open == nil && v.first == nil {
 		return
 	}
 	shown := 0
@@ -152,7 +127,7 @@ func (r *foldRendition) showParts(d *draft) {
 		shown = len(parts)
 	}
 	for {
-		p, ok := d.parts[len(parts)]
+		p, ok := v.parts[len(parts)]
 		if !ok {
 			break
 		}
@@ -165,10 +140,11 @@ func (r *foldRendition) showParts(d *draft) {
 	if r.media.Open != nil {
 		open = *r.media.Open
 	} else {
-		open = r.head(d.first)
+		open = r.head(v.first)
 	}
 	open.Parts = parts
 	r.media.Open, r.changed = &open, true
+	r.lagging = time.Time{}
 }
 
 // head starts a segment from the first entry that told of it. What the entry
@@ -194,14 +170,8 @@ func (r *foldRendition) head(e *index.Entry) playlist.Segment {
 	return s
 }
 
-// complete moves the draft with the number next to the complete segments.
-func (r *foldRendition) complete(d *draft) {
-	// A segment's last part and its EXTINF appear in one step.
-	r.showParts(d)
-	e := d.segment
-	if e == nil {
-		e = d.gap
-	}
+// complete makes what is due a complete segment, or with a gap entry a gap.
+func (r *foldRendition) complete(e *index.Entry) {
 	var s playlist.Segment
 	if r.media.Open != nil {
 		s = *r.media.Open
@@ -215,11 +185,8 @@ func (r *foldRendition) complete(d *draft) {
 		sum += p.Duration
 		size += p.Size
 	}
-	if d.segment != nil {
+	if e.Type == index.TypeSegment {
 		s.Epoch, s.Profile, s.Size = e.Epoch, e.Profile, e.Size
-		if e.Init != "" {
-			s.Init = e.Init
-		}
 		if e.Parts > 0 && e.Parts != len(s.Parts) {
 			s.Parts = nil // some were never heard of: list none rather than a part of them
 		} else if s.Size == 0 {
@@ -232,11 +199,16 @@ func (r *foldRendition) complete(d *draft) {
 	} else {
 		r.completeGap(&s, sum)
 	}
-	r.media.Segments = append(r.media.Segments, &s)
+	r.finishOpen(&s)
+}
+
+// finishOpen lists what was due as s.
+func (r *foldRendition) finishOpen(s *playlist.Segment) {
+	r.media.Segments = append(r.media.Segments, s)
 	r.media.Open = nil
 	delete(r.drafts, r.next)
 	r.next++
-	r.stalled = time.Time{}
+	r.stalled, r.lagging = time.Time{}, time.Time{}
 	r.changed = true
 }
 
@@ -271,12 +243,45 @@ func (r *foldRendition) trim(window media.Ticks) {
 	n := 0
 	for n < len(r.media.Segments) && total-r.media.Segments[n].Duration >= window {
 		total -= r.media.Segments[n].Duration
+		delete(r.lost, r.media.Segments[n].Sequence)
 		n++
 	}
 	if n > 0 {
 		r.media.Segments = r.media.Segments[n:]
 		r.changed = true
 	}
+}
+
+// noteLost remembers a gap entry that is about what is listed.
+func (r *foldRendition) noteLost(e *index.Entry) {
+	s := r.media.Find(e.Sequence)
+	if e.Type == index.TypeGap && s != nil && !s.Gap && s.Epoch == e.Epoch && s.Profile == e.Profile {
+		r.lost[e.Sequence] = true
+	}
+}
+
+// vanish lists a segment as a gap that is lost indeed. A Server MUST NOT change
+// what is listed (6.2.1), but listed media MUST be there too, and a player can
+// look for another rendition instead of asking for what it can't get.
+func (r *foldRendition) vanish(a *address) bool {
+	if !r.lost[a.sequence] {
+		return false
+	}
+	at := a.sequence - r.media.Segments[0].Sequence
+	s := *r.media.Segments[at]
+	if s.Epoch != a.epoch || s.Profile != a.profile {
+		return false
+	}
+	delete(r.lost, a.sequence)
+	s.Gap, s.Parts = true, slices.Clone(s.Parts)
+	for i := range s.Parts {
+		s.Parts[i].Gap = true
+	}
+	// Snapshots share the segments.
+	r.media.Segments = slices.Clone(r.media.Segments)
+	r.media.Segments[at] = &s
+	r.changed = true
+	return true
 }
 
 // afterHole returns the first segment known past the one that is due, or the
@@ -294,6 +299,26 @@ func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
 	return first, ok
 }
 
+// decide ends the wait for the version that is in charge of the open segment
+// where another one has had for a while what comes next.
+func (r *foldRendition) decide(now time.Time) {
+	d := r.drafts[r.next]
+	v, mixes := d.rival(r.media.Open)
+	switch {
+	case v == nil:
+		r.lagging = time.Time{}
+	case r.lagging.IsZero():
+		r.lagging = now
+	case now.Sub(r.lagging) >= lagPatience:
+		if mixes {
+			d.settle(r.media.Open, 0)
+		} else {
+			d.favoured = v
+		}
+		r.advance()
+	}
+}
+
 // fill completes all segments before after: what another ingest's death left
 // open as it stands, the rest as gaps.
 func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.Segment) bool) {
@@ -304,6 +329,7 @@ func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.
 				delete(r.drafts, sequence)
 			}
 		}
+		clear(r.lost)
 		r.media.Segments, r.media.Open, r.next, r.changed = nil, nil, after, true
 		return
 	}
@@ -315,12 +341,8 @@ func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.
 	}
 	// Where the time after the hole is known, the gaps share what lies between.
 	if d, n := r.drafts[after], len(r.media.Segments); !orphaned && d != nil && n > 0 && r.media.Open == nil {
-		e := d.segment
-		if e == nil {
-			e = d.first
-		}
 		last := r.media.Segments[n-1]
-		if e != nil && !e.Time.IsZero() {
+		if e := d.told(); e != nil && !e.Time.IsZero() {
 			hole := e.Time.Sub(last.Time.Add(last.Duration.Duration()))
 			each = min(media.TicksOf(max(hole, 0))/media.Ticks(after-r.next), r.media.Target())
 		}
@@ -331,9 +353,11 @@ func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.
 			d = &draft{}
 			r.drafts[sequence] = d
 		}
-		if !d.complete() {
-			d.gap = &index.Entry{Type: index.TypeGap, Rendition: r.info.Name, Sequence: sequence, Duration: each}
+		var open *playlist.Segment
+		if sequence == r.next {
+			open = r.media.Open
 		}
+		d.settle(open, each)
 	}
 }
 

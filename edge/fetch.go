@@ -55,7 +55,11 @@ func (b *broadcast) part(ctx context.Context, a *address) ([]byte, error) {
 // segment returns a whole segment's bytes.
 func (b *broadcast) segment(ctx context.Context, a *address) ([]byte, error) {
 	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
-		return b.fetchSegment(ctx, a)
+		data, err := b.fetchSegment(ctx, a)
+		if errors.Is(err, objects.ErrNotFound) {
+			b.board.update(func(f *fold) bool { return f.vanish(a) })
+		}
+		return data, err
 	})
 }
 

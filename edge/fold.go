@@ -101,7 +101,7 @@ func (f *fold) take(e *index.Entry) error {
 	case index.TypeBroadcast:
 		return f.takeBroadcast(e, stale)
 	case index.TypePause:
-		if stale {
+		if f.outdated(e) {
 			return errStale
 		}
 		if e.Sequence == 0 || !f.shows(e.Sequence) {
@@ -110,7 +110,7 @@ func (f *fold) take(e *index.Entry) error {
 		}
 		return nil
 	case index.TypeEnd:
-		if stale {
+		if f.outdated(e) {
 			return errStale
 		}
 		if f.end == noEnd {
@@ -144,6 +144,15 @@ func (f *fold) take(e *index.Entry) error {
 		return nil
 	}
 	return f.takeMedia(r, e)
+}
+
+// outdated reports whether a pause or an end is to be refused: that of a lower
+// lease, and one of a lower grant where the log went on. All workers of a lease
+// tell of the marks of one log, so a hot standby of any grant is heard; one that
+// was replaced, and is cut off from its ingest or woke up late, knows the log
+// only up to a segment that its successor has told of.
+func (f *fold) outdated(e *index.Entry) bool {
+	return e.Writer.Lease < f.writer.Lease || e.Writer.Less(f.writer) && e.Sequence <= f.newest
 }
 
 // takeBroadcast keeps the first settings, since a playlist's never change, and
@@ -207,7 +216,10 @@ func (f *fold) playlistSettings() playlist.Settings {
 }
 
 func (f *fold) addRendition(info index.Rendition) *foldRendition {
-	r := &foldRendition{info: info, drafts: make(map[uint64]*draft), initEpochs: make(map[string][]uint64), changed: true}
+	r := &foldRendition{
+		info: info, drafts: make(map[uint64]*draft), lost: make(map[uint64]bool),
+		initEpochs: make(map[string][]uint64), changed: true,
+	}
 	r.media.Settings = f.playlistSettings()
 	if f.settings != nil {
 		r.begin = f.settings.Started
@@ -248,7 +260,10 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 		return errLate
 	}
 	if r.based && e.Sequence < r.next {
-		return errLate // it is shown already, or has slid out: what is shown never changes
+		// It is shown already, or has slid out: what is shown doesn't change, but
+		// for a gap that somebody has run into.
+		r.noteLost(e)
+		return errLate
 	}
 	// Numbers are never used by two ingests: what an earlier one says of those
 	// of a later one is made of another log.
@@ -269,44 +284,11 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 		if len(r.drafts) >= maxDrafts {
 			return errTooMany
 		}
-		d = &draft{parts: make(map[int]playlist.Part)}
+		d = &draft{}
 		r.drafts[e.Sequence] = d
 	}
-	// A lower epoch is heard only where it says what the higher one would: a
-	// hot standby with the same profile makes the same bytes.
-	if e.Writer.Less(d.writer) && (e.Type == index.TypeGap || e.Profile != d.profile) {
-		return errStale
-	}
-	if !e.Writer.Less(d.writer) {
-		d.writer = e.Writer
-		if e.Type != index.TypeGap {
-			d.profile = e.Profile
-		}
-	}
-	kept := *e
-	switch e.Type {
-	case index.TypeGap:
-		if d.segment != nil || d.gap != nil {
-			return nil
-		}
-		d.gap = &kept
-	case index.TypeSegment:
-		if d.segment != nil {
-			return nil
-		}
-		d.segment = &kept
-	case index.TypePart:
-		// The same part from two writers: the first is kept. With one profile
-		// their bytes are the same.
-		if _, known := d.parts[e.Part]; known {
-			return nil
-		}
-		d.parts[e.Part] = playlist.Part{
-			Epoch: e.Epoch, Profile: e.Profile, Duration: e.Duration, Size: e.Size, Independent: e.Independent,
-		}
-		if e.Part == 0 {
-			d.first = &kept
-		}
+	if news, err := d.note(e); err != nil || !news {
+		return err
 	}
 	f.fresh++
 	// A segment told of after its PUT may come later than the pause after it.
@@ -319,6 +301,14 @@ func (f *fold) takeMedia(r *foldRendition, e *index.Entry) error {
 		f.setPaused(f.paused, false)
 	}
 	return nil
+}
+
+// vanish makes a listed segment a gap whose media nobody had when a viewer asked
+// for it, if a worker has told that it dropped it. It reports whether playlists
+// change.
+func (f *fold) vanish(a *address) bool {
+	r := f.renditions[a.rendition]
+	return r != nil && r.vanish(a)
 }
 
 // shows reports whether some rendition has come as far as sequence.
@@ -389,6 +379,7 @@ func (f *fold) giveUp(now time.Time, patience time.Duration) bool {
 		return false
 	}
 	for _, r := range f.renditions {
+		r.decide(now)
 		after, ok := r.afterHole(f.end)
 		limit := patience
 		if ok && r.orphaned(f.ingest) {

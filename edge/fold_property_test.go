@@ -58,7 +58,14 @@ func TestFoldProperties(t *testing.T) {
 		low, high := jobs.Epoch{Lease: 1, Grant: 1}, jobs.Epoch{Lease: 1, Grant: 2}
 		workers := [][][]index.Entry{
 			wholeBroadcast(t, low, "p1", durations, disc),
-			wholeBroadcast(t, high, rapid.SampledFrom([]string{"p1", "p2"}).Draw(t, "profile"), durations, disc),
+			wholeBroadcast(t, high, rapid.SampledFrom([]string{"p1", "p2", "p3"}).Draw(t, "profile"), durations, disc),
+		}
+		for _, line := range workers[1] {
+			for i := range line {
+				if line[i].Profile == "p3" {
+					line[i].Init = "i3"
+				}
+			}
 		}
 		lossy := rapid.Bool().Draw(t, "lossy")
 
@@ -138,6 +145,8 @@ type observer struct {
 	lastMSN        uint64
 	lastPart       int
 	any, endedOnce bool
+	// listed is the open segment as it was.
+	listed map[uint64]playlist.Segment
 }
 
 func (o *observer) check(t *rapid.T, b *board) {
@@ -182,7 +191,7 @@ func (o *observer) check(t *rapid.T, b *board) {
 			t.Fatalf("segment %d: the tags count to %d, its number is %d", s.Sequence, number, s.Discontinuity)
 		}
 		// What was shown never changes.
-		text := fmt.Sprintf("%d %s %d %v %d", s.Epoch, s.Profile, s.Duration, s.Gap, s.Discontinuity)
+		text := fmt.Sprintf("%d %s %s %d %v %d", s.Epoch, s.Profile, s.Init, s.Duration, s.Gap, s.Discontinuity)
 		if old, ok := o.shown[s.Sequence]; ok && old != text {
 			t.Fatalf("segment %d changed from %s to %s", s.Sequence, old, text)
 		}
@@ -194,6 +203,24 @@ func (o *observer) check(t *rapid.T, b *board) {
 			}
 			if sum != s.Duration {
 				t.Fatalf("segment %d: parts of %d, %d in all", s.Sequence, sum, s.Duration)
+			}
+		}
+	}
+	for s := range o.listed {
+		if now := r.Find(s); now != nil && now.Parts != nil {
+			for i, p := range o.listed[s].Parts {
+				if now.Init != o.listed[s].Init || now.Parts[i] != p {
+					t.Fatalf("part %d of segment %d, listed as %+v under %s, is %+v under %s", i, s, p, o.listed[s].Init, now.Parts[i], now.Init)
+				}
+			}
+		}
+	}
+	o.listed = map[uint64]playlist.Segment{}
+	if r.Open != nil {
+		o.listed[r.Open.Sequence] = *r.Open
+		for _, p := range r.Open.Parts {
+			if (p.Profile == "p3") != (r.Open.Init == "i3") {
+				t.Fatalf("segment %d is mixed: %+v", r.Open.Sequence, r.Open)
 			}
 		}
 	}

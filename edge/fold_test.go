@@ -197,7 +197,7 @@ func (s *script) render(b *board, name string) []byte {
 	s.t.Helper()
 	name = strings.TrimSuffix(name, ".m3u8")
 	if name == "index" {
-		return b.now.Load().variants("demo", "b1", nil, false)
+		return b.now.Load().variants("demo", "b1", "", nil, false)
 	}
 	name, flavour, _ := strings.Cut(name, ".")
 	skip := map[string]playlist.Skip{"skip": playlist.SkipYes, "v2": playlist.SkipV2}[flavour]

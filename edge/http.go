@@ -208,7 +208,9 @@ func (s *Service) serveMultivariant(w *response, r *http.Request, a *address, st
 		known = s.waiters.waitSegments(r.Context(), b.board, firstSegmentWait, allSegmentsWait)
 		s.audience.saw(a.channel, r, time.Now())
 		zip := acceptsGzip(r)
-		servePlaylist(w, r, never, known.variants(a.channel, b.id, s.edges.pathways(), zip), zip)
+		paths := s.edges.pathways()
+		text := known.variants(a.channel, b.id, s.edges.steering(a.channel, paths), paths, zip)
+		servePlaylist(w, r, never, text, zip)
 	}
 }
 

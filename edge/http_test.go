@@ -699,3 +699,35 @@ func TestHungWorker(t *testing.T) {
 	// Media is found at the worker that has it.
 	st.want(200, st.media("source/7.0.1.p1.m4s"))
 }
+
+// A segment is listed, and then dropped on its way to S3. It is served for as
+// long as anybody has it; the first request that finds it nowhere makes it a gap.
+func TestLostSegmentIsAGap(t *testing.T) {
+	st := newStage(t)
+	playlist := st.want(200, st.media("source/index.m3u8")).body
+	whole := window.Media{Broadcast: st.broadcast, Rendition: "source", Epoch: 7, Sequence: 0, Part: window.WholeSegment, Profile: testProfile}
+	for sequence := range uint64(2) {
+		st.worker.say(index.Entry{
+			Type: index.TypeGap, Writer: st.epoch, Rendition: "source", Init: "isource", Epoch: 7, Sequence: sequence,
+			Profile: testProfile, Duration: partsEach * partTicks,
+		})
+	}
+	st.worker.part(st.epoch, 2, 1)
+	told := func(a answer) bool { return strings.Contains(a.body, "7.2.1.p1.m4s") }
+	got, _, _ := strings.Cut(st.until(st.media("source/index.m3u8"), told).body, "#EXT-X-PART:DURATION=0.33333,URI=\"7.2.1")
+	if before, _, _ := strings.Cut(playlist, "#EXT-X-PRELOAD-HINT"); got != before {
+		t.Errorf("what is listed changed although it is there:\n%s", got)
+	}
+	st.want(200, st.media("source/7.1.p1.m4s"))
+
+	st.worker.mu.Lock()
+	delete(st.worker.media, whole.Path())
+	st.worker.mu.Unlock()
+	st.want(404, st.media("source/7.0.other.m4s"))
+	st.want(404, st.media("source/7.0.p1.m4s"))
+	got = st.want(200, st.media("source/index.m3u8")).body
+	if !strings.Contains(got, "#EXT-X-GAP\n#EXTINF:2.00000,\n7.0.p1.m4s\n") || strings.Count(got, "EXT-X-GAP") != 1 || strings.Count(got, "GAP=YES") != partsEach {
+		t.Errorf("it isn't listed as a gap:\n%s", got)
+	}
+	st.want(200, st.media("source/7.1.p1.m4s"))
+}

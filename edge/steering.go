@@ -56,29 +56,58 @@ func newPathway(base string) pathway {
 type edges struct {
 	self pathway // without a base this edge is not among them
 
-	// mu guards alive: those that players can change between, in one order at
-	// all edges, this one included unless it is leaving.
-	mu    sync.Mutex
+	// mu guards the fields below.
+	mu sync.Mutex
+	// alive are those that players can change between, in one order at all
+	// edges, this one included unless it is leaving.
 	alive []pathway
+	// left is set when this edge is leaving.
+	left bool
 }
 
-// pathways returns this edge and the next one, or nothing when it is alone.
+// pathways returns this edge and the next one, or nothing when it is alone. When
+// this edge is leaving, it returns the next two of the others, if there are any.
 func (e *edges) pathways() []pathway {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	i := slices.Index(e.alive, e.self)
-	if i < 0 || len(e.alive) < 2 {
+	i, ok := e.place()
+	if !ok || len(e.alive) < 2 && !e.left {
 		return nil
 	}
-	return []pathway{e.self, e.alive[(i+1)%len(e.alive)]}
+	paths := []pathway{e.alive[i]}
+	if len(e.alive) > 1 {
+		paths = append(paths, e.alive[(i+1)%len(e.alive)])
+	}
+	return paths
+}
+
+// place returns where this edge stands among those alive, or where the next one
+// does when it is leaving. ok is false when there is none. It needs mu.
+func (e *edges) place() (i int, ok bool) {
+	i, ok = slices.BinarySearchFunc(e.alive, e.self, byID)
+	if !ok && e.left && len(e.alive) > 0 {
+		return i % len(e.alive), true
+	}
+	return i, ok
+}
+
+func byID(a, b pathway) int { return strings.Compare(a.id, b.id) }
+
+// steering returns the address of a channel's steering manifest, from that of
+// its multivariant playlist: another edge's when this one is leaving.
+func (e *edges) steering(channel string, paths []pathway) string {
+	if len(paths) == 0 || paths[0] == e.self {
+		return steeringName
+	}
+	return paths[0].base + "/hls/" + channel + "/" + steeringName
 }
 
 // priority returns the ids of the edges that are alive: first the one in use,
-// if it is, then this one, then those after it.
+// if it is, then this one unless it is leaving, then those after it.
 func (e *edges) priority(inUse string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	i := max(0, slices.Index(e.alive, e.self))
+	i, _ := e.place()
 	var ids []string
 	for n := range e.alive {
 		ids = append(ids, e.alive[(i+n)%len(e.alive)].id)
@@ -99,7 +128,7 @@ func (e *edges) set(urls []string) int {
 			alive = append(alive, newPathway(u))
 		}
 	}
-	slices.SortFunc(alive, func(a, b pathway) int { return strings.Compare(a.id, b.id) })
+	slices.SortFunc(alive, byID)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.alive = alive
@@ -110,6 +139,7 @@ func (e *edges) set(urls []string) int {
 func (e *edges) leave() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.left = true
 	e.alive = slices.DeleteFunc(slices.Clone(e.alive), func(p pathway) bool { return p == e.self })
 }
 

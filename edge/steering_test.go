@@ -103,7 +103,51 @@ func TestSteering(t *testing.T) {
 	leave()
 	st.eventually("it has left", func() bool { return slices.Equal(b.steering("").Priority, []string{one}) })
 	st.eventually("the other knows", func() bool { return slices.Equal(a.steering("").Priority, []string{one}) })
-	b.want(200, "/hls/demo/index.m3u8")
+	// Players that come now are sent on, too.
+	got = b.want(200, "/hls/demo/index.m3u8").body
+	for _, line := range []string{
+		`#EXT-X-CONTENT-STEERING:SERVER-URI="http://a.example/hls/demo/steering.json",PATHWAY-ID="` + one + `"`,
+		`AUDIO="audio",PATHWAY-ID="` + one + "\"\nhttp://a.example/hls/demo/b1/source/index.m3u8\n",
+	} {
+		if !strings.Contains(got, line) {
+			t.Errorf("%s is missing in\n%s", line, got)
+		}
+	}
+	if strings.Contains(got, "b.example") || strings.Contains(got, "\nb1/") {
+		t.Errorf("it still lists itself:\n%s", got)
+	}
+}
+
+// An edge that is leaving names the two after it.
+func TestLeavingEdgeNamesOthers(t *testing.T) {
+	urls := []string{"http://a.example", "http://b.example", "http://c.example"}
+	for _, self := range urls {
+		e := &edges{self: newPathway(self)}
+		e.set(urls)
+		before := e.priority("")
+		e.leave()
+		after := e.priority("")
+		var named []string
+		for _, p := range e.pathways() {
+			named = append(named, p.id)
+		}
+		if !slices.Equal(named, before[1:]) || !slices.Equal(after, before[1:]) {
+			t.Errorf("%s: it names %v and steers to %v, before it to %v", self, named, after, before)
+		}
+	}
+	// The last one serves for as long as it can.
+	e := &edges{self: newPathway(urls[0])}
+	e.set(urls[:1])
+	e.leave()
+	if paths := e.pathways(); paths != nil {
+		t.Errorf("it names %v", paths)
+	}
+	// One that isn't announced yet isn't leaving.
+	e = &edges{self: newPathway(urls[0])}
+	e.set(urls[1:])
+	if paths := e.pathways(); paths != nil {
+		t.Errorf("it names %v", paths)
+	}
 }
 
 // TestEdgesAreInterchangeable: an edge that comes later shows what one that was

@@ -45,8 +45,9 @@ func (w *waiters) leave() {
 
 // wait returns the first state of a rendition for which done says true, or an
 // error: errTimeout, errCrowded, or the context's. In a pause it returns
-// errReleased after half a target duration, with the unchanged state. The
-// rendition must exist.
+// errReleased with the unchanged state when it has waited for half a target
+// duration, the time before the pause included: hls.js gives up after 0.8 of
+// one. The rendition must exist.
 func (w *waiters) wait(ctx context.Context, b *board, name string, limit time.Duration, done func(*rendition) bool) (*rendition, error) {
 	r := b.now.Load().renditions[name]
 	if done(r) {
@@ -58,10 +59,11 @@ func (w *waiters) wait(ctx context.Context, b *board, name string, limit time.Du
 	defer w.leave()
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
+	start := time.Now()
 	var pause <-chan time.Time
 	for {
 		if r.Paused && pause == nil {
-			t := time.NewTimer(min(limit, r.Target().Duration()/2))
+			t := time.NewTimer(r.Target().Duration()/2 - time.Since(start))
 			defer t.Stop()
 			pause = t.C
 		} else if !r.Paused {

@@ -39,9 +39,10 @@ const TIMEOUT_MS = 8_000
 export async function fetchChannel(name: string, signal?: AbortSignal): Promise<ChannelAnswer> {
   try {
     const response = await get(`/api/v1/channels/${encodeURIComponent(name)}`, signal)
-    if (response.status === 404) return { kind: 'missing' }
-    if (!response.ok) return { kind: 'failed' }
-    return { kind: 'channel', channel: (await response.json()) as Channel }
+    if (response.ok) return { kind: 'channel', channel: (await response.json()) as Channel }
+    // A proxy answers 404, too, while api is away: only api's own says something.
+    const error = response.status === 404 ? ((await response.json()) as { code?: unknown }) : null
+    return { kind: error?.code === 'channel_not_found' ? 'missing' : 'failed' }
   } catch {
     return { kind: 'failed' }
   }

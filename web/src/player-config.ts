@@ -6,6 +6,12 @@ const BANDWIDTH_KEY = 'millrace.bandwidth'
 /** Bits a second, where no earlier visit says better. */
 const FIRST_BANDWIDTH = 5_000_000
 
+/**
+ * An edge that is gone lets a multivariant playlist wait for ever; one that works,
+ * for 6.2 s at most, while a broadcast begins.
+ */
+const MANIFEST_MS = 7_000
+
 export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig> {
   return {
     lowLatencyMode: true,
@@ -23,6 +29,7 @@ export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig
     abrEwmaDefaultEstimate: rememberedBandwidth(),
     capLevelToPlayerSize: true,
     // The defaults wait up to 8 s between tries: too long for live.
+    manifestLoadPolicy: oneTry(MANIFEST_MS),
     playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2, 10_000),
     fragLoadPolicy: withRetries(Hls.DefaultConfig.fragLoadPolicy, 4, 5_000),
     // fMP4 needs no repackaging: a worker would cost its start and copies.
@@ -35,6 +42,11 @@ export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig
 function withRetries(policy: LoadPolicy, tries: number, firstByteMs: number): LoadPolicy {
   const errorRetry = { maxNumRetry: tries, retryDelayMs: 250, maxRetryDelayMs: 1_000 }
   return { default: { ...policy.default, errorRetry, maxTimeToFirstByteMs: firstByteMs } }
+}
+
+/** The player itself tries again, at another edge where there is one. */
+function oneTry(ms: number): LoadPolicy {
+  return { default: { maxTimeToFirstByteMs: ms, maxLoadTimeMs: ms, timeoutRetry: null, errorRetry: null } }
 }
 
 function rememberedBandwidth(): number {

@@ -8,6 +8,7 @@ import type { Phase } from './watch'
 import { hlsConfig, randomUUID, rememberBandwidth } from './player-config'
 import { AUTO, type Variant } from './quality'
 import { retryDelay } from './retry'
+import { Sources } from './sources'
 
 /** A viewer who paused for longer than this resumes at the live edge. */
 const RESUME_LIVE_AFTER_MS = 10_000
@@ -93,7 +94,8 @@ export class Player {
   readonly #clock: ReturnType<typeof setInterval>
 
   #hls: Hls | null = null
-  #url: string | null = null
+  /** Null while nothing is to be played. */
+  #sources: Sources | null = null
   #state: PlayerState = {
     phase: 'idle',
     blocked: 'nothing',
@@ -110,8 +112,6 @@ export class Player {
   /** By pathway (RFC 8216bis, 7), when it failed. */
   readonly #failedAt = new Map<string, number>()
   #leftEdgeAt = -Infinity
-  /** The multivariant playlist at the edge that last served us. */
-  #elsewhere: string | null = null
 
   #loadedAt = 0
   #waitingSince: number | null = null
@@ -147,7 +147,7 @@ export class Player {
   /** Loads a multivariant playlist and plays from its live edge. */
   load(url: string): void {
     this.unload()
-    this.#url = url
+    this.#sources = new Sources(new URL(url, window.location.href).href)
     this.#loadedAt = performance.now()
     this.#firstPictureMs = null
     this.#lastError = null
@@ -157,9 +157,8 @@ export class Player {
 
   unload(): void {
     this.#teardown()
-    this.#url = null
+    this.#sources = null
     this.#retries = 0
-    this.#elsewhere = null
     this.#waitingSince = null
     this.#pausedAt = null
     this.#viewerIsLate = false
@@ -245,7 +244,7 @@ export class Player {
     const counted = this.#waitingSince !== null && this.#firstPictureMs !== null
     const waitingNow = counted ? performance.now() - (this.#waitingSince ?? 0) : 0
     return {
-      engine: hls ? 'hls.js' : this.#url && !Hls.isSupported() ? 'native' : 'none',
+      engine: hls ? 'hls.js' : this.#sources && !Hls.isSupported() ? 'native' : 'none',
       phase: this.#state.phase,
       latency: hls && hls.latency > 0 ? hls.latency : null,
       targetLatency: hls?.targetLatency ?? null,
@@ -275,17 +274,18 @@ export class Player {
   // --- loading ---
 
   #build(): void {
-    const url = this.#url
-    if (url === null) return
+    const sources = this.#sources
+    if (sources === null) return
     // hls.js first: Chromium says "maybe" to HLS of its own, too.
     if (!Hls.isSupported()) {
-      this.#video.src = url
+      this.#video.src = sources.current
       void this.play()
       return
     }
     const hls = new Hls(hlsConfig(this.#channel, this.#sessionId))
     this.#hls = hls
     hls.on(Events.ERROR, (_event, data) => this.#onError(hls, data))
+    hls.on(Events.MANIFEST_LOADED, (_event, data) => sources.learn(data.levels.map((level) => level.url)))
     hls.on(Events.MANIFEST_PARSED, () => {
       this.#retries = 0
       this.#update({ variants: hls.levels.map(toVariant), chosen: AUTO })
@@ -294,14 +294,13 @@ export class Player {
     hls.on(Events.LEVEL_SWITCHED, (_event, data) => this.#update({ playing: data.level }))
     hls.on(Events.FRAG_BUFFERED, () => {
       this.#retries = 0
-      const level = hls.levels[hls.loadLevel]
-      if (level) this.#elsewhere = multivariantOf(level.url[0] ?? '')
+      sources.serves(hls.levels[hls.loadLevel]?.url[0] ?? '')
     })
     // Attaching resets the element, which would abort an earlier play().
     hls.on(Events.MEDIA_ATTACHED, () => {
       if (this.#pausedAt === null) void this.play()
     })
-    hls.loadSource(this.#source(url))
+    hls.loadSource(sources.current)
     hls.attachMedia(this.#video)
   }
 
@@ -309,7 +308,7 @@ export class Player {
     clearTimeout(this.#retryTimer)
     this.#retry = null
     rememberBandwidth(this.#hls)
-    const native = this.#url !== null && this.#hls === null
+    const native = this.#sources !== null && this.#hls === null
     this.#hls?.destroy()
     this.#hls = null
     if (native) {
@@ -325,6 +324,12 @@ export class Player {
     this.#build()
   }
 
+  /** The same at the next edge, where there are more. */
+  #rebuildElsewhere(): void {
+    this.#sources?.fails()
+    this.#rebuild()
+  }
+
   // --- faults ---
 
   #onError(hls: Hls, data: ErrorData): void {
@@ -332,17 +337,21 @@ export class Player {
     if (hls !== this.#hls) return
     const left = data.type === ErrorTypes.NETWORK_ERROR ? this.#leaveEdge(hls, data) : 'stayed'
     if (left === 'refused') {
-      this.#elsewhere = null
-      this.#retryLater(() => this.#rebuild(), 0)
+      this.#retryLater(() => this.#rebuildElsewhere(), 0)
       return
     }
     if (!data.fatal) return
     this.#lastError = data.details
     if (data.type === ErrorTypes.NETWORK_ERROR) {
       this.#retryLater(() => {
-        if (this.#retries > RETRIES_BEFORE_REBUILD) this.#rebuild()
-        else if (hls.levels.length === 0 && this.#url) hls.loadSource(this.#source(this.#url))
-        else hls.startLoad()
+        if (this.#retries > RETRIES_BEFORE_REBUILD) {
+          this.#rebuildElsewhere()
+        } else if (hls.levels.length === 0 && this.#sources) {
+          this.#sources.fails()
+          hls.loadSource(this.#sources.current)
+        } else {
+          hls.startLoad()
+        }
       })
       if (left === 'moved') this.#retryNow()
       return
@@ -381,11 +390,6 @@ export class Player {
     return hls.levels[hls.loadLevel]?.pathwayId === level.pathwayId ? 'refused' : 'moved'
   }
 
-  /** Where to load the multivariant playlist: by turns at the page's own edge and where we were. */
-  #source(url: string): string {
-    return this.#retries % 2 === 1 && this.#elsewhere !== null ? this.#elsewhere : url
-  }
-
   /** Tries again after a wait that grows, for as long as this load is wanted. */
   #retryLater(retry: () => void, delay = retryDelay(this.#retries)): void {
     clearTimeout(this.#retryTimer)
@@ -416,7 +420,7 @@ export class Player {
       if (this.#state.phase === 'waiting' && !video.paused && video.readyState >= 3) this.#onPlaying()
     })
     on('pause', () => {
-      if (this.#url === null || video.ended) return
+      if (this.#sources === null || video.ended) return
       this.#pausedAt = performance.now()
       this.#viewerIsLate = true
       this.#endWait()
@@ -435,7 +439,7 @@ export class Player {
       if (!video.muted && this.#state.blocked === 'sound') this.#update({ blocked: 'nothing' })
     })
     on('error', () => {
-      if (this.#hls === null && this.#url !== null) {
+      if (this.#hls === null && this.#sources !== null) {
         this.#lastError = video.error?.message || 'native'
         this.#retryLater(() => this.#rebuild())
       }
@@ -447,14 +451,14 @@ export class Player {
   }
 
   #onPlaying(): void {
-    if (this.#url === null) return
+    if (this.#sources === null) return
     this.#endWait()
     this.#firstPictureMs ??= Math.round(performance.now() - this.#loadedAt)
     this.#update({ phase: 'playing', blocked: this.#state.blocked === 'play' ? 'nothing' : this.#state.blocked })
   }
 
   #onWaiting(): void {
-    if (this.#url === null || this.#video.paused || this.#video.ended) return
+    if (this.#sources === null || this.#video.paused || this.#video.ended) return
     if (this.#waitingSince === null) {
       this.#waitingSince = performance.now()
       this.#stuckSince = this.#waitingSince
@@ -470,7 +474,7 @@ export class Player {
   }
 
   #onEnded(): void {
-    if (this.#url === null) return
+    if (this.#sources === null) return
     this.#endWait()
     this.#update({ phase: 'ended' })
   }
@@ -496,8 +500,9 @@ export class Player {
     const stuck = waited > 0 && performance.now() - this.#stuckSince > STUCK_MS
     if (this.#expectsMedia && stuck && !this.#retry) {
       this.#lastError = 'stuck'
+      this.#retries++
       this.#recoveries++
-      this.#rebuild()
+      this.#rebuildElsewhere()
       return
     }
     const target = hls.targetLatency
@@ -523,12 +528,6 @@ function sameHost(a: string, b: string): boolean {
   } catch {
     return false
   }
-}
-
-/** "https://edge/hls/channel/index.m3u8" of any address below it; null where it is none. */
-function multivariantOf(url: string): string | null {
-  const found = /^https?:\/\/[^/]+.*?\/hls\/[^/]+\//.exec(url)
-  return found ? `${found[0]}index.m3u8` : null
 }
 
 function toVariant(level: Variant): Variant {

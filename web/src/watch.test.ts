@@ -36,7 +36,7 @@ function answer(change: Partial<Channel>): WatchEvent {
 }
 
 function run(...events: WatchEvent[]): WatchState {
-  return events.reduce(step, initialWatchState())
+  return events.reduce((state, event) => step(state, event, 0), initialWatchState())
 }
 
 interface Case {
@@ -89,6 +89,21 @@ test.each(cases)('$name', ({ events, view: wanted, load }) => {
   const state = run(...events)
   expect(view(state)).toBe(wanted)
   expect(state.load).toBe(load)
+})
+
+test('a broadcast that had not ended is loaded again', () => {
+  // api said offline for a moment, while the player was dry.
+  let state = run(live('a'), phase('playing'), phase('waiting'), offline)
+  state = step(state, live('a'), 9_999)
+  expect([view(state), state.load]).toEqual(['ended', 0])
+  state = step(state, live('a'), 10_000)
+  expect([view(state), state.load]).toEqual(['starting', 2])
+  for (const event of [phase('playing'), live('a')]) state = step(state, event, 11_000)
+  expect([view(state), state.load]).toEqual(['watching', 2])
+  // It ends, and api is late again.
+  state = step(state, phase('ended'), 12_000)
+  state = step(state, live('a'), 21_999)
+  expect([view(state), state.load]).toEqual(['ended', 0])
 })
 
 test('media is expected while the streamer sends', () => {

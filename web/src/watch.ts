@@ -8,6 +8,12 @@ import type { Channel, ChannelAnswer } from './api'
 /** What the player is doing. "waiting": it has run out of media. */
 export type Phase = 'idle' | 'loading' | 'playing' | 'paused' | 'waiting' | 'ended'
 
+/**
+ * A broadcast that was watched to its end and is live all the same this much
+ * later, in milliseconds, is loaded again: then it had not ended.
+ */
+const STILL_LIVE_MS = 10_000
+
 export type View =
   | 'starting' // nothing to see yet, but it will come
   | 'watching'
@@ -27,8 +33,9 @@ export interface WatchState {
   readonly loads: number
   /** The broadcast being played; null until an answer names it. */
   readonly broadcast: string | null
-  /** The broadcast that was played to its end. */
+  /** The broadcast that was played to its end, and when that was. */
   readonly finished: string | null
+  readonly finishedAt: number
   readonly phase: Phase
   /** Whether this load has shown a picture. */
   readonly pictured: boolean
@@ -50,16 +57,18 @@ export function initialWatchState(): WatchState {
     loads: 1,
     broadcast: null,
     finished: null,
+    finishedAt: 0,
     phase: 'loading',
     pictured: false,
   }
 }
 
-export function step(state: WatchState, event: WatchEvent): WatchState {
-  return event.type === 'phase' ? onPhase(state, event.phase) : onAnswer(state, event.answer)
+/** What follows from an event. Now is in milliseconds, since any moment. */
+export function step(state: WatchState, event: WatchEvent, now: number): WatchState {
+  return event.type === 'phase' ? onPhase(state, event.phase, now) : onAnswer(state, event.answer, now)
 }
 
-function onAnswer(state: WatchState, answer: ChannelAnswer): WatchState {
+function onAnswer(state: WatchState, answer: ChannelAnswer, now: number): WatchState {
   switch (answer.kind) {
     case 'failed':
       // An unanswered question says nothing about the media: play on.
@@ -67,18 +76,21 @@ function onAnswer(state: WatchState, answer: ChannelAnswer): WatchState {
     case 'missing':
       return stop({ ...state, channel: null, answer: 'missing' })
     case 'channel':
-      return onChannel({ ...state, channel: answer.channel, answer: 'channel' }, answer.channel)
+      return onChannel({ ...state, channel: answer.channel, answer: 'channel' }, answer.channel, now)
   }
 }
 
-function onChannel(state: WatchState, channel: Channel): WatchState {
+function onChannel(state: WatchState, channel: Channel, now: number): WatchState {
   if (!channel.live) {
     if (state.load === 0) return state
     // What is buffered is played out; without a known broadcast there was none.
-    return state.broadcast === null || isDry(state.phase) ? finish(state) : state
+    return state.broadcast === null || isDry(state.phase) ? finish(state, now) : state
   }
-  // The player saw the end before the server said so.
-  if (channel.broadcast === state.finished && channel.broadcast !== null) return state
+  if (channel.broadcast === state.finished && channel.broadcast !== null) {
+    // The player saw the end before the server said so.
+    if (state.load !== 0 || now - state.finishedAt < STILL_LIVE_MS) return state
+    state = { ...state, finished: null }
+  }
   if (state.load !== 0) {
     if (state.broadcast === channel.broadcast) return state
     if (state.broadcast === null) return { ...state, broadcast: channel.broadcast }
@@ -94,18 +106,18 @@ function onChannel(state: WatchState, channel: Channel): WatchState {
   }
 }
 
-function onPhase(state: WatchState, phase: Phase): WatchState {
+function onPhase(state: WatchState, phase: Phase, now: number): WatchState {
   if (state.load === 0 || phase === 'idle') return state
   const next = { ...state, phase, pictured: state.pictured || phase === 'playing' }
-  if (phase === 'ended') return finish(next)
+  if (phase === 'ended') return finish(next, now)
   if (isDry(phase) && state.channel && !state.channel.live && state.broadcast !== null) {
-    return finish(next)
+    return finish(next, now)
   }
   return next
 }
 
-function finish(state: WatchState): WatchState {
-  return stop({ ...state, finished: state.broadcast ?? state.finished })
+function finish(state: WatchState, now: number): WatchState {
+  return stop({ ...state, finished: state.broadcast ?? state.finished, finishedAt: now })
 }
 
 function stop(state: WatchState): WatchState {
