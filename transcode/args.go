@@ -108,6 +108,16 @@ func (j encodeJob) encoder(r rung) []string {
 // sourceProfile names all that the bytes of repackaged media depend on besides the log.
 func sourceProfile() string { return profileOf("source") }
 
+// soundProfile is the audio rendition's: of sound that is encoded no two workers
+// make the same bytes, so theirs have different names.
+func (w *worker) soundProfile() string {
+	if w.odd == nil {
+		return sourceProfile()
+	}
+	e := w.Grant.Epoch
+	return profileOf("sound", strconv.FormatUint(e.Lease, 10), strconv.Itoa(w.Slot), strconv.FormatUint(e.Grant, 10))
+}
+
 // rungProfile names all that a rung's bytes depend on besides the log: this
 // packager, FFmpeg's build, the architecture and the arguments.
 func rungProfile(build string, preset string, r rung) string {

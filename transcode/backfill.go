@@ -11,6 +11,9 @@ import (
 // backfillPatience is how long the live segments may keep the earlier ones waiting.
 const backfillPatience = 2 * time.Second
 
+// backfillPause is the pause after an attempt that made nothing.
+const backfillPause = time.Second
+
 // backfilling is where the second pass publishes: what it says of the broadcast
 // as a whole is the live pass's to say.
 type backfilling struct{ announcer }
@@ -39,30 +42,40 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 			return h.service.readLog(ctx, h.job, from, out)
 		})
 		var gone *goneError
-		switch {
+		lost := from // up to there
+		switch made := w.finished.Load(); {
 		case err == nil:
 			h.log.Info("earlier segments were made again", "from", h.grant.Backfill, "until", h.grant.Live)
 			return
 		case ctx.Err() != nil:
 			return
+		case made > from:
+			// Ingest cuts a reader off that takes nothing, as this one does while
+			// encoding takes long.
+			from, lost, attempt = made, made, 0
 		case errors.As(err, &gone) && gone.oldest > from:
-			<-restored // what is stored already is no gap
-			h.declareGaps(from, min(gone.oldest, h.grant.Live))
-			if from = gone.oldest; from >= h.grant.Live {
-				return
-			}
+			lost = min(gone.oldest, h.grant.Live)
 		case attempt >= maxAttempts:
 			h.log.Warn("earlier segments could not be made again", "from", from, "until", h.grant.Live, "err", err)
+			lost = h.grant.Live
+		default:
+			pause(ctx, backfillPause)
+		}
+		if lost > from {
+			<-restored // what is stored already is no gap
+			h.declareGaps(from, lost)
+			from = lost
+		}
+		if from >= h.grant.Live {
 			return
 		}
-		from = max(from, w.finished.Load())
 	}
 }
 
-// declareGaps says that segments that the log no longer has are missing, but
-// for those that are known to be stored.
+// declareGaps says that segments that can't be made again are missing, but for
+// those that are known to be stored.
 func (h *holding) declareGaps(from, until uint64) {
-	h.log.Error("segments are lost: no worker stored them, and the log no longer has them", "from", from, "until", until)
+	h.log.Error("segments are lost: no worker stored them, and they can't be made again", "from", from, "until", until)
 	for sequence := from; sequence < until; sequence++ {
 		h.pub.missing(sequence, "the worker that made it is gone")
 	}

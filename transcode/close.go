@@ -125,8 +125,12 @@ func (w *worker) drop(ctx context.Context) {
 // stopAt makes until the first segment that isn't made.
 func (w *worker) stopAt(ctx context.Context, until uint64) {
 	w.Until = until
-	if w.current != nil && w.current.tl.mark.Sequence >= until {
+	switch {
+	case w.current != nil && w.current.tl.mark.Sequence >= until:
 		w.drop(ctx)
+	case w.last != nil && w.last.Kind != relay.Open && w.last.Sequence >= until:
+		w.over = true // the publisher is away: the mark may never come
+		w.retire()
 	}
 }
 

@@ -3,12 +3,16 @@ package transcode
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
 // finishTime is how long segments that are cut have to be made when the service
 // stops without a drain: they are stored after that.
 const finishTime = 600 * time.Millisecond
+
+// drainLook is how often it is looked for claims that were granted meanwhile.
+const drainLook = 20 * time.Millisecond
 
 var errStopped = errors.New("this worker stops")
 
@@ -22,24 +26,25 @@ func (s *Service) drain() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel()
-	all := s.held()
 	end := time.Now().Add(s.cfg.Drain)
-	for i, h := range all {
-		h.leaving.Store(true)
-		// One that nobody takes mustn't use up the time of the others.
-		turn := time.NewTimer(time.Until(end) / time.Duration(len(all)-i+1))
-		select {
-		case <-h.gone:
-		case <-turn.C:
+	for s.working.Load() > 0 && ctx.Err() == nil {
+		staying := slices.DeleteFunc(s.held(), func(h *holding) bool { return h.leaving.Load() })
+		for i, h := range staying {
+			h.leaving.Store(true)
+			// One that nobody takes mustn't use up the time of the others.
+			turn := time.NewTimer(time.Until(end) / time.Duration(len(staying)-i+1))
+			select {
+			case <-h.gone:
+			case <-turn.C:
+			}
+			turn.Stop()
 		}
-		turn.Stop()
+		if len(staying) == 0 {
+			pause(ctx, drainLook) // a claim may be under way
+		}
 	}
-	for _, h := range all {
-		select {
-		case <-h.gone:
-		case <-ctx.Done():
-			h.log.Warn("no worker took over the broadcast in time")
-		}
+	for _, h := range s.held() {
+		h.log.Warn("no worker took over the broadcast in time")
 	}
 }
 

@@ -189,8 +189,13 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 		s.pictures = slices.Clone(w.gop)
 	}
 	made := w.balance(s)
+	tooFarBehind := made < len(e.rungs)-e.shed
+	if w.midway(s) {
+		made = len(e.rungs)
+	}
+	s.made = made
 	w.standIn(s, made)
-	if made == 0 {
+	if tooFarBehind {
 		return
 	}
 	first := len(s.rungs) - made
@@ -217,11 +222,16 @@ func (w *worker) taking(s *segment) bool {
 	return w.Grant.Index && !w.Backfill && s.tl.mark.Sequence == w.From
 }
 
+// midway reports whether s is a segment of which an earlier worker may have
+// published parts. Then all rungs are made of it, whatever room there is: parts
+// of a rung and of what stands in for it don't go together.
+func (w *worker) midway(s *segment) bool { return w.taking(s) && w.Grant.Epoch.Grant > 1 }
+
 func (w *worker) groupsOf(s *segment) [][]rung {
 	if !w.taking(s) {
 		return w.encoding.groups
 	}
-	return each(w.encoding.rungs[w.encoding.shed:])
+	return each(w.encoding.rungs[len(w.encoding.rungs)-s.made:])
 }
 
 // each puts every rung into a group of its own.
@@ -441,7 +451,7 @@ func (w *worker) encoded(ctx context.Context, o output) {
 		if r.done || at < r.segment.tl.mark.Start-media.TicksPerMillisecond {
 			return
 		}
-		o.encoder.answered()
+		o.encoder.pulse.answered(time.Now())
 		r.out.add(frame{time: int64(at), at: at, idr: o.frame.IDR, payload: o.frame.Payload})
 		r.advance(false)
 		w.noteCaughtUp(r.out)

@@ -311,6 +311,12 @@ func (e *encoder) readThumbnail(r io.Reader) {
 	_, _ = io.Copy(io.Discard, r)
 }
 
+// background lets everything else go first.
+func (e *encoder) background() {
+	e.process.background()
+	e.pulse.background = true
+}
+
 // config feeds the decoder's configuration; it comes before the first picture.
 func (e *encoder) config(c *media.AVCConfig) {
 	e.put(media.AppendVideoConfigTag(media.FLVHeader(false, true), 0, c.Record))

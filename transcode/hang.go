@@ -17,38 +17,42 @@ const (
 	hangSilence = time.Second
 	// encoderSilence is how long it may be silent in any case.
 	encoderSilence = 10 * time.Second
-	// hangPictures is how many pictures an encoder is fed without an answer
+	// backgroundSilence is that of one with low priority: where others need all
+	// of the machine it gets no CPU time for long, and nobody waits for it.
+	backgroundSilence = 2 * time.Minute
+	// hangUnits is how many access units an encoder is fed without an answer
 	// before it counts as silent: decoders keep a few back.
-	hangPictures = 10
+	hangUnits = 10
 )
 
 // pulse tells whether an encoder answers what it is fed.
 type pulse struct {
-	pictures int // fed since it last answered
-	all      bool
-	since    time.Time // of the first of them, or of the newest answer
-	cpu      uint64    // at the last look
-	moved    time.Time // when that last changed
+	background bool // it runs with low priority
+	units      int  // fed since it last answered
+	all        bool
+	since      time.Time // of the first of them, or of the newest answer
+	cpu        uint64    // at the last look
+	moved      time.Time // when that last changed
 }
 
 func (p *pulse) fed(now time.Time) {
-	if p.pictures == 0 {
+	if p.units == 0 {
 		p.since, p.moved = now, now
 	}
-	p.pictures++
+	p.units++
 }
 
 // answered notes that the process made a frame.
-func (e *encoder) answered() {
-	e.pulse.pictures = 0
-	e.pulse.since = time.Now()
+func (p *pulse) answered(now time.Time) {
+	p.units = 0
+	p.since = now
 }
 
 // finish says that all is fed: the process then ends.
 func (e *encoder) finish() {
 	e.process.finish()
 	e.pulse.all = true
-	if e.pulse.pictures == 0 {
+	if e.pulse.units == 0 {
 		e.pulse.since, e.pulse.moved = time.Now(), time.Now()
 	}
 }
@@ -57,24 +61,24 @@ func (e *encoder) finish() {
 // slow one isn't hung: it uses CPU time.
 var errHung = errors.New("it makes nothing of what it is fed")
 
-// hung looks at the process.
-func (e *encoder) hung(now time.Time) error {
-	p := &e.pulse
-	if !e.fed {
-		return nil
-	}
-	cpu, known := cpuTime(e.cmd.Process.Pid)
+// hung looks at the process, which was fed.
+func (p *pulse) hung(now time.Time, pid int) error {
+	cpu, known := cpuTime(pid)
 	if cpu != p.cpu {
 		p.cpu, p.moved = cpu, now
 	}
-	if !p.all && p.pictures < hangPictures {
+	if !p.all && p.units < hangUnits {
 		return nil
+	}
+	limit := encoderSilence
+	if p.background {
+		limit = backgroundSilence
 	}
 	quiet := now.Sub(p.since)
 	switch {
-	case quiet >= encoderSilence:
-		return fmt.Errorf("%w: nothing for %s", errHung, encoderSilence)
-	case known && quiet >= hangSilence && now.Sub(p.moved) >= hangSilence:
+	case quiet >= limit:
+		return fmt.Errorf("%w: nothing for %s", errHung, limit)
+	case known && !p.background && quiet >= hangSilence && now.Sub(p.moved) >= hangSilence:
 		return fmt.Errorf("%w, and used no CPU time for %s", errHung, hangSilence)
 	}
 	return nil
@@ -83,13 +87,19 @@ func (e *encoder) hung(now time.Time) error {
 // watchEncoders ends processes that hang; their exits have their segments made again.
 func (w *worker) watchEncoders(now time.Time) {
 	for enc, run := range w.encoding.using {
-		if run == nil || enc.ctx.Err() != nil {
-			continue
+		if run != nil && enc.fed {
+			w.watchProcess(now, enc.process, &enc.pulse)
 		}
-		if err := enc.hung(now); err != nil {
-			w.Metrics.hangs.Inc()
-			enc.stop(err)
-		}
+	}
+}
+
+func (w *worker) watchProcess(now time.Time, p *process, of *pulse) {
+	if p.ctx.Err() != nil {
+		return
+	}
+	if err := of.hung(now, p.cmd.Process.Pid); err != nil {
+		w.Metrics.hangs.Inc()
+		p.stop(err)
 	}
 }
 

@@ -74,6 +74,7 @@ func (s *Service) work(ctx context.Context, job jobs.Job, log *slog.Logger) erro
 // run works until all is made, or until somebody else has the slot.
 func (h *holding) run(ctx context.Context) error {
 	var beside sync.WaitGroup
+	defer func() { h.service.budget.release(h.live) }() // once it reserves no more
 	defer beside.Wait()
 	defer h.claim.close()
 	defer h.cancel(nil)
@@ -87,7 +88,6 @@ func (h *holding) run(ctx context.Context) error {
 		From: h.grant.Live, Publish: h.pub, Warm: h.service.warm,
 		Lost: func(err error) { lost <- err }, CaughtUp: func() { close(caughtUp) },
 	})
-	defer h.service.budget.release(h.live)
 	beside.Go(func() {
 		made <- h.live.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
 			return h.service.readLog(ctx, h.job, h.grant.Live, out)
@@ -136,7 +136,7 @@ func (h *holding) run(ctx context.Context) error {
 
 func (h *holding) newWorker(c workerConfig) *worker {
 	s := h.service
-	c.Grant, c.Started, c.FFmpeg, c.Preset, c.Ladder = h.grant, h.started, s.ffmpeg, s.cfg.Preset, s.ladder
+	c.Grant, c.Slot, c.Started, c.FFmpeg, c.Preset, c.Ladder = h.grant, h.job.Slot, h.started, s.ffmpeg, s.cfg.Preset, s.ladder
 	c.Budget, c.Metrics, c.Log, c.Earlier = s.budget, s.metrics, h.log, h.earlier
 	return newWorker(c)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -48,6 +49,11 @@ type source struct {
 	oldest uint64
 	// told, where it is set, is closed before the end mark may be sent.
 	told chan struct{}
+	// granting, where it is set, is closed before a grant is answered.
+	granting chan struct{}
+	// cut, where it is set, tells whether a reader that asked for a segment is cut
+	// off at a mark.
+	cut func(from, mark uint64) bool
 
 	mu     sync.Mutex
 	grants []jobs.Grant // for the claims to come
@@ -122,6 +128,12 @@ func (s *source) relay(w http.ResponseWriter, r *http.Request) {
 			at = e.mark.Start
 		case e.unit != nil:
 			at = e.unit.DTS
+		}
+		if e.mark != nil && s.cut != nil {
+			_ = control.Flush()
+			if s.cut(from, e.mark.Sequence) {
+				panic(http.ErrAbortHandler)
+			}
 		}
 		if e.mark != nil && e.mark.Kind == relay.End && s.told != nil {
 			_ = control.Flush()
@@ -203,6 +215,9 @@ func (s *source) claim(w http.ResponseWriter, r *http.Request) {
 	defer close(c.over)
 	control := http.NewResponseController(w)
 	out := json.NewEncoder(w)
+	if s.granting != nil {
+		<-s.granting
+	}
 	_ = out.Encode(c.grant)
 	_ = control.Flush()
 	read := make(chan struct{})
@@ -530,6 +545,58 @@ func TestOrphanPublishesTheEnd(t *testing.T) {
 	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
 }
 
+// An ingest that dies before its first mark leaves nothing to keep.
+func TestOrphanOfNothingEnds(t *testing.T) {
+	t.Parallel()
+	db, bucket := testenv.Redis(t), testenv.Bucket(t)
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 4))
+	p := startWorker(t, db, bucket, nil)
+	src := startSource(t, l, -time.Hour) // nothing is due yet
+	now, _, err := lease.Acquire(t.Context(), db, "demo", onAir, "http://first", 0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: now.Epoch, Grant: 1}})
+	src.die()
+	now.State = lease.Ended
+	if err := lease.Renew(t.Context(), db, "demo", now); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the work is over", func() bool { return testutil.CollectAndCount(p.metrics.claims) > 0 && len(p.held()) == 0 })
+}
+
+// A Redis that lost the lease is believed no more than one that is away, and not for ever.
+func TestOrphanOfALostLeaseEnds(t *testing.T) {
+	t.Parallel()
+	db, bucket := testenv.Redis(t), testenv.Bucket(t)
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 4))
+	p := startWorker(t, db, bucket, nil)
+	src := startSource(t, l, 0)
+	now, _, err := lease.Acquire(t.Context(), db, "demo", onAir, "http://first", 0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: now.Epoch + 1, Grant: 1}})
+	src.die()
+	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.orphans) == 1 })
+	h := p.held()[0]
+	for _, c := range []struct {
+		since time.Duration
+		over  bool
+	}{{orphanLimit - time.Minute, false}, {orphanLimit + time.Minute, true}} {
+		o := orphan{since: time.Now().Add(-c.since)}
+		if err := o.look(t.Context(), h, false); err != nil {
+			t.Error(err)
+		}
+		over := true // a worker that has ended, too
+		h.live.do(t.Context(), func(context.Context) { over = h.live.over })
+		if over != c.over {
+			t.Errorf("after %s the open segment is dropped: %t", c.since, over)
+		}
+	}
+	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+}
+
 // A worker that was granted the broadcast again gives up what it had.
 func TestAnotherGrantOfTheSlotEndsAnOrphan(t *testing.T) {
 	t.Parallel()
@@ -585,6 +652,77 @@ func TestDrainHandsOverAtAMark(t *testing.T) {
 	awaitStored(t, bucket, want)
 }
 
+// A worker that is asked to stop while it claims a broadcast hands that over too.
+func TestDrainWaitsForClaims(t *testing.T) {
+	t.Parallel()
+	db, bucket := testenv.Redis(t), testenv.Bucket(t)
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 8))
+	first := startWorker(t, db, bucket, func(c *Config) { c.Drain = 20 * time.Second })
+	src := startSource(t, l, 0)
+	src.granting = make(chan struct{})
+	a := src.offer(db, firstGrant)
+	var stopping sync.WaitGroup
+	defer stopping.Wait()
+	stopping.Go(first.stop)
+	await(t, "the worker takes no more jobs", func() bool { return first.working.Load() == 1 })
+	close(src.granting)
+	await(t, "the worker wants to leave", func() bool { return a.progress().Leaving })
+	await(t, "a segment is finished", func() bool { return a.progress().Finished >= 1 })
+	a.orders <- jobs.Order{Until: a.progress().Finished + 1}
+	<-a.over
+	if p := a.progress(); p.Safe != p.Finished {
+		t.Errorf("the worker that left reports %+v", p)
+	}
+}
+
+// A broadcast that ends while its worker is about to reserve room keeps none.
+func TestNoRoomIsKeptForWhatIsOver(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // for a Redis: the worker waits for what earlier ones announced
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	db := redis.NewClient(&redis.Options{Addr: silent.Addr().String(), ContextTimeoutEnabled: true})
+	defer db.Close()
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 5))
+	f, err := testFFmpeg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{
+		Redis: db, Bucket: testenv.Bucket(t), Advertise: "http://worker", Preset: "ultrafast", Ladder: testLadder,
+		SpoolDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ffmpeg = f
+	src := startSource(t, l, 0)
+	src.cut = func(_, mark uint64) bool {
+		<-src.dead // the settings and the configurations were written
+		return true
+	}
+	src.grants = []jobs.Grant{{Epoch: jobs.Epoch{Lease: 7, Grant: 2}, Index: true}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- s.work(ctx, jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: src.server.URL}, s.cfg.Log)
+	}()
+	await(t, "the worker has the broadcast", func() bool { return len(s.held()) > 0 })
+	await(t, "the worker waits for what earlier ones announced", func() bool {
+		soon, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		return !s.held()[0].live.do(soon, func(context.Context) {})
+	})
+	cancel()
+	<-done
+	if n := len(s.budget.reserved); n != 0 {
+		t.Errorf("room is kept for %d workers", n)
+	}
+}
+
 // What an earlier worker finished and didn't store is made again, after the
 // live segments; what the log no longer has becomes a gap.
 func TestBackfill(t *testing.T) {
@@ -617,6 +755,42 @@ func TestBackfill(t *testing.T) {
 			}
 			if want := 4 * (c.oldest - 1); gaps != want {
 				t.Errorf("%d gaps, want %d", gaps, want)
+			}
+		})
+	}
+}
+
+// Ingest cuts off a reader that takes nothing for long. Earlier segments are made
+// again as long as that makes progress; if it makes none, they are gaps.
+func TestBackfillGoesOnWhileThereIsProgress(t *testing.T) {
+	t.Parallel()
+	const live = 6
+	for _, c := range []struct {
+		name   string
+		reach, // how many marks further a reader comes
+		gaps int // of each rendition
+	}{{"progress", 2, 0}, {"none", 1, live - 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db, bucket := testenv.Redis(t), testenv.Bucket(t)
+			l := makeLog(t, 0, fmt.Sprintf(withSound, 14))
+			want := undisturbed(t, l)
+			p := startWorker(t, db, bucket, nil)
+			src := startSource(t, l, 13*time.Second)
+			src.cut = func(from, mark uint64) bool { return from < live && mark >= from+uint64(c.reach) && mark < live }
+			claim := src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: 7, Grant: 2}, Live: live, Backfill: 1, Index: true})
+			await(t, "all is safe", func() bool { return claim.progress().Safe > live })
+			awaitStored(t, bucket, only(want, func(n int) bool { return n > c.gaps }))
+			for name, track := range p.storage.find(onAir).shelf.tracks {
+				gaps := 0
+				for _, e := range track.records {
+					if e.Type == index.TypeGap {
+						gaps++
+					}
+				}
+				if gaps != c.gaps {
+					t.Errorf("%s has %d gaps, want %d", name, gaps, c.gaps)
+				}
 			}
 		})
 	}
@@ -762,6 +936,34 @@ func TestOverload(t *testing.T) {
 		t.Errorf("with room again, %v rungs are made", got)
 	}
 	late.discardSpares()
+}
+
+// A worker without room doesn't wait for jobs, as those do that have some: Redis
+// gives one to whoever waits. What nobody waits for it takes.
+func TestJobsGoToWorkersWithRoom(t *testing.T) {
+	t.Parallel()
+	db := testenv.Redis(t)
+	if err := db.XGroupCreateMkStream(t.Context(), jobs.Stream, jobs.Group, "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	full := &Service{budget: newBudget(), cfg: Config{Redis: db}}
+	full.budget.cores = 0
+	const looks = 3
+	began := time.Now()
+	for range looks {
+		if job, err := full.nextJob(t.Context(), "full"); job != nil || err != nil {
+			t.Fatalf("%+v, %v", job, err)
+		}
+	}
+	if took := time.Since(began); took < looks*busyPause || took > looks*jobBlock {
+		t.Errorf("a worker without room looked for jobs %d times in %s", looks, took)
+	}
+	if err := db.XAdd(t.Context(), &redis.XAddArgs{Stream: jobs.Stream, Values: map[string]any{jobs.Field: `{"broadcast":"b","ingest":"x"}`}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if job, err := full.nextJob(t.Context(), "full"); job == nil || err != nil {
+		t.Errorf("a job that nobody else takes isn't taken: %v", err)
+	}
 }
 
 // A rung that lags is shed, the highest first, but not at a short contention;

@@ -21,7 +21,8 @@ const (
 	jobBlock = 500 * time.Millisecond
 	// jobPause is the pause after a read that failed.
 	jobPause = 500 * time.Millisecond
-	// busyPause lets a worker with more room take a job first.
+	// busyPause is how often a worker without room looks for a job. It doesn't
+	// wait for one, as those with room do: they get it first.
 	busyPause = 150 * time.Millisecond
 	// maxBroadcasts bounds what one worker takes: passthrough nearly always has room.
 	maxBroadcasts = 200
@@ -36,14 +37,13 @@ func (s *Service) takeJobs(ctx, working context.Context) error {
 	host, _ := os.Hostname() // a name for people to read; it may be empty
 	consumer := host + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	failing := false
+	s.working.Add(1)
+	defer s.working.Add(-1)
 	for ctx.Err() == nil {
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
 			return nil
-		}
-		if s.budget.room() < 0.5 {
-			pause(ctx, busyPause)
 		}
 		job, err := s.nextJob(ctx, consumer)
 		switch {
@@ -66,7 +66,9 @@ func (s *Service) takeJobs(ctx, working context.Context) error {
 			<-places
 			continue
 		}
+		s.working.Add(1)
 		work.Go(func() {
+			defer s.working.Add(-1)
 			defer func() { <-places }()
 			log := s.cfg.Log.With("broadcast", job.Broadcast, "channel", job.Channel)
 			err := s.work(working, *job, log)
@@ -114,11 +116,16 @@ func pause(ctx context.Context, d time.Duration) {
 
 // nextJob waits for a job; nil without an error means that there was none.
 func (s *Service) nextJob(ctx context.Context, consumer string) (*jobs.Job, error) {
+	var block time.Duration = jobBlock
+	if s.budget.room() < 0.5 {
+		pause(ctx, busyPause)
+		block = -1 // not at all
+	}
 	rctx, cancel := context.WithTimeout(ctx, jobBlock+2*time.Second)
 	defer cancel()
 	reply, err := s.cfg.Redis.XReadGroup(rctx, &redis.XReadGroupArgs{
 		Group: jobs.Group, Consumer: consumer, Streams: []string{jobs.Stream, ">"},
-		Count: 1, Block: jobBlock, NoAck: true,
+		Count: 1, Block: block, NoAck: true,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
 		return nil, nil

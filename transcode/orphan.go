@@ -21,7 +21,7 @@ const (
 	orphanPatience = 2 * time.Second
 	// orphanGrace is how much longer than the grace period an orphan waits.
 	orphanGrace = 15 * time.Second
-	// orphanLimit is how long it waits without Redis.
+	// orphanLimit is how long it waits without Redis, or with one that lost the lease.
 	orphanLimit = 5 * time.Minute
 )
 
@@ -33,7 +33,10 @@ type orphan struct {
 	taken       time.Time // when a higher lease was seen first
 }
 
-var errTaken = errors.New("another worker has the slot")
+var (
+	errTaken     = errors.New("another worker has the slot")
+	errLostLease = errors.New("redis knows an earlier lease only: it lost some of what it had")
+)
 
 // look looks at Redis, now and then, and carries out what follows. An error
 // ends the holding.
@@ -56,6 +59,10 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 	rctx, cancel := context.WithTimeout(ctx, orphanInterval)
 	defer cancel()
 	r, err := lease.Read(rctx, h.service.cfg.Redis, h.job.Channel)
+	mine := h.grant.Epoch
+	if err == nil && r.Broadcast == h.job.Broadcast && r.Epoch < mine.Lease {
+		err = errLostLease
+	}
 	if err != nil {
 		if now.Sub(o.since) > orphanLimit {
 			h.log.Warn("nobody asked for the open segment; it is dropped", "err", err)
@@ -63,12 +70,13 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 		}
 		return nil
 	}
-	mine := h.grant.Epoch
 	switch {
 	case r.Broadcast != h.job.Broadcast, r.Epoch == mine.Lease && r.State == lease.Ended,
 		r.Epoch == mine.Lease && r.Age > r.Grace+orphanGrace:
 		h.log.Info("nobody went on with the broadcast: it ends")
-		h.closeShort(ctx, true)
+		if _, ok := h.closeShort(ctx, true); !ok {
+			h.live.do(ctx, h.live.drop) // nothing was read
+		}
 	case r.Epoch > mine.Lease:
 		if o.taken.IsZero() {
 			o.taken = now

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,8 @@ type Service struct {
 	ffmpeg  *ffmpeg // set by Run
 	client  *http.Client
 	warm    *warmth
+	// working counts the jobs that are worked on, and one while they are taken.
+	working atomic.Int64
 
 	mu       sync.Mutex // guards what follows
 	holdings map[string][]*holding

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"time"
 
 	"millrace/internal/media"
 )
@@ -33,10 +34,11 @@ const soundLead = media.VideoTimescale
 // rendition, alone, has other bytes when another worker makes it.
 type soundEncoder struct {
 	*process
-	fed  bool
-	base media.Ticks
-	next media.Samples // on the grid that begins at 0
-	on   bool
+	base     media.Ticks // of the first frame fed, and soundLead before it
+	newest   media.Ticks // of the frames fed
+	fed      bool
+	answered bool
+	pulse    pulse
 }
 
 // soundFrame is one encoded frame at its place on the grid of soundRate.
@@ -88,27 +90,15 @@ func (f *ffmpeg) startSound(ctx context.Context, c *media.AACConfig, out chan<- 
 	return e, nil
 }
 
-// feed gives one frame of the source to the encoder.
+// frame gives one frame of the source to the encoder.
 func (e *soundEncoder) frame(u *media.AccessUnit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS-soundLead
 	}
+	e.newest = u.DTS
+	e.pulse.fed(time.Now())
 	ms := uint32((u.DTS - e.base).Milliseconds())
 	e.put(media.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, false, u.Payload))
-}
-
-// place returns where a frame goes: next to the one before it, unless its time
-// is off by more than a frame and a half. Places are multiples of 1,024
-// samples, whichever worker encodes.
-func (e *soundEncoder) place(at media.Ticks) media.Samples {
-	const frame = media.AACFrameSamples
-	nearest := media.Samples(math.Round(float64(at+e.base)*soundRate/media.VideoTimescale/frame)) * frame
-	if off := nearest - e.next; !e.on || off > frame || off < -frame {
-		e.on, e.next = true, max(nearest, e.next)
-	}
-	s := e.next
-	e.next += frame
-	return s
 }
 
 // soundGrid returns the first place that isn't before t.
@@ -129,54 +119,22 @@ func (w *worker) setAudio(ctx context.Context, c *media.AACConfig) (err error) {
 	w.source, w.audio = c, c
 	w.endSound()
 	if !c.Plain {
-		if w.sound, err = w.FFmpeg.startSound(ctx, c, w.sounds); err != nil {
-			return err
-		}
 		if w.audio, err = media.ParseAACConfig(media.SilentStereo48k); err != nil {
 			return err
 		}
 		w.Log.Info("sound of an odd kind is encoded to AAC-LC, 48 kHz, stereo", "rate", c.Rate, "channels", c.Channels)
+		w.odd = &oddSound{config: c}
+		w.startSound(ctx)
 	}
 	w.audioInit, err = media.AudioInit(w.audio)
 	return err
 }
 
-// soundEncoded handles what the encoder of odd sound made. One that died is
-// started again.
-func (w *worker) soundEncoded(ctx context.Context, f soundFrame) {
-	if f.encoder != w.sound {
-		return // an earlier configuration's
-	}
-	if f.exit == nil {
-		w.placeAudio(w.sound.place(f.at), f.payload)
-		return
-	}
-	w.Metrics.failures.Inc()
-	w.Log.Warn("the encoder of the sound died; it is started again", "err", f.exit.err)
-	next := w.sound.next
-	w.endSound()
-	sound, err := w.FFmpeg.startSound(ctx, w.source, w.sounds)
-	if err != nil {
-		w.Log.Error("the sound can't be encoded", "err", err)
-		return
-	}
-	sound.next = next
-	w.sound = sound
-}
-
-func (w *worker) endSound() {
-	if w.sound != nil {
-		w.sound.discard()
-		w.ending = append(w.ending, w.sound.process)
-		w.sound = nil
-	}
-}
-
 // takeAudio handles one frame of the source's sound: it lies on the grid that
 // the marks give, and its own time is exact to the millisecond only.
-func (w *worker) takeAudio(u *media.AccessUnit) {
-	if w.sound != nil {
-		w.sound.frame(u)
+func (w *worker) takeAudio(ctx context.Context, u *media.AccessUnit) {
+	if w.odd != nil {
+		w.takeOdd(ctx, u)
 		return
 	}
 	if len(w.segments) == 0 {
@@ -191,20 +149,26 @@ func (w *worker) takeAudio(u *media.AccessUnit) {
 	start := w.segments[len(w.segments)-1].tl.mark.AudioStart
 	exact := float64(u.DTS) * float64(w.audio.Rate) / media.VideoTimescale
 	k := math.Floor((exact-float64(start))/media.AACFrameSamples + 0.5)
-	w.placeAudio(start+media.Samples(k)*media.AACFrameSamples, u.Payload)
+	w.placeAudio(nil, start+media.Samples(k)*media.AACFrameSamples, u.Payload)
 }
 
-// placeAudio gives a frame of sound to the segment that its first sample is in.
-func (w *worker) placeAudio(sample media.Samples, payload []byte) {
+// placeAudio gives a frame of sound, odd or (nil) plain, to the segment that its
+// first sample is in. Sound comes in order: segments before that one get no more.
+func (w *worker) placeAudio(odd *oddSound, sample media.Samples, payload []byte) {
 	for i := len(w.segments) - 1; i >= 0; i-- {
 		s := w.segments[i]
-		if s.audio == nil || sample < s.tl.mark.AudioStart {
+		if s.audio == nil || s.odd != odd || sample < s.tl.mark.AudioStart {
 			continue
 		}
 		w.soundSize += len(payload)
 		at := sample.Ticks(s.audio.rate)
 		if !w.settings.Video {
 			s.tl.add(at)
+		}
+		for _, old := range w.segments[:i] {
+			if old.audio != nil && old.tl.closed {
+				old.audio.advance(true)
+			}
 		}
 		s.audio.add(frame{time: int64(sample), at: at, idr: true, payload: payload})
 		s.audio.advance(false)

@@ -45,6 +45,7 @@ type deliver interface {
 // workerConfig is what one worker needs.
 type workerConfig struct {
 	Grant jobs.Grant
+	Slot  int
 	// From is the first segment to make. Until, above 0, is the first one that
 	// another worker makes.
 	From, Until uint64
@@ -110,9 +111,9 @@ type worker struct {
 	queue      chan logEvent
 
 	encoding encoding
-	sound    *soundEncoder // set while the sound is of an odd kind
+	odd      *oddSound // set while the sound is of an odd kind
 	sounds   chan soundFrame
-	ending   []*process // of sound, that were discarded
+	hearing  map[*soundEncoder]struct{} // those that haven't ended
 }
 
 // segment is one that is being made.
@@ -120,8 +121,10 @@ type segment struct {
 	tl     *timeline
 	source *rendering // nil without pictures
 	audio  *rendering // nil without sound
+	odd    *oddSound  // what its sound is of; nil if that is plain
 	rungs  []*rungWork
 	runs   []*encodingRun
+	made   int  // how many of the rungs are encoded, from the lowest on
 	burst  bool // it came from the log faster than real time
 	// pictures are those that the rungs are made of, from the IDR on.
 	pictures []*media.AccessUnit
@@ -137,6 +140,7 @@ func newWorker(c workerConfig) *worker {
 	w.encoding.outputs = make(chan output, 64)
 	w.encoding.using = map[*encoder]*encodingRun{}
 	w.sounds = make(chan soundFrame, 64)
+	w.hearing = map[*soundEncoder]struct{}{}
 	return w
 }
 
@@ -158,8 +162,8 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 		}
 		w.discardEncoders()
 		w.endSound()
-		for _, p := range w.ending {
-			p.running.Wait()
+		for e := range w.hearing {
+			e.running.Wait()
 		}
 	}()
 	watch := time.NewTicker(watchInterval)
@@ -198,11 +202,14 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 			w.encoded(ctx, o)
 		case f := <-w.sounds:
 			w.soundEncoded(ctx, f)
+		case <-w.soundAgain():
+			w.startSound(ctx)
 		case <-w.encoding.spareAt:
 			w.encoding.spareAt = nil
 			w.startSpares(ctx)
 		case now := <-watch.C:
 			w.watchEncoders(now)
+			w.watchSound(now)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -244,7 +251,7 @@ func (w *worker) take(ctx context.Context, e logEvent) error {
 		if e.unit.Kind == media.Video {
 			w.takeVideo(e.unit)
 		} else {
-			w.takeAudio(e.unit)
+			w.takeAudio(ctx, e.unit)
 		}
 	}
 	return err
@@ -276,7 +283,9 @@ func (w *worker) markRead(ctx context.Context, m relay.Mark) {
 	past := w.Until > 0 && m.Sequence >= w.Until
 	switch {
 	case w.over:
-		w.endAudio()
+		if w.odd == nil { // odd sound comes later: what follows it completes it
+			w.endAudio()
+		}
 	case m.Kind == relay.End:
 		w.over = true
 		w.announce()
@@ -306,6 +315,9 @@ const reasonLost = "the publisher lost the connection"
 func (w *worker) endAudio() {
 	for _, s := range w.segments {
 		if s.audio != nil && s.tl.closed {
+			if s.odd != nil {
+				w.fillSound(s.odd, soundGrid(s.tl.end))
+			}
 			s.audio.advance(true)
 		}
 	}
@@ -313,10 +325,10 @@ func (w *worker) endAudio() {
 
 // open begins a segment.
 func (w *worker) open(ctx context.Context, m relay.Mark) {
-	if w.sound != nil {
+	if w.odd != nil {
 		m.AudioStart = soundGrid(m.Start)
 	}
-	s := &segment{tl: newTimeline(m, *w.settings), config: w.video}
+	s := &segment{tl: newTimeline(m, *w.settings), config: w.video, odd: w.odd}
 	if w.settings.Video && w.video == nil || w.settings.Audio && w.audio == nil {
 		w.Log.Error("a segment can't be made: the log lacks a configuration", "sequence", m.Sequence)
 		return
@@ -327,7 +339,7 @@ func (w *worker) open(ctx context.Context, m relay.Mark) {
 		w.announceInit(sourceName, w.videoInit, index.Entry{Epoch: m.Epoch, Codec: w.video.Codec, Width: w.video.Width, Height: w.video.Height})
 	}
 	if w.settings.Audio {
-		s.audio = newRendering(s.tl, w.Grant.Epoch, audioName, w.audioInit.Hash, sourceProfile(), w.audio.Rate, 0)
+		s.audio = newRendering(s.tl, w.Grant.Epoch, audioName, w.audioInit.Hash, w.soundProfile(), w.audio.Rate, 0)
 		s.audio.publish = w.put
 		w.announceInit(audioName, w.audioInit, index.Entry{Epoch: m.Epoch, Codec: w.audio.Codec()})
 		if !w.settings.Video {
@@ -349,7 +361,7 @@ func (w *worker) open(ctx context.Context, m relay.Mark) {
 	lead := w.lead
 	w.lead = nil
 	for _, u := range lead {
-		w.takeAudio(u)
+		w.takeAudio(ctx, u)
 	}
 }
 
@@ -376,7 +388,7 @@ func (w *worker) takeVideo(u *media.AccessUnit) {
 	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), idr: u.IDR, payload: u.Payload})
 	w.feed(s, u)
 	s.advance()
-	if len(s.runs) == 0 {
+	if s.made == 0 {
 		w.noteCaughtUp(s.source)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -610,5 +611,140 @@ func TestUnwrap(t *testing.T) {
 				t.Errorf("near %d: %d is taken for %d", near, want, got)
 			}
 		}
+	}
+}
+
+// A worker without room that takes a segment over in its middle makes all rungs
+// of it, and sheds from the next one on: parts of a rung that viewers have don't
+// go together with those of what stands in for it.
+func TestSegmentTakenOverInItsMiddleHasAllRungs(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 5 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
+	whole := newRecord()
+	runWorker(t, l, 0, "90p30=150k,64p30=80k", whole)
+	rec := newRecord()
+	w := testWorker(t, "90p30=150k,64p30=80k", rec, func(c *workerConfig) {
+		c.Grant, c.From = jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 2}, Live: 1, Backfill: 1, Index: true}, 1
+		c.Budget.cores = 0
+	})
+	err := w.run(t.Context(), func(ctx context.Context, out chan<- logEvent) error {
+		for _, e := range l.from(1) {
+			out <- e
+		}
+		return errLogEnded
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := whole.sums(1), rec.sums(1)
+	for _, name := range []string{"90p30", "64p30"} {
+		if k := name + "/1"; got[k] != want[k] {
+			t.Errorf("segment 1 of %s isn't what the worker before made of it", name)
+		}
+		if e := rec.entries[name+"/2"]; e.Profile != sourceProfile() {
+			t.Errorf("segment 2 of %s is made, without room", name)
+		}
+	}
+}
+
+// There are pictures for listings where no rungs are made, too.
+func TestThumbnailsWithoutRungs(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 5 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
+	for name, ladder := range map[string]string{"no ladder": "none", "all are shed": "90p30=150k"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rec := newRecord()
+			w := testWorker(t, ladder, rec, func(c *workerConfig) { c.Budget.cores = 0 })
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			pictures := func() (n int) {
+				w.do(ctx, func(context.Context) { n = rec.pictures })
+				return n
+			}
+			err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+				for _, e := range l.from(0) {
+					for e.mark != nil && pictures() < int(e.mark.Sequence) && ctx.Err() == nil {
+						time.Sleep(time.Millisecond) // polls a condition
+					}
+					select {
+					case out <- e:
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				return errLogEnded
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if n := testutil.ToFloat64(w.Metrics.hangs) + testutil.ToFloat64(w.Metrics.failures); n > 0 {
+				t.Errorf("%v encoders failed", n)
+			}
+		})
+	}
+}
+
+// An encoder with low priority gets no CPU time for long and isn't ended for that.
+func TestBackgroundEncodersMayBeSlow(t *testing.T) {
+	t.Parallel()
+	f, err := testFFmpeg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.startUnbound(t.Context(), encodeJob{Rungs: []rung{{Name: "90p30", Width: 160, Height: 90, Step: 1, Bitrate: 150000}}, Preset: "ultrafast"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		e.discard()
+		e.running.Wait()
+	}()
+	if err := syscall.Kill(e.cmd.Process.Pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for range hangUnits {
+		e.pulse.fed(now)
+	}
+	look := func(after time.Duration) error { return e.pulse.hung(now.Add(after), e.cmd.Process.Pid) }
+	_ = look(0) // what it has used until now
+	if look(hangSilence+time.Millisecond) == nil {
+		t.Error("an encoder that is stopped isn't noticed")
+	}
+	e.background()
+	if err := look(time.Minute); err != nil {
+		t.Errorf("one with low priority is ended after a minute: %v", err)
+	}
+	if look(backgroundSilence) == nil {
+		t.Error("one with low priority may hang for ever")
+	}
+}
+
+// A worker that is told where another one takes over while the publisher is away
+// is done: the mark may never come.
+func TestHandoverOrderedDuringAPause(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 5)).until(1, relay.Pause)
+	w := testWorker(t, "none", newRecord(), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var ordering sync.WaitGroup
+	defer ordering.Wait()
+	ordering.Go(func() {
+		for w.finished.Load() < 2 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond) // polls a condition
+		}
+		w.do(ctx, func(ctx context.Context) { w.stopAt(ctx, 2) })
+	})
+	err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+		for _, e := range l.from(0) {
+			out <- e
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -97,8 +97,8 @@ type Broadcast struct {
 // Entry is one event. Which fields are set follows from Type.
 type Entry struct {
 	Type Type `json:"type"`
-	// Writer is the epoch of the worker that says so; a reader refuses entries
-	// about the same thing from a lower one.
+	// Writer is the epoch of the worker that says so. A reader refuses what a lower
+	// lease says of the same thing; under one lease it prefers the higher grant.
 	Writer jobs.Epoch `json:"writer"`
 	// Broadcast is set on TypeBroadcast.
 	Broadcast *Broadcast `json:"broadcast,omitempty"`
