@@ -98,28 +98,50 @@ func (w *worker) pauseMark(m relay.Mark) relay.Mark {
 	return p
 }
 
-// drop gives up the open segment, which another worker makes. What is cut
-// is still made.
+// drop gives up what isn't whole: the open segment, and sound of the one before
+// it that comes after its end. Another worker makes both. What is whole is still
+// published.
 func (w *worker) drop(ctx context.Context) {
 	w.takeRest(ctx)
 	w.over, w.closed = true, true
-	s := w.current
-	if s != nil {
-		w.current = nil
-		w.segments = w.segments[:len(w.segments)-1]
-		for enc, run := range w.encoding.using {
-			if run != nil && run.segment == s {
-				w.encoding.using[enc] = nil
-				enc.discard()
-			}
-		}
-		if n := len(w.encoding.waiting); n > 0 && w.encoding.waiting[n-1] == s {
-			w.encoding.waiting = w.encoding.waiting[:n-1]
-		}
-		w.beginWaiting(ctx)
-	}
-	w.endAudio()
+	w.dropOpen(ctx)
+	w.dropSound()
 	w.retire()
+}
+
+// dropOpen gives up the open segment.
+func (w *worker) dropOpen(ctx context.Context) {
+	s := w.current
+	if s == nil {
+		return
+	}
+	w.current = nil
+	w.segments = w.segments[:len(w.segments)-1]
+	for enc, run := range w.encoding.using {
+		if run != nil && run.segment == s {
+			w.encoding.using[enc] = nil
+			enc.discard()
+		}
+	}
+	if n := len(w.encoding.waiting); n > 0 && w.encoding.waiting[n-1] == s {
+		w.encoding.waiting = w.encoding.waiting[:n-1]
+	}
+	w.beginWaiting(ctx)
+}
+
+// dropSound gives up sound that isn't all here: published as it is, it would be
+// other bytes under the name that whoever has all of it uses.
+func (w *worker) dropSound() {
+	for _, s := range w.segments {
+		switch {
+		case s.audio == nil || s.audio.done || !s.tl.closed:
+		case s.odd != nil: // named by this worker alone
+			w.fillSound(s.odd, soundGrid(s.tl.end))
+			s.audio.advance(true)
+		default:
+			s.audio.done, s.partial = true, true
+		}
+	}
 }
 
 // stopAt makes until the first segment that isn't made.
@@ -127,7 +149,9 @@ func (w *worker) stopAt(ctx context.Context, until uint64) {
 	w.Until = until
 	switch {
 	case w.current != nil && w.current.tl.mark.Sequence >= until:
-		w.drop(ctx)
+		w.over = true // sound of the segment before still comes
+		w.dropOpen(ctx)
+		w.retire()
 	case w.last != nil && w.last.Kind != relay.Open && w.last.Sequence >= until:
 		w.over = true // the publisher is away: the mark may never come
 		w.retire()

@@ -2,6 +2,7 @@ package transcode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -126,6 +127,8 @@ type segment struct {
 	runs   []*encodingRun
 	made   int  // how many of the rungs are encoded, from the lowest on
 	burst  bool // it came from the log faster than real time
+	// partial is set when sound was given up of which not all came.
+	partial bool
 	// pictures are those that the rungs are made of, from the IDR on.
 	pictures []*media.AccessUnit
 	config   *media.AVCConfig
@@ -188,8 +191,11 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 			reading = false
 			err := <-stopped
 			switch {
-			case w.over:
+			case w.over && errors.Is(err, errLogEnded):
 				w.endAudio()
+				w.retire()
+			case w.over: // it broke off
+				w.dropSound()
 				w.retire()
 			case w.Lost == nil:
 				return err
@@ -421,7 +427,9 @@ func (s *segment) done() bool {
 // retire forgets segments that are done, in order.
 func (w *worker) retire() {
 	for len(w.segments) > 0 && w.segments[0].done() {
-		w.finished.Store(max(w.finished.Load(), w.segments[0].tl.mark.Sequence+1))
+		if !w.segments[0].partial {
+			w.finished.Store(max(w.finished.Load(), w.segments[0].tl.mark.Sequence+1))
+		}
 		w.segments = w.segments[1:]
 	}
 	unmade := len(w.segments)

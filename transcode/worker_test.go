@@ -748,3 +748,77 @@ func TestHandoverOrderedDuringAPause(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Sound of a segment still comes after its end. A worker that gives the broadcast up
+// by then publishes none of it short; one that hands it over makes it whole.
+func TestSoundIsNeverPublishedShort(t *testing.T) {
+	t.Parallel()
+	l := makeLog(t, 0, fmt.Sprintf(withSound, 7))
+	whole := newRecord()
+	runWorker(t, l, 0, "none", whole)
+	events := l.from(0)
+	at := slices.IndexFunc(events, func(e logEvent) bool { return e.mark != nil && e.mark.Sequence == 1 })
+	// Encoders send sound later than pictures: three frames come after the mark.
+	var late []logEvent
+	for i := at - 1; len(late) < 3; i-- {
+		if u := events[i].unit; u != nil && u.Kind == media.Audio {
+			late = append([]logEvent{events[i]}, late...)
+			events = slices.Delete(slices.Clone(events), i, i+1)
+			at--
+		}
+	}
+	events = slices.Insert(events, at+1, late...)
+	for name, c := range map[string]struct {
+		then    func(*worker, context.Context)
+		rest    []logEvent
+		broken  bool
+		partial bool
+	}{
+		"dropped":                 {then: func(w *worker, ctx context.Context) { w.drop(ctx) }, partial: true},
+		"handed over":             {then: func(w *worker, ctx context.Context) { w.stopAt(ctx, 1) }, rest: events[at+1:]},
+		"handed over, log breaks": {then: func(w *worker, ctx context.Context) { w.stopAt(ctx, 1) }, broken: true, partial: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := newRecord()
+			w := testWorker(t, "none", rec, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+				for _, e := range events[:at+1] {
+					out <- e
+				}
+				for len(w.queue) > 0 && ctx.Err() == nil {
+					time.Sleep(time.Millisecond) // polls a condition
+				}
+				w.do(ctx, func(ctx context.Context) { c.then(w, ctx) })
+				for _, e := range c.rest {
+					out <- e
+				}
+				if c.broken {
+					return io.ErrUnexpectedEOF
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for k, parts := range rec.parts {
+				for i, data := range parts {
+					if all := whole.parts[k]; i >= len(all) || !bytes.Equal(data, all[i]) {
+						t.Errorf("%s, part %d isn't what a worker makes that has all of the log", k, i)
+					}
+				}
+			}
+			if _, made := rec.entries["audio/0"]; made == c.partial {
+				t.Errorf("the sound of segment 0 was published as whole: %t", made)
+			}
+			if _, made := rec.entries["source/0"]; !made {
+				t.Error("the picture of segment 0 was not published")
+			}
+			if n := w.finished.Load(); n != map[bool]uint64{true: 0, false: 1}[c.partial] {
+				t.Errorf("finished says %d", n)
+			}
+		})
+	}
+}
