@@ -173,11 +173,18 @@ func (d *draft) whole(open *playlist.Segment) (whole *version) {
 }
 
 // completion returns the entry that completes the segment, nil while there is none.
+// Where parts are listed already and others weren't told, they are waited for (see
+// decide): a segment known from Redis comes without its parts, and those that are
+// listed would have to go.
 func (d *draft) completion(open *playlist.Segment) *index.Entry {
-	if v := d.pick(open); v != nil && v.segment != nil {
-		return v.segment
+	v := d.pick(open)
+	switch {
+	case v == nil || v.segment == nil:
+		return d.gap
+	case open != nil && v != d.favoured && len(v.parts) < v.segment.Parts:
+		return nil
 	}
-	return d.gap
+	return v.segment
 }
 
 // rival returns a version that has what comes behind open, which the one in

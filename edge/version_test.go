@@ -161,3 +161,34 @@ func TestLowerGrantEndsTheBroadcast(t *testing.T) {
 		t.Error("it is paused by a worker that knows less")
 	}
 }
+
+// A segment that is told without its parts, as Redis remembers it, takes none off
+// the list that are there: they are waited for a moment.
+func TestListedPartsStayUntilAllAreTold(t *testing.T) {
+	const told = `begin
+		broadcast ladder
+		whole 360p30 0 0
+		part 360p30 1 0 independent
+		part 360p30 1 1
+		segment 360p30 1 parts=6 writer=1.2
+		`
+	s := &script{t: t}
+	s.run(told)
+	s.pass(lagPatience / 2)
+	if got := s.tail("360p30"); strings.Count(got, "EXT-X-PART:") != 2 || strings.Contains(got, "EXTINF") {
+		t.Errorf("before its parts are told the segment is\n%s", got)
+	}
+	for _, part := range []string{"2", "3", "4", "5"} {
+		s.line("part 360p30 1 " + part + " writer=1.2")
+	}
+	if got := s.tail("360p30"); strings.Count(got, "EXT-X-PART:") != 6 || !strings.Contains(got, "#EXTINF:2.00000,\n7.1.p1.m4s\n") {
+		t.Errorf("with all its parts the segment is\n%s", got)
+	}
+
+	s = &script{t: t}
+	s.run(told)
+	s.pass(2 * lagPatience)
+	if got := s.tail("360p30"); strings.Contains(got, "EXT-X-PART:") || !strings.Contains(got, "7.1.p1.m4s\n") {
+		t.Errorf("where they never come the segment is\n%s", got)
+	}
+}
