@@ -42,6 +42,7 @@ test: ## install what the tests need, then run all that decides whether a change
 	@$(MAKE) --no-print-directory build
 	@$(MAKE) --no-print-directory lint
 	go test -race -timeout 10m $(UNIT_PACKAGES)
+	@$(MAKE) --no-print-directory fuzz-short
 	cd web && npm test
 	@$(MAKE) --no-print-directory e2e
 	@$(MAKE) --no-print-directory chaos-short
@@ -78,6 +79,10 @@ fuzz: ## fuzz every parser of foreign bytes, FUZZTIME=1m each
 			go test -run '^$$' -fuzz "^$$test$$" -fuzztime '$(or $(FUZZTIME),1m)' $$package; \
 		done; \
 	done
+
+.PHONY: fuzz-short
+fuzz-short: ## the same for FUZZTIME=2s each: part of make test
+	@$(MAKE) --no-print-directory fuzz FUZZTIME='$(or $(FUZZTIME),2s)'
 
 .PHONY: long
 long: build ## publish LONG=30h of stream time at speed, across the limits of RTMP's timestamps

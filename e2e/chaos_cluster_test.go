@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,7 +47,7 @@ type shape struct {
 }
 
 // common is what is published: keyframes each 2 s, small, with sound.
-var common = clip{name: "chaos", seconds: "240", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
+var common = clip{name: "chaos", seconds: "300", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
 
 // cluster is the services of one row, each a process of its own.
 type cluster struct {
@@ -69,10 +68,12 @@ type cluster struct {
 	edges                  []*server
 	ingestWires, edgeWires []*wire // before ingests, before workers
 	outWires               []*wire // before Redis and S3
+	pageWires              []*wire // before the edges that players know
 
 	// front is the address of pages and video for browsers.
 	front    string
 	key      string
+	args     map[string][]string // of all services, by role
 	env      []string
 	redisURL string
 }
@@ -111,60 +112,23 @@ func startCluster(t testing.TB, s shape) *cluster {
 		workerRedis, workerEndpoint = "redis://"+a.address, "http://"+b.address
 	}
 	c.env = []string{"MILLRACE_S3_ACCESS_KEY=" + cfg.AccessKey, "MILLRACE_S3_SECRET_KEY=" + cfg.SecretKey}
-	shared := func(role string) []string {
-		args := []string{"--redis", redisURL, "--s3-endpoint", endpoint, "--s3-bucket", cfg.Bucket}
-		if role == "transcode" {
-			args = []string{"--redis", workerRedis, "--s3-endpoint", workerEndpoint, "--s3-bucket", cfg.Bucket}
-		}
-		return append(args, s.args[role]...)
+	// Each has a service's own time to leave: nobody is handed anything within none.
+	usual := func(redis, endpoint string) []string {
+		return []string{"--drain", "20s", "--redis", redis, "--s3-endpoint", endpoint, "--s3-bucket", cfg.Bucket}
 	}
-	start := func(role string, n int) *server {
-		args := shared(role)
-		if role == "transcode" && n < len(s.workerArgs) {
-			for _, a := range s.workerArgs[n] {
-				if a == otherBuild {
-					a = foreignFFmpeg(t)
-				}
-				args = append(args, a)
-			}
-		}
-		var w *wire
-		if s.wires && (role == "ingest" || role == "transcode") {
-			w = startWire(t, "")
-			args = append(args, "--advertise", "http://"+w.address)
-		}
-		// The last of several edges is none that players know: the observer's.
-		if role == "edge" && s.edges > 1 && n < s.edges-1 {
-			w = startWire(t, "")
-			args = append(args, "--edge-url", "http://"+w.address)
-		}
-		env := c.env
-		if role == "transcode" && s.workerProcs > 0 {
-			env = append(slices.Clone(env), "GOMAXPROCS="+strconv.Itoa(s.workerProcs))
-		}
-		srv := startRole(t, role, t.TempDir(), env, args...)
-		switch {
-		case w == nil:
-		case role == "edge":
-			w.aim(hostOf(srv.http))
-		case role == "ingest":
-			w.aim(srv.private)
-			c.ingestWires = append(c.ingestWires, w)
-		default:
-			w.aim(srv.private)
-			c.edgeWires = append(c.edgeWires, w)
-		}
-		return srv
+	c.args = map[string][]string{"transcode": usual(workerRedis, workerEndpoint)}
+	for _, role := range []string{"api", "ingest", "edge"} {
+		c.args[role] = usual(redisURL, endpoint)
 	}
-	c.api = start("api", 0)
-	for n := range s.ingests {
-		c.ingests = append(c.ingests, start("ingest", n))
+	c.api = c.launch("api")
+	for range s.ingests {
+		c.launch("ingest")
 	}
-	for n := range s.edges {
-		c.edges = append(c.edges, start("edge", n))
+	for range s.edges {
+		c.launch("edge")
 	}
-	for n := range s.workers {
-		c.workers = append(c.workers, start("transcode", n))
+	for range s.workers {
+		c.launch("transcode")
 	}
 	for _, srv := range c.all() {
 		isReady(t, srv)
@@ -174,17 +138,70 @@ func startCluster(t testing.TB, s shape) *cluster {
 			c.rtmpWires = append(c.rtmpWires, startWire(t, i.rtmp))
 		}
 	}
-	t.Cleanup(func() {
-		// A row is over when it was measured: nobody waits for a clean end.
-		for _, srv := range c.all() {
-			_ = srv.cmd.Process.Signal(syscall.SIGCONT)
-			srv.kill()
-		}
-	})
 	c.redisURL = redisURL
 	c.key = c.newChannel("demo")
 	c.startFront()
 	return c
+}
+
+// launch starts one more service of a role.
+func (c *cluster) launch(role string) *server {
+	c.t.Helper()
+	s := c.shape
+	args, env := slices.Concat(c.args[role], s.args[role]), c.env
+	var list *[]*server
+	var w *wire
+	switch role {
+	case "ingest":
+		list = &c.ingests
+		if s.wires {
+			w = startWire(c.t, "")
+			c.ingestWires = append(c.ingestWires, w)
+		}
+	case "transcode":
+		list = &c.workers
+		if n := len(c.workers); n < len(s.workerArgs) {
+			for _, a := range s.workerArgs[n] {
+				if a == otherBuild {
+					a = foreignFFmpeg(c.t)
+				}
+				args = append(args, a)
+			}
+		}
+		if s.workerProcs > 0 {
+			env = append(slices.Clone(env), "GOMAXPROCS="+strconv.Itoa(s.workerProcs))
+		}
+		if s.wires {
+			w = startWire(c.t, "")
+			c.edgeWires = append(c.edgeWires, w)
+		}
+	case "edge":
+		list = &c.edges
+		// The last of several edges is none that players know: the observer's.
+		if len(c.edges) < s.edges-1 {
+			w = startWire(c.t, "")
+			c.pageWires = append(c.pageWires, w)
+		}
+	}
+	if w != nil {
+		flag := "--advertise"
+		if role == "edge" {
+			flag = "--edge-url"
+		}
+		args = append(args, flag, "http://"+w.address)
+	}
+	srv := startRole(c.t, role, c.t.TempDir(), env, args...)
+	// A row is over when it was measured: nobody waits for a clean end.
+	c.t.Cleanup(srv.kill)
+	if w != nil && role == "edge" {
+		w.aim(hostOf(srv.http))
+	} else if w != nil {
+		w.aim(srv.private)
+	}
+	if list != nil {
+		*list = append(*list, srv)
+	}
+	return srv
 }
 
 func hostOf(address string) string {
@@ -298,6 +315,7 @@ func (c *cluster) restart(s *server) {
 	}
 	s.keepEarlierLog()
 	s.start(c.t)
+	c.t.Cleanup(s.kill)
 	isReady(c.t, s)
 }
 
@@ -306,17 +324,6 @@ func (s *server) keepEarlierLog() {
 	if os.Getenv("CHAOS_LOGS") != "" {
 		s.program.keepLog()
 	}
-}
-
-// drain is SIGTERM and the wait for the end; it returns how long that took.
-func (c *cluster) drain(s *server, limit time.Duration) time.Duration {
-	c.t.Helper()
-	start := time.Now()
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	if err := s.wait(limit); err != nil {
-		c.t.Errorf("%s after SIGTERM: %v", s.name, err)
-	}
-	return time.Since(start)
 }
 
 // broadcast is the channel's, from Redis.
@@ -329,9 +336,12 @@ func (c *cluster) broadcast() string {
 	return id
 }
 
+// slotsKey names the hash of who works on a broadcast.
+func slotsKey(broadcast string) string { return "millrace:broadcast:{" + broadcast + "}:slots" }
+
 // holder is the worker that has a slot, or nil.
 func (c *cluster) holder(broadcast string, slot int) *server {
-	text, err := c.redis.HGet(context.Background(), "millrace:broadcast:{"+broadcast+"}:slots", strconv.Itoa(slot)).Result()
+	text, err := c.redis.HGet(context.Background(), slotsKey(broadcast), strconv.Itoa(slot)).Result()
 	var s jobs.Slot
 	if err != nil || json.Unmarshal([]byte(text), &s) != nil {
 		return nil

@@ -3,9 +3,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"math"
 	"net/http"
@@ -16,8 +14,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"millrace/internal/objects"
 )
 
 // observer follows all renditions of a broadcast as the strict reader does, but
@@ -135,6 +131,7 @@ func (o *observer) follow(ctx context.Context, x *rendition, lists chan *mediaPl
 		}
 		news := o.note(x, before, m)
 		if before != nil {
+			forgetParts(before, m)
 			if err := checkSuccessor(before, m); err != nil {
 				o.violation(x, err)
 			}
@@ -151,6 +148,30 @@ func (o *observer) follow(ctx context.Context, x *rendition, lists chan *mediaPl
 		if !news {
 			nap(ctx, 100*time.Millisecond)
 		}
+	}
+}
+
+// forgetParts takes the parts from a segment that was open, when it is so far
+// behind the end that they needn't be listed any more (4.4.4.9): that is so when
+// much comes at once.
+func forgetParts(before, after *mediaPlaylist) {
+	if len(before.Segments) == 0 {
+		return
+	}
+	open, behind := &before.Segments[len(before.Segments)-1], 0.0
+	for i := range after.Segments {
+		s := &after.Segments[i]
+		if s.Sequence > open.Sequence {
+			behind += s.Duration
+			for _, p := range s.Parts {
+				if s.open() {
+					behind += p.Duration
+				}
+			}
+		}
+	}
+	if open.open() && behind >= 3*float64(after.TargetDuration) {
+		open.Parts = nil
 	}
 }
 
@@ -302,7 +323,8 @@ func (o *observer) behind() time.Duration {
 
 // recovery is what one fault did to the arrival of parts.
 type recovery struct {
-	// source and rung are from the fault to the first new part; negative: none came.
+	// source and rung are from the fault to the first new part, of the slowest rung;
+	// negative: none came, of some rung.
 	source, rung time.Duration
 	// lateSource and lateRung are by how much the latest part came later than
 	// parts did before the fault.
@@ -314,6 +336,7 @@ func (o *observer) recovered(fault, until time.Time) recovery {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := recovery{source: -1, rung: -1}
+	var rungs []time.Duration
 	for _, x := range o.r.renditions {
 		if x.name == "audio" {
 			continue
@@ -343,13 +366,33 @@ func (o *observer) recovered(fault, until time.Time) recovery {
 		if x.name == "source" {
 			r.source, r.lateSource = first, max(late, 0)
 		} else {
-			if r.rung >= 0 || r.lateRung == 0 {
-				r.rung = max(r.rung, first)
-			}
+			rungs = append(rungs, first)
 			r.lateRung = max(r.lateRung, late)
 		}
 	}
+	if len(rungs) > 0 && slices.Min(rungs) >= 0 {
+		r.rung = slices.Max(rungs)
+	}
 	return r
+}
+
+// between is how many seconds of the source there are from one program
+// date-time to another: while the publisher is away, none.
+func (o *observer) between(from, to time.Time) float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	total := 0.0
+	for _, a := range o.arrivals["source"] {
+		begins, due := a.begins, a.due
+		if begins.Before(from) {
+			begins = from
+		}
+		if due.After(to) {
+			due = to
+		}
+		total += max(0, due.Sub(begins).Seconds())
+	}
+	return total
 }
 
 // firstAfterBreak is the arrival of the first part after the n-th discontinuity
@@ -377,17 +420,20 @@ func (o *observer) discontinuities() int {
 }
 
 // drift is the largest change of the distance between the start of the sound
-// and that of the picture over all segments, in milliseconds.
+// and that of the picture over all segments, in milliseconds; NaN without any.
 func (o *observer) drift() float64 {
 	audio, video := o.find("audio"), o.find("source")
 	if audio == nil || video == nil {
-		return 0
+		return math.NaN()
 	}
 	var numbers []uint64
 	for n, s := range video.segments {
 		if other := audio.segments[n]; other != nil && len(s.samples) > 0 && len(other.samples) > 0 {
 			numbers = append(numbers, n)
 		}
+	}
+	if len(numbers) == 0 {
+		return math.NaN()
 	}
 	slices.Sort(numbers)
 	base, worst := math.NaN(), 0.0
@@ -446,46 +492,4 @@ func (o *observer) seams() []string {
 		}
 	}
 	return list
-}
-
-// stored compares the bucket with what viewers got. missing are segments that
-// aren't there, differing those that have other bytes.
-func (o *observer) stored(bucket *objects.Bucket, broadcast string, limit time.Duration) (missing, differing []string) {
-	type want struct {
-		key, name string
-		sum       [32]byte
-	}
-	var wants []want
-	for _, x := range o.r.renditions {
-		for n, s := range x.segments {
-			name := fmt.Sprintf("%s/%d", x.name, n)
-			if s.data == nil {
-				missing = append(missing, name+" (never to be had)")
-				continue
-			}
-			epoch, rest, _ := strings.Cut(path.Base(s.URI), ".")
-			wants = append(wants, want{objects.Prefix(broadcast) + epoch + "/" + x.name + "/" + rest, name, sha256.Sum256(s.data)})
-		}
-	}
-	deadline := time.Now().Add(limit)
-	for {
-		var left []want
-		for _, w := range wants {
-			data, err := bucket.Get(context.Background(), w.key)
-			if err != nil {
-				left = append(left, w)
-			} else if sum := sha256.Sum256(data); !bytes.Equal(sum[:], w.sum[:]) {
-				differing = append(differing, w.name)
-			}
-		}
-		wants = left
-		if len(wants) == 0 || time.Now().After(deadline) {
-			break
-		}
-		time.Sleep(500 * time.Millisecond)
-	}
-	for _, w := range wants {
-		missing = append(missing, w.name)
-	}
-	return missing, differing
 }

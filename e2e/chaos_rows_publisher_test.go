@@ -5,6 +5,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -25,23 +26,55 @@ func (c *cluster) publishAs(to *server, key string, what clip) *publisher {
 	return publishTo(c.t, "rtmp://"+at+"/live/"+key, []string{"-re", "-i", what.file(c.t), "-c", "copy"})
 }
 
-// away has the publisher gone for a time from now on.
-func (c *trial) away(d time.Duration, gone, back func()) {
+// awayText is what the page says then.
+const awayText = "streamer lost the connection"
+
+// away has the publisher gone for a time from now on. heal, unless nil, is what
+// must be well again for its return.
+func (c *trial) away(d time.Duration, gone, heal func(), back func() *publisher) {
+	c.t.Helper()
 	c.at()
 	gone()
-	time.Sleep(time.Until(c.faults[len(c.faults)-1].Add(d)))
+	end := c.faults[len(c.faults)-1].Add(d)
+	tells := d >= 10*time.Second // shorter, there is a picture still
+	if tells {
+		err := until(c.t.Context(), time.Until(end), func() error {
+			if !strings.Contains(c.witness.text(), awayText) {
+				return errors.New("the page doesn't say that the streamer is away")
+			}
+			return nil
+		})
+		if err != nil {
+			c.problem("%v", err)
+		}
+	}
+	time.Sleep(time.Until(end))
+	if heal != nil {
+		heal()
+	}
 	c.returns(back)
+	if tells && strings.Contains(c.witness.text(), awayText) {
+		c.problem("the page still says that the streamer is away")
+	}
 }
+
+// again is how long an encoder waits that was refused, before it tries again.
+const again = time.Second
 
 // returns brings the publisher back, and measures how soon after its first
 // keyframe the viewer has a picture again.
-func (c *trial) returns(back func()) {
+func (c *trial) returns(back func() *publisher) {
 	c.t.Helper()
 	n := uint64(c.observer.discontinuities()) + 1
 	start := time.Now()
-	back()
+	c.pub = back()
+	tried, refused := start, 0
 	err := until(c.t.Context(), 30*time.Second, func() error {
 		if c.observer.firstAfterBreak(n) == nil {
+			if !c.pub.running() && time.Since(tried) > again {
+				c.pub, tried = back(), time.Now()
+				refused++
+			}
 			return errors.New("nothing new")
 		}
 		return nil
@@ -49,6 +82,9 @@ func (c *trial) returns(back func()) {
 	if err != nil {
 		c.problem("nothing new came 30 s after the return")
 		return
+	}
+	if refused > 0 {
+		c.note("the encoder was refused %d times when it came back", refused)
 	}
 	first := c.observer.firstAfterBreak(n)
 	time.Sleep(4 * time.Second)
@@ -64,57 +100,71 @@ func (c *trial) returns(back func()) {
 	c.note("picture %.1f s after the first new keyframe, which came %.1f s after the encoder's start", took.Seconds(), first.begins.Sub(start).Seconds())
 }
 
-// Other settings than the common clip's.
-var (
-	smaller = clip{name: "chaos-small", seconds: "60", size: "426x240", rate: "25", video: []string{"-g", "50", "-profile:v", "baseline", "-bf", "0"},
-		audio: []string{"-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "44100"}}
-	larger = clip{name: "chaos-large", seconds: "60", size: "960x540", rate: "60", video: []string{"-g", "120", "-bf", "2"}, audio: stereo}
-)
+// others are settings other than the common clip's: first all at once, then one
+// by one the size, the frame rate, the codec's profile, the sound.
+var others = []clip{
+	{name: "chaos-small", seconds: "60", size: "426x240", rate: "25", video: []string{"-g", "50", "-profile:v", "baseline", "-bf", "0"},
+		audio: []string{"-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "44100"}},
+	{name: "chaos-large", seconds: "60", size: "960x540", rate: "60", video: []string{"-g", "120", "-bf", "2"}, audio: stereo},
+	{name: "chaos-size", seconds: "60", size: "854x480", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo},
+	{name: "chaos-rate", seconds: "60", size: "640x360", rate: "60", video: []string{"-g", "120", "-bf", "2"}, audio: stereo},
+	{name: "chaos-profile", seconds: "60", size: "640x360", rate: "30", video: []string{"-g", "60", "-profile:v", "baseline", "-bf", "0"}, audio: stereo},
+	{name: "chaos-sound", seconds: "60", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"},
+		audio: []string{"-c:a", "aac", "-b:a", "64k", "-ac", "1", "-ar", "44100"}},
+}
+
+// afterOutage is how much longer than the publisher is away a stall may be.
+const afterOutage = 3 * time.Second
 
 func publisherRows() []row {
 	const target = "same broadcast, 1 discontinuity, picture ≤ 2 s after the keyframe"
+	outage := func(name string, seconds int, r row) row {
+		r.name, r.times, r.target = fmt.Sprintf(name, seconds), 1, target
+		r.breaks, r.stalls, r.longest = 1, 2, time.Duration(seconds)*time.Second+afterOutage
+		return r
+	}
+	demo := func(c *trial) func() *publisher {
+		return func() *publisher { return c.publishDemo(c.ingests[0]) }
+	}
 	var list []row
 	for _, seconds := range []int{2, 10, 40} {
-		list = append(list, row{
-			name: fmt.Sprintf("publisher kill -9, back after %d s", seconds), times: 1, short: seconds == 2, target: target, breaks: 1, stalls: 2,
-			fault: func(c *trial, _ int) {
-				c.away(time.Duration(seconds)*time.Second, c.pub.kill, func() { c.pub = c.publishDemo(c.ingests[0]) })
-			},
-		})
+		list = append(list, outage("publisher kill -9, back after %d s", seconds, row{
+			short: seconds == 2,
+			fault: func(c *trial, _ int) { c.away(time.Duration(seconds)*time.Second, c.pub.kill, nil, demo(c)) },
+		}))
 	}
 	for _, seconds := range []int{2, 10, 40} {
-		list = append(list, row{
-			name: fmt.Sprintf("publisher's network cut, back after %d s", seconds), times: 1, target: target, breaks: 1, stalls: 2, shape: shape{proxies: true},
+		list = append(list, outage("publisher's network cut, back after %d s", seconds, row{
+			shape: shape{proxies: true},
 			fault: func(c *trial, _ int) {
+				// The old connection stays open and silent at ingest's end.
 				c.away(time.Duration(seconds)*time.Second, func() { c.rtmpWires[0].sever(0) }, func() {
 					c.pub.kill()
-					c.rtmpWires[0].mend()
-					c.pub = c.publishDemo(c.ingests[0])
-				})
+					c.mend("ingest", false, c.rtmpWires[0])
+				}, demo(c))
 			},
-		})
+		}))
 	}
-	for _, seconds := range []int{2, 10} {
-		list = append(list, row{
-			name: fmt.Sprintf("publisher stopped and started, %d s", seconds), times: 1, target: target, breaks: 1, stalls: 2,
-			fault: func(c *trial, _ int) {
-				c.away(time.Duration(seconds)*time.Second, c.pub.end, func() { c.pub = c.publishDemo(c.ingests[0]) })
-			},
-		})
+	for _, seconds := range []int{2, 10, 40} {
+		list = append(list, outage("publisher stopped and started, %d s", seconds, row{
+			fault: func(c *trial, _ int) { c.away(time.Duration(seconds)*time.Second, c.pub.end, nil, demo(c)) },
+		}))
 	}
 	return append(list,
 		row{
-			name: "publisher back with other settings", times: 2, target: target + "; no rendition disappears", breaks: 1, stalls: 2,
+			name: "publisher back with other settings", times: len(others), target: target + "; no rendition disappears",
+			breaks: 1, stalls: 2, longest: 2*time.Second + afterOutage,
 			fault: func(c *trial, n int) {
-				next := []clip{smaller, larger}[n%2]
+				next := others[n%len(others)]
 				next.file(c.t)
-				c.away(2*time.Second, c.pub.kill, func() { c.pub = c.publishAs(c.ingests[0], c.key, next) })
+				c.away(2*time.Second, c.pub.kill, nil, func() *publisher { return c.publishAs(c.ingests[0], c.key, next) })
 			},
 		},
 		row{
-			name: "publisher back at another ingest after 2 s", times: 2, target: target, breaks: 1, stalls: 2, shape: shape{ingests: 2},
+			name: "publisher back at another ingest after 2 s", times: 2, target: target,
+			breaks: 1, stalls: 2, longest: 2*time.Second + afterOutage, shape: shape{ingests: 2},
 			fault: func(c *trial, n int) {
-				c.away(2*time.Second, c.pub.kill, func() { c.pub = c.publishDemo(c.ingests[(n+1)%2]) })
+				c.away(2*time.Second, c.pub.kill, nil, func() *publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
 			},
 		},
 		row{
@@ -150,24 +200,26 @@ func ingestRows() []row {
 	const target = "same broadcast, 1 discontinuity, picture ≤ 2 s after the keyframe"
 	return []row{
 		{
-			name: "ingest kill -9, publisher goes to another one", times: 2, target: target, breaks: 1, stalls: 2, shape: shape{ingests: 2},
+			name: "ingest kill -9, publisher goes to another one", times: 2, target: target,
+			breaks: 1, stalls: 2, longest: time.Second + afterOutage, shape: shape{ingests: 2},
 			fault: func(c *trial, n int) {
 				old := c.ingests[n%2]
 				c.away(time.Second, func() {
 					old.kill()
 					c.pub.kill()
-				}, func() { c.pub = c.publishDemo(c.ingests[(n+1)%2]) })
+				}, nil, func() *publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
 				c.restart(old)
 			},
 		},
 		{
-			name: "ingest kill -9, started again, publisher returns", times: 2, target: target, breaks: 1, stalls: 2,
+			name: "ingest kill -9, started again, publisher returns", times: 2, target: target,
+			breaks: 1, stalls: 2, longest: time.Second + afterOutage,
 			fault: func(c *trial, _ int) {
 				c.away(time.Second, func() {
 					c.ingests[0].kill()
 					c.pub.kill()
 					c.restart(c.ingests[0])
-				}, func() { c.pub = c.publishDemo(c.ingests[0]) })
+				}, nil, func() *publisher { return c.publishDemo(c.ingests[0]) })
 			},
 		},
 	}

@@ -86,8 +86,8 @@ func TestSoak(t *testing.T) {
 		say("soak: a stall of %.1f s, %s after the start", s.length.Seconds(), s.from.Sub(began).Round(time.Second))
 		longest = max(longest, s.length)
 	}
-	if problems, _ := w.errors(); problems != "" {
-		say("soak: hls.js told of %s", problems)
+	if count, _ := w.errors(began); len(count) > 0 {
+		say("soak: hls.js told of %v", count)
 	}
 	say("soak: %d stalls of the witness, the longest %.1f s, of %s; %g segments of rungs shed", len(stalls(list)), longest.Seconds(),
 		time.Since(began).Round(time.Second), c.workers[0].metric("millrace_transcode_rung_segments_shed_total", ""))

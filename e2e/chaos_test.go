@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"regexp"
@@ -20,6 +21,8 @@ type row struct {
 	// short rows are in CI.
 	short bool
 	shape shape
+	// before is done before the row's broadcast begins.
+	before func(c *trial)
 	// fault injects it once and undoes it; it calls c.at when it happens.
 	fault func(c *trial, n int)
 	// after is checked when all is over.
@@ -29,51 +32,24 @@ type row struct {
 	// stalls is how many stalls a fault may cost, longest how long one may be; 0: no bound.
 	stalls  int
 	longest time.Duration
+	// late is how much later than before the fault the latest part of any picture
+	// may come, lateSource the source's; 0: no bound.
+	late, lateSource time.Duration
+	// skipped is how much of the broadcast the playhead may leap over; 0 means 1 s.
+	skipped time.Duration
 	// gaps are allowed: the fault loses media, and says so.
 	gaps bool
 	// losesOpen is set where all who had the open segment die.
 	losesOpen bool
+	// remade has an undisturbed worker make the whole broadcast from the same log
+	// afterwards: each object must have the same SHA-256.
+	remade bool
 	// target is what the issue asks for, in words.
 	target string
 	// settle is the least time from one fault to the next; 0 means 7 s.
 	settle time.Duration
 	// warm is the time before the first fault; 0 means 6 s.
 	warm time.Duration
-}
-
-// trial is a row as it runs.
-type trial struct {
-	*cluster
-	row row
-	// broadcastID is the one that was live before the first fault.
-	broadcastID string
-	pub         *publisher
-	observer    *observer
-	witness     *witness
-	faults      []time.Time
-	// notes are what the table says besides, problems what is wrong, and slow what
-	// is so only for how long it took: CI's short run doesn't fail for that.
-	notes, problems, slow []string
-}
-
-// at notes that the fault happens now.
-func (c *trial) at() { c.faults = append(c.faults, time.Now()) }
-
-func (c *trial) note(format string, args ...any) {
-	c.notes = append(c.notes, fmt.Sprintf(format, args...))
-}
-
-func (c *trial) problem(format string, args ...any) {
-	text := strings.TrimSpace(fmt.Sprintf(format, args...))
-	c.t.Logf("problem at %s: %s", time.Now().Format("15:04:05.000"), text)
-	c.problems = append(c.problems, text)
-}
-
-// late is a problem of time.
-func (c *trial) late(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	c.t.Logf("late at %s: %s", time.Now().Format("15:04:05.000"), text)
-	c.slow = append(c.slow, text)
 }
 
 // length is how long a fault lasts: a third of it in the short run.
@@ -98,6 +74,7 @@ func TestChaos(t *testing.T) {
 		t.Fatalf("ROWS: %v", err)
 	}
 	short := os.Getenv("CHAOS_SHORT") != ""
+	commit() // of what is run, whatever is edited meanwhile
 	turn := new(machineLock)
 	defer turn.give()
 	for _, r := range rows() {
@@ -113,26 +90,27 @@ func TestChaos(t *testing.T) {
 			turn.take(t)
 			say("%s, %d times", r.name, max(r.times, 1))
 			began := time.Now()
-			x := r.run(t)
-			say("%s took %.0f s\n    %s", r.name, time.Since(began).Seconds(), strings.Join(x.cells(), " | "))
-			for _, p := range x.problems {
-				say("    problem: %s", p)
-			}
-			if file := os.Getenv("CHAOS_REPORT"); file != "" {
-				if err := x.write(file); err != nil {
-					t.Error(err)
+			x := &result{name: r.name, target: r.target, problems: []string{"ended early"}, hard: []string{"ended early"}}
+			defer func() { // a row that ends early has its line too
+				if t.Failed() && len(x.problems) == 0 {
+					x.problems = []string{"an error outside of the row's own checks"}
 				}
-			}
-			if t.Failed() {
-				return
-			}
-			hard := x.problems
-			if short {
-				hard = x.hard
-			}
-			for _, p := range hard {
-				t.Error(p)
-			}
+				say("%s took %.0f s\n    %s", r.name, time.Since(began).Seconds(), strings.Join(x.cells(), " | "))
+				if file := os.Getenv("CHAOS_REPORT"); file != "" {
+					if err := x.write(file); err != nil {
+						t.Error(err)
+					}
+				}
+				hard := x.problems
+				if short {
+					hard = x.hard
+				}
+				for _, p := range hard {
+					say("    problem: %s", p)
+					t.Error(p)
+				}
+			}()
+			x = r.run(t)
 		})
 	}
 }
@@ -140,29 +118,24 @@ func TestChaos(t *testing.T) {
 // run starts the cluster, injects the fault as often as asked, and judges.
 func (r row) run(t *testing.T) *result {
 	c := &trial{cluster: startCluster(t, r.shape), row: r}
+	if r.before != nil {
+		r.before(c)
+	}
 	c.pub = c.publishDemo(c.ingests[0])
 	playlist := c.edges[len(c.edges)-1].playlist("demo")
 	waitSegments(t, playlist, 1)
 	c.broadcastID = c.broadcast()
+	if r.remade {
+		c.recording = c.record(c.ingests[0])
+	}
 	c.observer = observe(t, playlist)
 	c.witness = c.watch()
-	warm := r.warm
-	if warm == 0 {
-		warm = 6 * time.Second
-	}
-	time.Sleep(warm)
-	began := time.Now()
-	before := c.memory()
-	settle := r.settle
-	if settle == 0 {
-		settle = 7 * time.Second
-	}
-	var ends []time.Time
+	time.Sleep(cmp.Or(r.warm, 6*time.Second))
+	began, before := time.Now(), c.memory()
 	for n := range max(r.times, 1) {
-		faults := len(c.faults)
 		r.fault(c, n)
-		if len(c.faults) == faults {
-			t.Fatal("the row doesn't say when its fault happened")
+		if len(c.faults) != n+1 {
+			t.Fatalf("the row says %d times when its faults happened, and did %d", len(c.faults), n+1)
 		}
 		rest := time.Now()
 		// Well again: parts come, and the end of the newest isn't long ago.
@@ -174,15 +147,11 @@ func (r row) run(t *testing.T) *result {
 		})
 		if err != nil {
 			c.problem("not well 40 s after fault %d: %v", n+1, err)
-			ends = append(ends, time.Now())
 			break
 		}
 		// Faults come at any place in a segment.
-		time.Sleep(time.Until(rest.Add(settle + time.Duration(n*370%2000)*time.Millisecond)))
-		ends = append(ends, time.Now())
+		time.Sleep(time.Until(rest.Add(cmp.Or(r.settle, 7*time.Second) + time.Duration(n*370%2000)*time.Millisecond)))
 		say("    fault %d of %d is over", n+1, max(r.times, 1))
 	}
-	after := c.memory()
-	x := c.judge(began, ends, before, after)
-	return x
+	return c.judge(began, before, c.memory())
 }

@@ -4,12 +4,13 @@ package e2e
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 )
 
-// sampler is a script that looks at the player ten times a second, in the page.
+// samplePeriod is how often the page is looked at.
+const samplePeriod = 50 * time.Millisecond
+
+// sampler is a script that does that, in the page.
 const sampler = `(() => {
 	const chaos = window.chaos = {samples: [], errors: []}
 	let heard = null, instance = 0
@@ -24,8 +25,8 @@ const sampler = `(() => {
 		}
 		let end = 0
 		for (let i = 0; i < v.buffered.length; i++) end = Math.max(end, v.buffered.end(i))
-		chaos.samples.push([Date.now(), v.currentTime, end, v.paused || v.ended ? 1 : 0, h ? h.currentLevel : -1, instance, +(h?.playingDate ?? 0)])
-	}, 100)
+		chaos.samples.push([Date.now(), v.currentTime, end, v.ended ? 1 : 0, h ? h.currentLevel : -1, instance, +(h?.playingDate ?? 0)])
+	}, 50)
 })()`
 
 // glance is one sample.
@@ -33,7 +34,7 @@ type glance struct {
 	at       time.Time
 	playhead float64
 	buffered float64
-	paused   bool
+	ended    bool
 	level    int
 	// instance counts the page's hls.js instances: each has a timeline of its own.
 	instance int
@@ -73,7 +74,7 @@ func (w *witness) looks() []glance {
 	raw := eval[[][]float64](w.browser, "window.chaos.samples")
 	list := make([]glance, 0, len(raw))
 	for _, r := range raw {
-		l := glance{at: time.UnixMilli(int64(r[0])), playhead: r[1], buffered: r[2], paused: r[3] != 0, level: int(r[4]), instance: int(r[5])}
+		l := glance{at: time.UnixMilli(int64(r[0])), playhead: r[1], buffered: r[2], ended: r[3] != 0, level: int(r[4]), instance: int(r[5])}
 		if r[6] != 0 {
 			l.date = time.UnixMilli(int64(r[6]))
 		}
@@ -88,30 +89,28 @@ type hlsError struct {
 	Fatal   bool   `json:"fatal"`
 }
 
-// errors sums hls.js's errors up: "bufferStalledError 2, ...".
-func (w *witness) errors() (summary string, fatal int) {
-	count := make(map[string]int)
+// errors counts hls.js's errors by name since a time.
+func (w *witness) errors(since time.Time) (count map[string]int, fatal int) {
+	count = make(map[string]int)
 	for _, e := range eval[[]hlsError](w.browser, "window.chaos.errors") {
+		if e.At < since.UnixMilli() {
+			continue
+		}
 		count[e.Details]++
 		if e.Fatal {
 			fatal++
 		}
 		w.t.Logf("hls.js at %s: %s, fatal %v", time.UnixMilli(e.At).Format("15:04:05.000"), e.Details, e.Fatal)
 	}
-	var list []string
-	for name, n := range count {
-		list = append(list, fmt.Sprintf("%s %d", name, n))
-	}
-	slices.Sort(list)
-	return strings.Join(list, ", "), fatal
+	return count, fatal
 }
 
-// stalls finds the times in which the playhead stood.
+// stalls finds the times in which the playhead stood. Nobody pauses it.
 func stalls(list []glance) []stall {
 	var found []stall
 	for i := 0; i+1 < len(list); {
 		j := i
-		for j+1 < len(list) && !list[j+1].paused && list[j+1].playhead-list[i].playhead < 0.01 && list[j+1].playhead-list[i].playhead > -0.01 {
+		for j+1 < len(list) && !list[j+1].ended && list[j+1].playhead-list[i].playhead < 0.01 && list[j+1].playhead-list[i].playhead > -0.01 {
 			j++
 		}
 		if length := list[j].at.Sub(list[i].at); length > shortestStall {
@@ -124,8 +123,9 @@ func stalls(list []glance) []stall {
 
 // jumps is how many seconds of the broadcast were never shown, as far as the
 // playhead leapt over them. From one hls.js instance to the next, which counts
-// its time anew and begins by a seek, the program date-time tells.
-func jumps(list []glance) float64 {
+// its time anew and begins by a seek, the program date-time tells, by how much
+// of the broadcast there is from one to another.
+func jumps(list []glance, between func(from, to time.Time) float64) float64 {
 	total := 0.0
 	count := func(moved, took float64) {
 		if over := moved - 1.6*took; over > 0.25 {
@@ -141,7 +141,7 @@ func jumps(list []glance) float64 {
 			continue
 		}
 		if l.instance != dated.instance && dated.instance > 0 {
-			count(l.date.Sub(dated.date).Seconds(), l.at.Sub(dated.at).Seconds())
+			count(between(dated.date, l.date), l.at.Sub(dated.at).Seconds())
 		}
 		dated = l
 	}
@@ -181,4 +181,21 @@ func (w *witness) requests() string {
 	return eval[string](w.browser, `performance.getEntriesByType('resource').map(e =>
 		new Date(performance.timeOrigin + e.startTime).toISOString().slice(11, 23) + ' ' + Math.round(e.duration).toString().padStart(5) + ' ms  ' + e.responseStatus + ' ' +
 		e.name.replace(/[?&]CMCD=[^&]*/, '')).join('\n')`)
+}
+
+// edgeInUse is the edge that the page fetched from last.
+func (c *trial) edgeInUse() *server {
+	c.t.Helper()
+	last := eval[string](c.witness.browser, `performance.getEntriesByType('resource').map(e => e.name).filter(n => n.includes('/hls/')).at(-1) ?? ''`)
+	host := hostOf(last)
+	if host == hostOf(c.front) {
+		host = c.edgeForPages().Host
+	}
+	for n, e := range c.edges {
+		if host == hostOf(e.http) || n < len(c.pageWires) && host == c.pageWires[n].address {
+			return e
+		}
+	}
+	c.t.Fatalf("the page fetched %q last: that is no edge's", last)
+	return nil
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -170,6 +171,8 @@ type server struct {
 
 	role      string
 	env, args []string
+	// binary is another build than the shared one; empty for that.
+	binary string
 }
 
 // startAll starts `millrace all` on a new data directory.
@@ -234,7 +237,7 @@ func startRole(t testing.TB, role, data string, env []string, args ...string) *s
 
 func (s *server) start(t testing.TB) {
 	t.Helper()
-	s.program = run(t, "millrace-"+s.role, shared.binary, s.env, s.args...)
+	s.program = run(t, "millrace-"+s.role, cmp.Or(s.binary, shared.binary), s.env, s.args...)
 	t.Cleanup(s.stop)
 }
 
