@@ -99,7 +99,7 @@ func drainRows() []row {
 		{
 			name: "handover between two builds of FFmpeg, kill -9", times: 2, gaps: true, stalls: 1, longest: 3 * time.Second,
 			target: "0 discontinuities; the segment that both made parts of may end as a gap of its rung",
-			shape: shape{workerArgs: [][]string{nil, {"--ffmpeg", otherBuild}}}, fault: killWorker(false),
+			shape:  shape{workerArgs: [][]string{nil, {"--ffmpeg", otherBuild}}}, fault: killWorker(false),
 			after: func(c *trial) { c.checkProfiles(rungs...) },
 		},
 		{
