@@ -59,7 +59,7 @@ e2e: build ## run the tests of the whole: the real binary, real encoders, a real
 .PHONY: chaos
 chaos: build ## inject every fault into the real processes and write docs/chaos.md; ROWS="regexp" picks some, TIMES=1 does each once
 	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md \
-		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e | grep -vE '^ {8}'
+		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
 
 .PHONY: chaos-short
 chaos-short: build ## the few faults that CI injects, each once
@@ -68,7 +68,7 @@ chaos-short: build ## the few faults that CI injects, each once
 .PHONY: soak
 soak: build ## overload for SOAK=20m with memory plotted into docs/images/soak.svg
 	SOAK='$(or $(SOAK),20m)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
-		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep -vE '^ {8}'
+		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
 
 # Each fuzz test of each package in turn: a minute each, or FUZZTIME.
 .PHONY: fuzz

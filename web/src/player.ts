@@ -16,6 +16,11 @@ const RESUME_LIVE_AFTER_MS = 10_000
 const MAX_DRIFT_SECONDS = 8
 /** Media flows on the server and none plays: after this long, start over. */
 const STUCK_MS = 12_000
+/**
+ * Enough to go on with after the picture has stopped. Chromium asks for more each
+ * time that sound has run dry, up to 3 s; a seek makes it forget that.
+ */
+const ENOUGH_SECONDS = 0.9
 /** Retries of the same load before everything is loaded anew. */
 const RETRIES_BEFORE_REBUILD = 4
 /** A second media error within this time needs more than recoverMediaError. */
@@ -116,6 +121,8 @@ export class Player {
   #loadedAt = 0
   #waitingSince: number | null = null
   /** When the watchdog began to count: no earlier than media was to be had. */
+  /** Whether this wait was ended by a seek. */
+  #wentOn = false
   #stuckSince = 0
   #pausedAt: number | null = null
   /** The viewer went back or paused: being late is what they want. */
@@ -415,6 +422,7 @@ export class Player {
 
     on('playing', () => this.#onPlaying())
     on('waiting', () => this.#onWaiting())
+    on('progress', () => this.#goOn())
     on('timeupdate', () => {
       // Media moves again: some browsers say so only here.
       if (this.#state.phase === 'waiting' && !video.paused && video.readyState >= 3) this.#onPlaying()
@@ -462,9 +470,19 @@ export class Player {
     if (this.#waitingSince === null) {
       this.#waitingSince = performance.now()
       this.#stuckSince = this.#waitingSince
+      this.#wentOn = false
       if (this.#firstPictureMs !== null && !this.#video.seeking) this.#waits++
     }
     this.#update({ phase: this.#firstPictureMs === null ? 'loading' : 'waiting' })
+  }
+
+  /** Plays what has come after a stop, where the browser waits for more. */
+  #goOn(): void {
+    const video = this.#video
+    const waits = this.#waitingSince !== null && this.#firstPictureMs !== null
+    if (!waits || this.#wentOn || video.paused || video.seeking || bufferedAhead(video) < ENOUGH_SECONDS) return
+    this.#wentOn = true
+    video.currentTime = video.currentTime
   }
 
   #endWait(): void {
