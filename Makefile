@@ -70,19 +70,13 @@ soak: build ## overload for SOAK=20m with memory plotted into docs/images/soak.s
 	SOAK='$(or $(SOAK),20m)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
 		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
 
-# Each fuzz test of each package in turn: a minute each, or FUZZTIME.
 .PHONY: fuzz
 fuzz: ## fuzz every parser of foreign bytes, FUZZTIME=1m each
-	@for package in $$(go list ./...); do \
-		for test in $$(go test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
-			echo "$$package $$test"; \
-			go test -run '^$$' -fuzz "^$$test$$" -fuzztime '$(or $(FUZZTIME),1m)' $$package; \
-		done; \
-	done
+	scripts/fuzz '$(or $(FUZZTIME),1m)'
 
 .PHONY: fuzz-short
-fuzz-short: ## the same for FUZZTIME=2s each: part of make test
-	@$(MAKE) --no-print-directory fuzz FUZZTIME='$(or $(FUZZTIME),2s)'
+fuzz-short: ## the same for 3 s each: part of make test
+	scripts/fuzz 3s
 
 .PHONY: long
 long: build ## publish LONG=30h of stream time at speed, across the limits of RTMP's timestamps

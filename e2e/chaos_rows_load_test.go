@@ -102,7 +102,7 @@ func fullRow() row {
 	var load []*publisher
 	return row{
 		name: "worker kill -9, the other one is full", times: 1,
-		shape:  shape{workers: 1, workerProcs: 1, level: 1, args: map[string][]string{"ingest": {"--grace", "10s"}}},
+		shape: shape{workers: 1, workerProcs: 1, level: 1, args: map[string][]string{"ingest": {"--grace", "10s"}}},
 		// Rungs aren't encoded at twice real time there: that is what 0 stalls need.
 		stalls: 1, longest: time.Second,
 		target: "at most one short stall; its rungs come back when there is room",
