@@ -20,6 +20,11 @@ const (
 	// maxUnmade bounds the segments that are encoded or wait for it, of those
 	// that came at real time: past it no rung is made of further ones.
 	maxUnmade = 4
+	// stoodStill is how long this process can't have been at work where it has seen
+	// nothing, not even its own clock: its host froze it. For stoodGrace after that
+	// rungs that are behind don't tell of want of room.
+	stoodStill = time.Second
+	stoodGrace = 4 * time.Second
 	// slowLag is how far the rungs of the segments before may be behind at a
 	// mark: the highest is shed when it is so twice, or once by tooSlowLag.
 	slowLag    = 8 * media.VideoTimescale / 10
@@ -297,6 +302,9 @@ func (w *worker) balance(s *segment) int {
 		}
 	}
 	e.read = now
+	if !w.stood.IsZero() && now.Sub(w.stood) < stoodGrace {
+		unmade, lag = 0, 0 // its encoders had nothing to do, whatever room there is
+	}
 	e.calm++
 	if lag > slowLag {
 		e.slow++

@@ -975,14 +975,16 @@ func TestLaggingRungsAreShed(t *testing.T) {
 		name  string
 		lags  []media.Ticks // of the segment before, at each mark
 		burst bool
+		stood bool // the process stood still just before
 		want  int
 	}{
-		{"on time", []media.Ticks{second / 10, second / 10}, false, 2},
-		{"late once", []media.Ticks{second, second / 10}, false, 2},
-		{"late twice", []media.Ticks{second, second}, false, 1},
-		{"very late once", []media.Ticks{2 * second}, false, 1},
-		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, 0},
-		{"catching up", []media.Ticks{2 * second, 2 * second}, true, 2},
+		{"on time", []media.Ticks{second / 10, second / 10}, false, false, 2},
+		{"late once", []media.Ticks{second, second / 10}, false, false, 2},
+		{"late twice", []media.Ticks{second, second}, false, false, 1},
+		{"very late once", []media.Ticks{2 * second}, false, false, 1},
+		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, false, 0},
+		{"catching up", []media.Ticks{2 * second, 2 * second}, true, false, 2},
+		{"woken up", []media.Ticks{2 * second, 2 * second}, false, true, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBudget()
@@ -1004,6 +1006,9 @@ func TestLaggingRungsAreShed(t *testing.T) {
 				w.encoding.read = time.Now()
 				if !c.burst {
 					w.encoding.read = time.Now().Add(-2 * time.Second)
+				}
+				if c.stood {
+					w.stood = time.Now()
 				}
 				got = w.balance(s)
 			}

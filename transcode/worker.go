@@ -108,6 +108,8 @@ type worker struct {
 	over       bool     // no further segment is opened
 	closed     bool     // nor is anything more taken from the log
 	caughtUp   bool
+	looked     time.Time   // when run last went round
+	stood      time.Time   // when it last found that the process had stood still
 	last       *relay.Mark // the newest one read
 	queue      chan logEvent
 
@@ -176,6 +178,11 @@ func (w *worker) run(ctx context.Context, read func(context.Context, chan<- logE
 		if w.over && len(w.segments) == 0 {
 			return nil
 		}
+		now := time.Now()
+		if !w.looked.IsZero() && now.Sub(w.looked) > watchInterval+stoodStill {
+			w.stood = now
+		}
+		w.looked = now
 		events := w.queue
 		if !reading || w.Backfill && w.encoding.busy() {
 			events = nil
