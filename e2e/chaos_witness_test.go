@@ -124,7 +124,8 @@ func stalls(list []glance) []stall {
 // jumps is how many seconds of the broadcast were never shown, as far as the
 // playhead leapt over them. From one hls.js instance to the next, which counts
 // its time anew and begins by a seek, the program date-time tells, by how much
-// of the broadcast there is from one to another.
+// of the broadcast there is from one to another; before that seek it dates what it
+// doesn't show.
 func jumps(list []glance, between func(from, to time.Time) float64) float64 {
 	total := 0.0
 	count := func(moved, took float64) {
@@ -137,7 +138,8 @@ func jumps(list []glance, between func(from, to time.Time) float64) float64 {
 		if i > 0 && l.instance == list[i-1].instance && l.instance == dated.instance {
 			count(l.playhead-list[i-1].playhead, l.at.Sub(list[i-1].at).Seconds())
 		}
-		if l.date.IsZero() {
+		runs := i > 0 && l.instance == list[i-1].instance && l.playhead > list[i-1].playhead && l.playhead < list[i-1].playhead+0.5
+		if l.date.IsZero() || l.instance != dated.instance && !runs {
 			continue
 		}
 		if l.instance != dated.instance && dated.instance > 0 {
