@@ -13,11 +13,20 @@ type budget struct {
 
 	mu       sync.Mutex
 	reserved map[*worker]float64
-	ratio    float64 // measured over estimated, smoothed
+	ratio    float64   // measured over estimated, smoothed
+	settled  time.Time // before, nothing is added
 }
 
-// smoothing is the weight of the newest measurement.
-const smoothing = 0.1
+const (
+	// smoothing is the weight of the newest measurement.
+	smoothing = 0.1
+	// calmTime is how long nothing is added on a machine on which a rung was late:
+	// what one broadcast sheds for that isn't room for another one.
+	calmTime = 30 * time.Second
+	// addPause is the time between two additions: whether there is room for the
+	// first one shows after a segment.
+	addPause = 4 * time.Second
+)
 
 func newBudget() *budget {
 	return &budget{cores: float64(runtime.GOMAXPROCS(0)), reserved: map[*worker]float64{}, ratio: 1}
@@ -46,6 +55,10 @@ func (b *budget) scale() float64 {
 func (b *budget) reserve(w *worker, cost float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.fit(w, cost)
+}
+
+func (b *budget) fit(w *worker, cost float64) bool {
 	free := b.cores
 	for other, c := range b.reserved {
 		if other != w {
@@ -57,6 +70,25 @@ func (b *budget) reserve(w *worker, cost float64) bool {
 	}
 	b.reserved[w] = cost
 	return true
+}
+
+// add is reserve for rungs that were shed: at most one broadcast's at a time, and
+// none for calmTime after any rung of this machine was late.
+func (b *budget) add(w *worker, cost float64, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.settled) || !b.fit(w, cost) {
+		return false
+	}
+	b.settled = now.Add(addPause)
+	return true
+}
+
+// fellBehind notes that a rung of this machine was late.
+func (b *budget) fellBehind(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settled = now.Add(calmTime)
 }
 
 // release gives back what a worker had.

@@ -20,25 +20,12 @@ const (
 	// maxUnmade bounds the segments that are encoded or wait for it, of those
 	// that came at real time: past it no rung is made of further ones.
 	maxUnmade = 4
-	// stoodStill is how long this process can't have been at work where it has seen
-	// nothing, not even its own clock: its host froze it. For stoodGrace after that
-	// rungs that are behind don't tell of want of room.
-	stoodStill = time.Second
-	stoodGrace = 4 * time.Second
-	// slowLag is how far the rungs of the segments before may be behind at a
-	// mark: the highest is shed when it is so twice, or once by tooSlowLag.
-	slowLag    = 8 * media.VideoTimescale / 10
-	tooSlowLag = 16 * media.VideoTimescale / 10
-	// calmSegments is how long a shed rung is left before it is tried again;
-	// longer, up to maxPatience, each time it has to be shed soon after.
-	calmSegments = 15
-	maxPatience  = 8 * calmSegments
 	// plannedAfter is when a first mark comes, after the grant, that was agreed
 	// on: then nobody waited for the worker.
 	plannedAfter = 300 * time.Millisecond
-	// burstLead is how much faster than real time a segment came from the log
-	// when the worker catches up with it.
-	burstLead = media.VideoTimescale / 2
+	// lonePicture is how often, in segments, a process is started for nothing but
+	// the picture for listings: that costs a fifth of what two small rungs do.
+	lonePicture = 8
 	// maxAttempts is how often a segment's rungs are begun before they are given up.
 	maxAttempts = 3
 	// maxGroupCost is the cores that one process may need at real time.
@@ -54,14 +41,15 @@ type encoding struct {
 	calm     int  // segments since encoding was last too slow
 	resumed  bool // the newest change was a rung that is made again
 	patience int  // segments without that after which a rung is made again
-	// groups are the rungs that share a process; at least one, for the thumbnail.
-	groups  [][]rung
-	outputs chan output
-	spares  []*encoder // for the next segment, one for each group, or nil
-	spareAt <-chan time.Time
-	using   map[*encoder]*encodingRun // nil for spares and those that were discarded
-	waiting []*segment                // that aren't begun, oldest first
-	read    time.Time                 // when the newest mark was read
+	// groups are the rungs that share a process; at least one, for the picture for listings.
+	groups    [][]rung
+	pictureIn int // segments until a process makes just a picture for listings
+	outputs   chan output
+	spares    []*encoder // for the next segment, one for each group, or nil
+	spareAt   <-chan time.Time
+	using     map[*encoder]*encodingRun // nil for spares and those that were discarded
+	waiting   []*segment                // that aren't begun, oldest first
+	read      time.Time                 // when the newest mark was read
 }
 
 // busy reports whether a closed segment is being encoded.
@@ -164,13 +152,14 @@ func (w *worker) cost(rungs []rung) float64 {
 }
 
 func (w *worker) jobOf(group int) encodeJob {
-	return encodeJob{Rungs: w.encoding.groups[group], Preset: w.Preset, Thumbnail: group == 0 && !w.Backfill}
+	rungs := w.encoding.groups[group]
+	return encodeJob{Rungs: rungs, Preset: w.Preset, Thumbnail: group == 0 && len(rungs) > 0 && !w.Backfill}
 }
 
 // startSpares starts the processes that the next segment will use.
 func (w *worker) startSpares(ctx context.Context) {
 	for i := range w.encoding.spares {
-		if w.encoding.spares[i] != nil {
+		if w.encoding.spares[i] != nil || len(w.encoding.groups[i]) == 0 {
 			continue
 		}
 		spare, err := w.FFmpeg.startEncoder(ctx, w.jobOf(i), w.encoding.outputs)
@@ -206,7 +195,7 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 	first := len(s.rungs) - made
 	for i, group := range w.groupsOf(s) {
 		job := w.jobOf(0)
-		job.Rungs, job.Thumbnail = group, job.Thumbnail && i == 0 && !w.taking(s)
+		job.Rungs, job.Thumbnail = group, i == 0 && !w.Backfill && !w.taking(s) && w.pictureDue(group)
 		if len(s.pictures) > 0 && !s.tl.mark.Independent() {
 			job.Skip = s.tl.mark.Start - s.pictures[0].DTS
 		}
@@ -218,6 +207,21 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 	if !w.Backfill {
 		e.spareAt = time.After(spareDelay)
 	}
+}
+
+// pictureDue reports whether a picture for listings is made of a segment: of each,
+// where a process decodes it anyhow for a group of rungs.
+func (w *worker) pictureDue(group []rung) bool {
+	e := &w.encoding
+	if len(group) > 0 {
+		return true
+	}
+	due := e.pictureIn == 0
+	if due {
+		e.pictureIn = lonePicture
+	}
+	e.pictureIn--
+	return due
 }
 
 // taking reports whether s is the segment in which this worker took over from
@@ -268,100 +272,6 @@ func (w *worker) beginWaiting(ctx context.Context) {
 	}
 }
 
-// balance sheds the highest rung when encoding falls behind, takes it up again
-// when there is room, and returns how many rungs to make of this segment.
-// Segments that came faster than real time, since the worker catches up with
-// the log, say nothing about how fast encoding is: they are waited for.
-func (w *worker) balance(s *segment) int {
-	e := &w.encoding
-	if w.Backfill {
-		return len(e.rungs)
-	}
-	now := time.Now()
-	unmade, lag := 0, media.Ticks(0)
-	for i, old := range w.segments {
-		if old == s {
-			break
-		}
-		if i == len(w.segments)-2 {
-			ahead := s.tl.mark.Start - old.tl.mark.Start - media.TicksOf(now.Sub(e.read))
-			old.burst = ahead > burstLead
-		}
-		for _, r := range old.rungs {
-			if r.done || r.standIn != "" {
-				continue
-			}
-			if old.burst {
-				unmade, lag = 0, 0
-				break
-			}
-			lag = max(lag, s.tl.mark.Start-r.reached())
-		}
-		if lag > 0 {
-			unmade++
-		}
-	}
-	e.read = now
-	if !w.stood.IsZero() && now.Sub(w.stood) < stoodGrace {
-		unmade, lag = 0, 0 // its encoders had nothing to do, whatever room there is
-	}
-	e.calm++
-	if lag > slowLag {
-		e.slow++
-	} else {
-		e.slow = 0
-	}
-	switch {
-	case e.shed < len(e.rungs) && (e.slow > 1 || lag > tooSlowLag):
-		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
-			e.patience = min(2*e.patience, maxPatience)
-		}
-		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
-		e.slow, e.calm, e.resumed = 0, 0, false
-		e.shed++
-		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
-		w.groupRungs()
-	case e.slow == 0 && e.calm >= e.patience && e.shed > 0:
-		if !w.Budget.reserve(w, w.cost(e.rungs[e.shed-1:])) {
-			break
-		}
-		e.calm, e.resumed = 0, true
-		e.shed--
-		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
-		w.groupRungs()
-	}
-	if unmade >= maxUnmade {
-		return 0
-	}
-	return len(e.rungs) - e.shed
-}
-
-// reached is up to where the rung's parts are written.
-func (r *rungWork) reached() media.Ticks {
-	if r.out == nil {
-		return r.segment.tl.mark.Start
-	}
-	return r.out.reached()
-}
-
-// standIn lists, in place of each rung that isn't made of this segment, the
-// next lower one that is, or else the source: players know a rendition for the
-// whole broadcast, and one without media would stop them.
-func (w *worker) standIn(s *segment, made int) {
-	missing := len(s.rungs) - made
-	name, init := sourceName, w.videoInit
-	if made > 0 {
-		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
-	}
-	for _, r := range s.rungs[:missing] {
-		r.standIn = name
-		if init != nil {
-			w.announceInit(r.rung.Name, init, index.Entry{Epoch: s.tl.mark.Epoch})
-		}
-	}
-	w.Metrics.shed.Add(float64(missing))
-}
-
 // beginRun starts an attempt at a group of rungs, from the segment's beginning.
 func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 	e, s := &w.encoding, run.segment
@@ -380,7 +290,9 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 			w.giveUp(run)
 			return
 		}
-		w.Metrics.coldStarts.Inc()
+		if len(run.job.Rungs) > 0 {
+			w.Metrics.coldStarts.Inc()
+		}
 	}
 	if w.Backfill || w.Grant.Standby && w.taking(s) {
 		enc.background()
@@ -496,16 +408,6 @@ func (w *worker) rungConfig(r *rungWork, c *media.AVCConfig) {
 		// Without its codec: what the playlist says of the rung stays.
 		w.announceInit(shed.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch})
 	}
-}
-
-// shedFor returns the segment's rungs that a rendition stands in for.
-func (s *segment) shedFor(rendition string) (shed []*rungWork) {
-	for _, r := range s.rungs {
-		if r.standIn == rendition {
-			shed = append(shed, r)
-		}
-	}
-	return shed
 }
 
 // exited handles a process's end: a good one completes the segment's rungs, a

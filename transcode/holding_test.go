@@ -1018,3 +1018,35 @@ func TestLaggingRungsAreShed(t *testing.T) {
 		})
 	}
 }
+
+// What one broadcast sheds, since its rungs are late, isn't room for another one;
+// later, shed rungs come back one broadcast at a time.
+func TestShedRungsComeBackOneByOne(t *testing.T) {
+	t.Parallel()
+	b := newBudget()
+	b.cores = 1
+	one, two, now := &worker{}, &worker{}, time.Unix(1000, 0)
+	for _, c := range []struct {
+		name  string
+		w     *worker
+		cost  float64
+		late  bool
+		after time.Duration
+		want  bool
+	}{
+		{"nothing is late", one, 0.3, false, 0, true},
+		{"another one just before", two, 0.3, false, addPause / 2, false},
+		{"the next", two, 0.3, false, addPause, true},
+		{"a rung is late", one, 0.4, true, calmTime / 2, false},
+		{"calm again", one, 0.4, false, calmTime, true},
+		{"no room", two, 0.7, false, calmTime, false},
+	} {
+		if c.late {
+			b.fellBehind(now)
+		}
+		now = now.Add(c.after)
+		if got := b.add(c.w, c.cost, now); got != c.want {
+			t.Errorf("%s: added %v, want %v", c.name, got, c.want)
+		}
+	}
+}

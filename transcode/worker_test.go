@@ -647,7 +647,8 @@ func TestSegmentTakenOverInItsMiddleHasAllRungs(t *testing.T) {
 	}
 }
 
-// There are pictures for listings where no rungs are made, too.
+// There are pictures for listings where no rungs are made, too; but not of each
+// segment, since each then costs a process.
 func TestThumbnailsWithoutRungs(t *testing.T) {
 	t.Parallel()
 	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 5 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
@@ -664,7 +665,7 @@ func TestThumbnailsWithoutRungs(t *testing.T) {
 			}
 			err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
 				for _, e := range l.from(0) {
-					for e.mark != nil && pictures() < int(e.mark.Sequence) && ctx.Err() == nil {
+					for e.mark != nil && e.mark.Sequence > 0 && pictures() == 0 && ctx.Err() == nil {
 						time.Sleep(time.Millisecond) // polls a condition
 					}
 					select {
@@ -681,7 +682,16 @@ func TestThumbnailsWithoutRungs(t *testing.T) {
 			if n := testutil.ToFloat64(w.Metrics.hangs) + testutil.ToFloat64(w.Metrics.failures); n > 0 {
 				t.Errorf("%v encoders failed", n)
 			}
+			if rec.pictures != 1 {
+				t.Errorf("%d pictures of three segments, want one", rec.pictures)
+			}
 		})
+	}
+	w := &worker{}
+	for n := range 3 * lonePicture {
+		if got, want := w.pictureDue(nil), n%lonePicture == 0; got != want {
+			t.Errorf("segment %d: a picture is due: %v", n, got)
+		}
 	}
 }
 
