@@ -3,13 +3,12 @@ package deploy
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// Every alert names a metric that exists and a heading of the runbook.
+// Every alert links to a heading of the runbook.
 func TestAlerts(t *testing.T) {
 	rules, err := os.ReadFile("alerts.yml")
 	if err != nil {
@@ -32,28 +31,5 @@ func TestAlerts(t *testing.T) {
 	alerts, links := strings.Count(string(rules), "- alert: "), strings.Count(string(rules), "runbook: ")
 	if alerts == 0 || alerts != links {
 		t.Errorf("%d alerts have %d links to the runbook", alerts, links)
-	}
-
-	// A service names its metrics in full, or what follows its prefix.
-	named := map[string]string{}
-	for _, service := range []string{"ingest", "transcode", "edge", "api"} {
-		files, err := filepath.Glob("../" + service + "/*.go")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			source, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !strings.HasSuffix(file, "_test.go") {
-				named[service] += string(source)
-			}
-		}
-	}
-	for _, m := range regexp.MustCompile(`millrace_([a-z]+)_([a-z0-9_]+)`).FindAllStringSubmatch(string(rules), -1) {
-		if code := named[m[1]]; !strings.Contains(code, `"`+m[2]+`"`) && !strings.Contains(code, `"`+m[0]+`"`) {
-			t.Errorf("no metric is called %s", m[0])
-		}
 	}
 }

@@ -96,6 +96,17 @@ func (p *publisher) pace(now time.Time) {
 	}
 }
 
+// timed looks at the time of the newest frame, before which timestamps may have
+// jumped. An error ends the publisher. The caller holds the broadcast's mu.
+func (p *publisher) timed(jumped bool, now time.Time) error {
+	p.pace(now)
+	if !jumped {
+		return nil
+	}
+	p.jumped()
+	return p.breaks(now)
+}
+
 // ahead is how long the front should wait before it reads on.
 func (p *publisher) ahead() time.Duration {
 	p.broadcast.mu.Lock()
@@ -185,13 +196,8 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		p.keyframe = now
 	}
 	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
-	jumped := b.seq.pushVideo(timestamp, composition, idr, tag.Data, now)
-	p.pace(now)
-	if jumped {
-		p.jumped()
-		if err := p.breaks(now); err != nil {
-			return err
-		}
+	if err := p.timed(b.seq.pushVideo(timestamp, composition, idr, tag.Data, now), now); err != nil {
+		return err
 	}
 	u := media.AccessUnit{DTS: b.seq.clock.tracks[media.Video].last, IDR: idr, Payload: tag.Data}
 	u.PTS = u.DTS + composition
@@ -248,13 +254,8 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	if len(tag.Data) == 0 || b.seq.audio == nil {
 		return nil
 	}
-	jumped := b.seq.pushAudio(timestamp, tag.Data, now)
-	p.pace(now)
-	if jumped {
-		p.jumped()
-		if err := p.breaks(now); err != nil {
-			return err
-		}
+	if err := p.timed(b.seq.pushAudio(timestamp, tag.Data, now), now); err != nil {
+		return err
 	}
 	p.health.audio(&media.AccessUnit{DTS: b.seq.clock.newest})
 	return nil

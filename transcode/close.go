@@ -136,8 +136,7 @@ func (w *worker) dropSound() {
 		switch {
 		case s.audio == nil || s.audio.done || !s.tl.closed:
 		case s.odd != nil: // named by this worker alone
-			w.fillSound(s.odd, soundGrid(s.tl.end))
-			s.audio.advance(true)
+			w.endAudioOf(s)
 		default:
 			s.audio.done, s.partial = true, true
 		}

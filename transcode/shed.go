@@ -141,4 +141,3 @@ func (s *segment) shedFor(rendition string) (shed []*rungWork) {
 	}
 	return shed
 }
-

@@ -328,12 +328,16 @@ const reasonLost = "the publisher lost the connection"
 func (w *worker) endAudio() {
 	for _, s := range w.segments {
 		if s.audio != nil && s.tl.closed {
-			if s.odd != nil {
-				w.fillSound(s.odd, soundGrid(s.tl.end))
-			}
-			s.audio.advance(true)
+			w.endAudioOf(s)
 		}
 	}
+}
+
+func (w *worker) endAudioOf(s *segment) {
+	if s.odd != nil {
+		w.fillSound(s.odd, soundGrid(s.tl.end))
+	}
+	s.audio.advance(true)
 }
 
 // open begins a segment.

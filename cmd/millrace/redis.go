@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -155,13 +156,13 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 	defer cancel()
 	go func() { answers <- r.awaitAnswer(awaitCtx) }()
 	// Nobody is told to look at a redis-server that answers.
-	silent, watched := make(chan struct{}), make(chan struct{})
+	silent := make(chan struct{})
 	watchCtx, stopWatching := context.WithCancel(ctx)
+	var watching sync.WaitGroup
 	defer func() {
 		stopWatching()
-		<-watched
+		watching.Wait()
 	}()
-	close(watched) // until there is something to watch
 	for {
 		select {
 		case <-silent:
@@ -182,11 +183,7 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 			}
 			if err == nil {
 				ready()
-				watched = make(chan struct{})
-				go func() {
-					defer close(watched)
-					r.watch(watchCtx, silent)
-				}()
+				watching.Go(func() { r.watch(watchCtx, silent) })
 			}
 		case <-ctx.Done():
 			cancel()
