@@ -4,46 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"millrace/internal/index"
-	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
 )
 
 const surround = "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=sample_rate=44100 -t %d -pix_fmt yuv420p -ac 6 -c:a aac -b:a 200k -c:v libx264 -preset ultrafast -g 60"
-
-// testWorker is a worker with room that publishes into rec.
-func testWorker(t *testing.T, ladder string, rec *record, change func(*workerConfig)) *worker {
-	t.Helper()
-	f, err := testFFmpeg()
-	if err != nil {
-		t.Fatal(err)
-	}
-	specs, err := parseLadder(ladder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBudget()
-	b.cores = 64
-	c := workerConfig{
-		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
-		Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
-	}
-	if change != nil {
-		change(&c)
-	}
-	return newWorker(c)
-}
 
 // live returns what reads l at the pace of a live broadcast until after its last
 // mark but one, and waits.

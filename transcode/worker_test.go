@@ -227,7 +227,8 @@ func runWorker(t *testing.T, l *testLog, from uint64, ladder string, rec *record
 	runWorkerShedding(t, l, from, ladder, 0, rec)
 }
 
-func runWorkerShedding(t *testing.T, l *testLog, from uint64, ladder string, shed int, rec *record) {
+// testWorker is a worker with room that publishes into rec.
+func testWorker(t *testing.T, ladder string, rec *record, change func(*workerConfig)) *worker {
 	t.Helper()
 	f, err := testFFmpeg()
 	if err != nil {
@@ -239,16 +240,25 @@ func runWorkerShedding(t *testing.T, l *testLog, from uint64, ladder string, she
 	}
 	b := newBudget()
 	b.cores = 64
-	w := newWorker(workerConfig{
-		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from}, From: from,
-		FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
-		Metrics: newMetrics(prometheus.NewRegistry(), b),
-		Log:     slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	c := workerConfig{
+		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
+		Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	}
+	if change != nil {
+		change(&c)
+	}
+	return newWorker(c)
+}
+
+func runWorkerShedding(t *testing.T, l *testLog, from uint64, ladder string, shed int, rec *record) {
+	t.Helper()
+	w := testWorker(t, ladder, rec, func(c *workerConfig) {
+		c.From, c.Grant.Live, c.Grant.Backfill = from, from, from
 	})
 	w.encoding.shed = shed
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	err = w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+	err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
 		for _, e := range l.from(from) {
 			if e.mark != nil && e.mark.Sequence > from+1 {
 				for w.finished.Load()+1 < e.mark.Sequence && ctx.Err() == nil {
@@ -501,21 +511,14 @@ func TestOddSoundIsEncoded(t *testing.T) {
 func TestRungsThatCannotBeMadeAreGaps(t *testing.T) {
 	t.Parallel()
 	l := makeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 7 -pix_fmt yuv420p -c:v libx264 -preset ultrafast -g 60")
-	specs, err := parseLadder("90p30=150k,64p30=80k")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBudget()
-	b.cores = 64
 	rec := newRecord()
-	w := newWorker(workerConfig{
-		Grant: firstGrant, FFmpeg: &ffmpeg{path: "false"}, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
-		Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+	w := testWorker(t, "90p30=150k,64p30=80k", rec, func(c *workerConfig) {
+		c.Grant, c.FFmpeg = firstGrant, &ffmpeg{path: "false"}
 	})
 	w.encoding.shed = 1
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	err = w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+	err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
 		for _, e := range l.from(0) {
 			// All attempts fail before the segment's end.
 			for e.mark != nil && testutil.ToFloat64(w.Metrics.failures) < float64(maxAttempts*e.mark.Sequence) && ctx.Err() == nil {
