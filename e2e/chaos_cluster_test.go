@@ -40,8 +40,6 @@ type shape struct {
 	wires bool
 	// sentinel runs a replicated Redis behind three Sentinels.
 	sentinel bool
-	// workerProcs bounds the cores that a worker thinks it has, 0 for all.
-	workerProcs int
 	// level is what the witness watches: 0 for the smallest rung, -1 for what hls.js chooses.
 	level int
 }
@@ -167,9 +165,6 @@ func (c *cluster) launch(role string) *server {
 				}
 				args = append(args, a)
 			}
-		}
-		if s.workerProcs > 0 {
-			env = append(slices.Clone(env), "GOMAXPROCS="+strconv.Itoa(s.workerProcs))
 		}
 		if s.wires {
 			w = startWire(c.t, "")

@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// overloadRow publishes far more than a worker with one core can encode.
+// overloadRow publishes more than twice of what a worker may encode.
 func overloadRow() row {
-	// Two rungs that cost twice what the usual ones do: one core carries five or
-	// six broadcasts, and the rest of the machine all that it needs for twelve.
-	const broadcasts = 12
+	// Two rungs that cost twice what the usual ones do: the encoders' share carries
+	// two or three broadcasts, and the rest of the machine all that it needs for six,
+	// also while its host gives it just half of the usual.
+	const broadcasts = 6
 	rungs := []string{"320p30", "240p30"}
 	return row{
-		name: fmt.Sprintf("overload: %d broadcasts on one core's worth of encoders", broadcasts), times: 1,
-		shape:  shape{workers: 1, workerProcs: 1, level: 1, args: map[string][]string{"transcode": {"--ladder", "320p30=700k,240p30=400k"}}},
+		name: fmt.Sprintf("overload: %d broadcasts on half a core's worth of encoders", broadcasts), times: 1,
+		shape:  shape{workers: 1, level: 1, args: map[string][]string{"transcode": {"--encode-cores", "0.5", "--ladder", "320p30=700k,240p30=400k"}}},
 		target: "0 stalls; every source goes on; top rungs go first, and come back",
 		fault: func(c *trial, _ int) {
 			own, err := c.profiles("demo")
@@ -102,7 +103,7 @@ func fullRow() row {
 	var load []*publisher
 	return row{
 		name: "worker kill -9, the other one is full", times: 1,
-		shape: shape{workers: 1, workerProcs: 1, level: 1, args: map[string][]string{"ingest": {"--grace", "10s"}}},
+		shape: shape{workers: 1, level: 1, args: map[string][]string{"ingest": {"--grace", "10s"}, "transcode": {"--encode-cores", "1"}}},
 		// Rungs aren't encoded at twice real time there: that is what 0 stalls need.
 		stalls: 1, longest: time.Second,
 		target: "at most one short stall; its rungs come back when there is room",

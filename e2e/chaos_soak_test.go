@@ -33,8 +33,8 @@ func TestSoak(t *testing.T) {
 	// What is kept for long is full after minutes: the edge's cache, and the DVR
 	// window that indexes and ledgers have.
 	window := []string{"--dvr-window", "2m"}
-	c := startCluster(t, shape{workers: 1, workerProcs: 1, level: -1, args: map[string][]string{
-		"ingest": window, "transcode": window, "api": window, "edge": append([]string{"--cache-max", "64MB"}, window...),
+	c := startCluster(t, shape{workers: 1, level: -1, args: map[string][]string{
+		"ingest": window, "transcode": append([]string{"--encode-cores", "1"}, window...), "api": window, "edge": append([]string{"--cache-max", "64MB"}, window...),
 	}})
 	const broadcasts = 12
 	keys := []string{c.key}

@@ -22,6 +22,10 @@ const (
 	// lookupTimeout bounds all that is asked of Redis, of other ingests and of
 	// workers while an encoder waits.
 	lookupTimeout = 12 * time.Second
+	// redisPatience is how long an encoder waits for Redis to come back; looked at
+	// each redisPoll.
+	redisPatience = 5 * time.Second
+	redisPoll     = 100 * time.Millisecond
 )
 
 var (
@@ -43,7 +47,7 @@ var (
 func (s *Service) publish(ctx context.Context, p publishRequest) (publication, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	rights, err := credentials.Lookup(ctx, s.cfg.Redis, credentials.StreamKey(p.Key))
+	rights, err := s.lookUp(ctx, credentials.StreamKey(p.Key))
 	if errors.Is(err, credentials.ErrUnknownKey) {
 		return nil, refusalKey
 	}
@@ -72,6 +76,22 @@ func (s *Service) publish(ctx context.Context, p publishRequest) (publication, e
 			}
 		default:
 			return nil, err
+		}
+	}
+}
+
+// lookUp returns the channel of a stream key. Where Redis can't be asked, it is
+// asked again for a while: a refused encoder may not try again by itself.
+func (s *Service) lookUp(ctx context.Context, key credentials.StreamKey) (credentials.Channel, error) {
+	for began := time.Now(); ; {
+		c, err := credentials.Lookup(ctx, s.cfg.Redis, key)
+		if err == nil || errors.Is(err, credentials.ErrUnknownKey) || time.Since(began) >= redisPatience {
+			return c, err
+		}
+		select {
+		case <-time.After(redisPoll):
+		case <-ctx.Done():
+			return c, err
 		}
 	}
 }

@@ -85,12 +85,18 @@ func (e *rawEncoder) expect(kind byte, text string) {
 // publish goes all the way to the server's consent.
 func (e *rawEncoder) publish() {
 	e.t.Helper()
+	e.askToPublish()
+	e.expect(typeCommandAMF0, "NetStream.Publish.Start")
+}
+
+// askToPublish is publish but for the answer.
+func (e *rawEncoder) askToPublish() {
+	e.t.Helper()
 	e.send(command("connect", 1.0, amfProperties{{"app", "live"}}))
 	e.expect(typeCommandAMF0, "NetConnection.Connect.Success")
 	e.send(command("createStream", 2.0, nil))
 	e.expect(typeCommandAMF0, "_result")
 	e.send(command("publish", 3.0, nil, "s3cret", "live"))
-	e.expect(typeCommandAMF0, "NetStream.Publish.Start")
 }
 
 // gone waits until the server has hung up.

@@ -575,6 +575,22 @@ func TestServiceWithoutRedis(t *testing.T) {
 	}
 }
 
+// An encoder that comes while Redis is away waits for it, but not for long.
+func TestPublisherWaitsForRedis(t *testing.T) {
+	t.Parallel()
+	s := newStationBy(t, Config{}, testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always"))
+	s.redis.Stop()
+	e := dialRaw(t, s.rtmp)
+	e.askToPublish()
+	time.Sleep(3 * redisPoll) // it has asked in vain
+	s.redis.Start()
+	e.expect(typeCommandAMF0, "NetStream.Publish.Start")
+	s.redis.Stop()
+	e = dialRaw(t, s.rtmp)
+	e.askToPublish()
+	e.expect(typeCommandAMF0, "can't take the broadcast just now")
+}
+
 func TestServiceRelayStatus(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)

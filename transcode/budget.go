@@ -28,8 +28,9 @@ const (
 	addPause = 4 * time.Second
 )
 
-func newBudget() *budget {
-	return &budget{cores: float64(runtime.GOMAXPROCS(0)), reserved: map[*worker]float64{}, ratio: 1}
+// newBudget returns one of some cores; 0: of all that this process may use.
+func newBudget(cores float64) *budget {
+	return &budget{cores: or(cores, float64(runtime.GOMAXPROCS(0))), reserved: map[*worker]float64{}, ratio: 1}
 }
 
 // room returns the cores that are free for another broadcast's rungs.

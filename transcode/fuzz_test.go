@@ -65,7 +65,7 @@ func FuzzRelay(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, from uint64) {
 		l := &logReader{body: io.NopCloser(bytes.NewReader(nil)), r: bufio.NewReader(bytes.NewReader(b))}
 		out := &orderly{t: t, next: map[string]place{}}
-		spending := newBudget()
+		spending := newBudget(0)
 		w := newWorker(workerConfig{
 			Grant:  jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from},
 			FFmpeg: &ffmpeg{}, Budget: spending, Publish: out,

@@ -886,7 +886,7 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	rungs := buildLadder(specs, 320, 180, 30, 1)
-	b := newBudget()
+	b := newBudget(0)
 	b.cores = 2.1 * estimateCost(320, 180, 30, rungs)
 	m := newMetrics(prometheus.NewRegistry(), b)
 	var all []*worker
@@ -946,7 +946,7 @@ func TestJobsGoToWorkersWithRoom(t *testing.T) {
 	if err := db.XGroupCreateMkStream(t.Context(), jobs.Stream, jobs.Group, "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	full := &Service{budget: newBudget(), cfg: Config{Redis: db}}
+	full := &Service{budget: newBudget(0), cfg: Config{Redis: db}}
 	full.budget.cores = 0
 	const looks = 3
 	began := time.Now()
@@ -987,7 +987,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 		{"woken up", []media.Ticks{2 * second, 2 * second}, false, true, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBudget()
+			b := newBudget(0)
 			w := newWorker(workerConfig{Budget: b, Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
 			w.settings = &relay.Settings{Video: true, FrameRate: 30}
 			w.video = &media.AVCConfig{Width: 320, Height: 180}
@@ -1023,7 +1023,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 // later, shed rungs come back one broadcast at a time.
 func TestShedRungsComeBackOneByOne(t *testing.T) {
 	t.Parallel()
-	b := newBudget()
+	b := newBudget(0)
 	b.cores = 1
 	one, two, now := &worker{}, &worker{}, time.Unix(1000, 0)
 	for _, c := range []struct {

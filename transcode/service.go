@@ -42,6 +42,8 @@ type Config struct {
 	Ladder string
 	// Preset is x264's; "veryfast".
 	Preset string
+	// EncodeCores bounds the CPU cores that rungs take, by estimate; all.
+	EncodeCores float64
 	// SpoolDir holds segments on their way to S3. It is this process's alone.
 	SpoolDir string
 	// SpoolBytes bounds it; 1 GiB.
@@ -84,12 +86,15 @@ func New(c Config) (*Service, error) {
 	if !slices.Contains(presets, c.Preset) {
 		return nil, fmt.Errorf("transcode: preset %q is unknown; take one of %v", c.Preset, presets)
 	}
+	if !(c.EncodeCores >= 0) { // nor is it NaN
+		return nil, fmt.Errorf("transcode: %g cores can't encode; --encode-cores takes a number above 0, and without it all cores are used", c.EncodeCores)
+	}
 	ladder, err := parseLadder(c.Ladder)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: newBudget(), holdings: map[string][]*holding{}, warm: &warmth{log: c.Log},
+		cfg: c, ladder: ladder, budget: newBudget(c.EncodeCores), holdings: map[string][]*holding{}, warm: &warmth{log: c.Log},
 		storage: newStorage(storageConfig{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,

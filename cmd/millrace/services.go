@@ -89,7 +89,7 @@ func (p *process) startTranscode() error {
 	}
 	s, err := transcode.New(transcode.Config{
 		Redis: db, Bucket: p.bucket, Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
-		Ladder: p.settings.Ladder, FFmpeg: p.ffmpeg,
+		Ladder: p.settings.Ladder, EncodeCores: p.settings.EncodeCores, FFmpeg: p.ffmpeg,
 		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
 		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow, Drain: p.drain(),
 		Log: p.log.With("service", "transcode"), Registerer: p.registry,
