@@ -66,8 +66,8 @@ chaos-short: build ## the few faults that CI injects, each once
 	CHAOS_SHORT=1 go test -count=1 -timeout 10m -tags chaos -run '^TestChaos$$' ./e2e
 
 .PHONY: soak
-soak: build ## overload for SOAK=20m with memory plotted into docs/images/soak.svg
-	SOAK='$(or $(SOAK),20m)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
+soak: build ## overload for SOAK (20m30s) with memory plotted into docs/images/soak.svg
+	SOAK='$(SOAK)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
 		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
 
 .PHONY: fuzz
