@@ -120,7 +120,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = live
 	s.mu.Unlock()
-	if err := s.makeGroup(ctx); err != nil {
+	if err := s.makeGroup(ctx); err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("the queue of jobs isn't ready yet", "err", err)
 	}
 
