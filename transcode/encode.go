@@ -74,6 +74,7 @@ type encodingRun struct {
 type rungWork struct {
 	rung    rung
 	out     *rendering // made anew with each attempt
+	again   bool       // its process died or hung, and another one makes it
 	failed  bool
 	done    bool
 	segment *segment
@@ -194,8 +195,8 @@ func (w *worker) beginEncoding(ctx context.Context, s *segment) {
 	}
 	first := len(s.rungs) - made
 	for i, group := range w.groupsOf(s) {
-		job := w.jobOf(0)
-		job.Rungs, job.Thumbnail = group, i == 0 && !w.Backfill && !w.taking(s) && w.pictureDue(group)
+		picture := i == 0 && !w.Backfill && !w.taking(s) && w.pictureDue(group)
+		job := encodeJob{Rungs: group, Preset: w.Preset, Thumbnail: picture}
 		if len(s.pictures) > 0 && !s.tl.mark.Independent() {
 			job.Skip = s.tl.mark.Start - s.pictures[0].DTS
 		}
@@ -298,6 +299,7 @@ func (w *worker) beginRun(ctx context.Context, run *encodingRun) {
 		enc.background()
 	}
 	for _, r := range run.works {
+		r.again = run.attempt > 1
 		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), media.VideoTimescale, r.rung.Step)
 		r.out.publish = w.publisher(s, r.rung.Name)
 	}

@@ -886,8 +886,7 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	rungs := buildLadder(specs, 320, 180, 30, 1)
-	b := newBudget(0)
-	b.cores = 2.1 * estimateCost(320, 180, 30, rungs)
+	b := newBudget(2.1 * estimateCost(320, 180, 30, rungs))
 	m := newMetrics(prometheus.NewRegistry(), b)
 	var all []*worker
 	sheds := 0
@@ -976,15 +975,17 @@ func TestLaggingRungsAreShed(t *testing.T) {
 		lags  []media.Ticks // of the segment before, at each mark
 		burst bool
 		stood bool // the process stood still just before
+		again bool // the segment was begun again
 		want  int
 	}{
-		{"on time", []media.Ticks{second / 10, second / 10}, false, false, 2},
-		{"late once", []media.Ticks{second, second / 10}, false, false, 2},
-		{"late twice", []media.Ticks{second, second}, false, false, 1},
-		{"very late once", []media.Ticks{2 * second}, false, false, 1},
-		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, false, 0},
-		{"catching up", []media.Ticks{2 * second, 2 * second}, true, false, 2},
-		{"woken up", []media.Ticks{2 * second, 2 * second}, false, true, 2},
+		{"on time", []media.Ticks{second / 10, second / 10}, false, false, false, 2},
+		{"late once", []media.Ticks{second, second / 10}, false, false, false, 2},
+		{"late twice", []media.Ticks{second, second}, false, false, false, 1},
+		{"very late once", []media.Ticks{2 * second}, false, false, false, 1},
+		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, false, false, 0},
+		{"catching up", []media.Ticks{2 * second, 2 * second}, true, false, false, 2},
+		{"woken up", []media.Ticks{2 * second, 2 * second}, false, true, false, 2},
+		{"begun again", []media.Ticks{2 * second, 2 * second}, false, false, true, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBudget(0)
@@ -998,7 +999,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 				start := media.Ticks(10+2*n) * second
 				old := &segment{tl: newTimeline(relay.Mark{Start: start - 2*second}, *w.settings)}
 				old.tl.cuts[0].at = start - lag // what is written until there
-				r := &rungWork{segment: old}
+				r := &rungWork{segment: old, again: c.again}
 				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", second, 1)
 				old.rungs = []*rungWork{r}
 				s := &segment{tl: newTimeline(relay.Mark{Start: start}, *w.settings)}
@@ -1023,8 +1024,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 // later, shed rungs come back one broadcast at a time.
 func TestShedRungsComeBackOneByOne(t *testing.T) {
 	t.Parallel()
-	b := newBudget(0)
-	b.cores = 1
+	b := newBudget(1)
 	one, two, now := &worker{}, &worker{}, time.Unix(1000, 0)
 	for _, c := range []struct {
 		name  string

@@ -73,11 +73,12 @@ func (w *worker) balance(s *segment) int {
 // behind returns how many segments before s lack media of a rung, and by how much
 // the one that lacks most is behind. Segments that came faster than real time,
 // since the worker catches up with the log, say nothing about how fast encoding
-// is: they are waited for.
+// is: they are waited for. Nor does one that is begun again, since its process died.
 func (w *worker) behind(s *segment) (unmade int, lag media.Ticks) {
 	now := time.Now()
 	read := w.encoding.read
 	w.encoding.read = now
+	lacking := false
 	for i, old := range w.segments {
 		if old == s {
 			break
@@ -91,12 +92,15 @@ func (w *worker) behind(s *segment) (unmade int, lag media.Ticks) {
 				continue
 			}
 			if old.burst {
-				unmade, lag = 0, 0
+				unmade, lag, lacking = 0, 0, false
 				break
 			}
-			lag = max(lag, s.tl.mark.Start-r.reached())
+			lacking = true
+			if !r.again {
+				lag = max(lag, s.tl.mark.Start-r.reached())
+			}
 		}
-		if lag > 0 {
+		if lacking {
 			unmade++
 		}
 	}

@@ -238,8 +238,7 @@ func testWorker(t *testing.T, ladder string, rec *record, change func(*workerCon
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBudget(0)
-	b.cores = 64
+	b := newBudget(64)
 	c := workerConfig{
 		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
 		Metrics: newMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
