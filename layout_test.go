@@ -26,7 +26,7 @@ var pure = []string{
 	"transcode/ladder.go", "transcode/args.go", "transcode/passthrough.go", "transcode/packager.go",
 	"edge/fold.go", "edge/playlist",
 	"chat/command.go",
-	"internal/media",
+	"internal/channelname", "internal/media",
 }
 
 // impure are the packages by which code reaches the world.

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"millrace/api/store"
-	"millrace/internal/credentials"
+	"millrace/internal/channelname"
 	"millrace/internal/lease"
 	"millrace/internal/viewers"
 )
@@ -83,7 +83,7 @@ func newChannels(db redis.UniversalClient, st *store.Store) *channels {
 
 // get returns one channel, or an error that is store.ErrNotFound.
 func (c *channels) get(ctx context.Context, name string) (Channel, error) {
-	if credentials.CheckChannelName(name) != nil {
+	if !channelname.Valid(name) {
 		return Channel{}, store.ErrNotFound
 	}
 	return c.one.get(ctx, name)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"millrace/edge/playlist"
+	"millrace/internal/channelname"
 )
 
 // kind tells what an address names; it is a label value of metrics.
@@ -55,7 +56,7 @@ func parseAddress(path string) (address, error) {
 	}
 	var a address
 	a.channel, rest, ok = strings.Cut(rest, "/")
-	if !ok || !isChannel(a.channel) {
+	if !ok || !channelname.Valid(a.channel) {
 		return address{}, errAddress
 	}
 	if rest == "index.m3u8" {
@@ -131,19 +132,6 @@ func parseNumber(s string, bits int) (uint64, error) {
 		return 0, errAddress
 	}
 	return strconv.ParseUint(s, 10, bits)
-}
-
-// isChannel reports whether s has the form of a channel's name.
-func isChannel(s string) bool {
-	if s == "" || len(s) > 25 || s[0] == '_' {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return true
 }
 
 // directives are the delivery directives of a media playlist request

@@ -26,6 +26,7 @@ func TestParseAddress(t *testing.T) {
 		{path: "/hls//index.m3u8"},
 		{path: "/hls/Demo/index.m3u8"},
 		{path: "/hls/_demo/index.m3u8"},
+		{path: "/hls/embed/index.m3u8"},
 		{path: "/hls/" + strings.Repeat("a", 26) + "/index.m3u8"},
 		{path: "/hls/demo/../b1/index.m3u8"},
 		{path: "/hls/demo/b1/source/../../x"},

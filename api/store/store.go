@@ -18,6 +18,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"millrace/internal/channelname"
 	"millrace/internal/credentials"
 )
 
@@ -138,7 +139,7 @@ func (s *Store) Ping(ctx context.Context) error {
 // CreateChannel makes a channel with this stream key, of which only the hash is
 // kept. A name that is taken is [ErrExists].
 func (s *Store) CreateChannel(ctx context.Context, name string, key credentials.StreamKey) error {
-	if err := credentials.CheckChannelName(name); err != nil {
+	if err := channelname.Check(name); err != nil {
 		return err
 	}
 	r, err := s.db.ExecContext(ctx, `

@@ -12,12 +12,13 @@ import (
 
 	"millrace/api"
 	"millrace/api/store"
+	"millrace/internal/channelname"
 	"millrace/internal/credentials"
 )
 
 // createChannel makes a channel; its key is alone on the last line of stdout.
 func createChannel(ctx context.Context, s settings, name string, stdout, stderr io.Writer) error {
-	if err := credentials.CheckChannelName(name); err != nil {
+	if err := channelname.Check(name); err != nil {
 		return err
 	}
 	return withStore(ctx, s, func(st *store.Store) error {

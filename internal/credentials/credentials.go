@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strings"
 	"time"
 
@@ -53,26 +52,6 @@ func (StreamKey) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // Reveal returns the key itself, for the one moment when its owner is shown it.
 func (k StreamKey) Reveal() string { return string(k) }
-
-var channelName = regexp.MustCompile(`^[a-z0-9][a-z0-9_]{0,24}$`)
-
-// reserved are the first path segments of the public surface.
-var reserved = map[string]bool{
-	"hls": true, "whip": true, "whep": true, "chat": true, "irc": true, "api": true,
-	"helix": true, "eventsub": true, "assets": true, "healthz": true, "readyz": true,
-	"metrics": true, "debug": true, "live": true,
-}
-
-// CheckChannelName tells what is wrong with a channel's name, or returns nil.
-func CheckChannelName(name string) error {
-	if !channelName.MatchString(name) {
-		return fmt.Errorf("%q can't be a channel's name: use 1 to 25 of a-z, 0-9 and _, not beginning with _", name)
-	}
-	if reserved[name] {
-		return fmt.Errorf("%q can't be a channel's name: it is reserved", name)
-	}
-	return nil
-}
 
 // Channel is a channel with the hash of its stream key, and what ingest must
 // know to carry its broadcasts.
