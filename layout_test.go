@@ -22,7 +22,7 @@ var services = []string{"ingest", "transcode", "edge", "api", "chat"}
 // pure files compute and do no I/O. One that doesn't exist yet, or goes, is
 // no error: it is listed once it does.
 var pure = []string{
-	"ingest/ertmp.go", "ingest/timestamps.go", "ingest/cut.go", "ingest/health.go",
+	"ingest/front", "ingest/timeline", "ingest/health.go",
 	"transcode/ladder.go", "transcode/args.go", "transcode/passthrough.go", "transcode/packager.go",
 	"edge/fold.go", "edge/playlist",
 	"chat/command.go",

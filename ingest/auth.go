@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace/ingest/front"
 	"millrace/internal/credentials"
 	"millrace/internal/lease"
 	"millrace/internal/relay"
@@ -29,22 +30,22 @@ const (
 )
 
 var (
-	refusalKey = &Refusal{
-		Code: codePublishDenied, Reason: "wrong_key",
-		Description: "The stream key is wrong. Copy it again, or make a new one with: millrace channel reset-key NAME",
+	refusalKey = &front.Refusal{
+		Kind: front.Denied, Reason: front.WrongKey,
+		Text: "The stream key is wrong. Copy it again, or make a new one with: millrace channel reset-key NAME",
 	}
-	refusalBusy = &Refusal{
-		Code: codePublishBadName, Reason: "key_in_use",
-		Description: "Somebody is publishing with this stream key already. Stop the other encoder first.",
+	refusalBusy = &front.Refusal{
+		Kind: front.Busy, Reason: front.KeyInUse,
+		Text: "Somebody is publishing with this stream key already. Stop the other encoder first.",
 	}
-	refusalStopping = &Refusal{
-		Code: codePublishFailed, Reason: "shutting_down",
-		Description: "This server is being stopped. Connect again: the broadcast goes on.",
+	refusalStopping = &front.Refusal{
+		Kind: front.Failed, Reason: front.ShuttingDown,
+		Text: "This server is being stopped. Connect again: the broadcast goes on.",
 	}
 )
 
-// publish admits a publisher (it makes Service the rtmp front's publishers).
-func (s *Service) publish(ctx context.Context, p publishRequest) (publication, error) {
+// Publish admits a publisher: it makes the service the fronts' publishers.
+func (s *Service) Publish(ctx context.Context, p front.Request) (front.Publication, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	rights, err := s.lookUp(ctx, credentials.StreamKey(p.Key))

@@ -10,9 +10,12 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"millrace/ingest/front"
+	"millrace/ingest/timeline"
 	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/rate"
 	"millrace/internal/relay"
 )
 
@@ -42,20 +45,20 @@ type broadcast struct {
 	started time.Time
 	resumed bool // an ingest before this one began it
 	logger  *slog.Logger
-	log     *log
+	log     *timeline.Log
 	done    chan struct{} // closed when the log is given up
 	wake    chan struct{} // something to look at before the next tick
 	notes   chan struct{} // slots changed hands
 
 	mu            sync.Mutex // guards what follows
-	seq           *sequencer
+	seq           *timeline.Sequencer
 	slots         []slot
-	grants        uint64     // of all slots: no two under a lease have one number
-	reaped        time.Time  // when claims were last looked at
-	breaks, flow  bucket     // of discontinuities that publishers make, and of bytes they send
-	publisher     *publisher // nil while none is connected
-	seen          bool       // a publisher has been here before
-	lost          time.Time  // when the publisher went
+	grants        uint64      // of all slots: no two under a lease have one number
+	reaped        time.Time   // when claims were last looked at
+	breaks, flow  rate.Bucket // of discontinuities that publishers make, and of bytes they send
+	publisher     *publisher  // nil while none is connected
+	seen          bool        // a publisher has been here before
+	lost          time.Time   // when the publisher went
 	grace         time.Duration
 	width, height int       // of the pictures
 	ended         time.Time // zero while it goes on
@@ -71,22 +74,22 @@ func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before
 		service: s, id: r.Broadcast, channel: rights.Name, epoch: r.Epoch, started: r.Started,
 		resumed: before != nil, seen: before != nil,
 		logger: s.cfg.Log.With("channel", rights.Name, "broadcast", r.Broadcast),
-		log:    newLog(s.cfg.LogBytes),
+		log:    timeline.NewLog(s.cfg.LogBytes),
 		done:   make(chan struct{}), wake: make(chan struct{}, 1), notes: make(chan struct{}, 1),
 		slots: make([]slot, s.redundancy(rights)), grace: s.grace(rights),
 		lost: time.Now(), width: r.Width, height: r.Height,
 	}
-	b.seq = newSequencer(r.Epoch, func(e entry) {
-		if err := b.log.append(e); err != nil {
+	b.seq = timeline.NewSequencer(r.Epoch, func(e timeline.Entry) {
+		if err := b.log.Append(e); err != nil {
 			b.logger.Error("an entry is missing in the log", "err", err)
 		}
-		if e.mark != nil {
+		if e.Mark != nil {
 			b.passMark()
 			b.wakeUp()
 		}
 	})
 	if before != nil {
-		b.seq.resume(*before)
+		b.seq.Resume(*before)
 		for i := range b.slots {
 			b.slots[i].progress = jobs.Progress{Finished: before.Mark.Sequence, Safe: before.Mark.Sequence}
 		}
@@ -103,7 +106,7 @@ func (b *broadcast) wakeUp() {
 
 // attach makes who asked at arrived the broadcast's publisher. errBusy means
 // that the one there has sent nothing since: ask again.
-func (b *broadcast) attach(req publishRequest, rights credentials.Channel, arrived, now time.Time) (*publisher, error) {
+func (b *broadcast) attach(req front.Request, rights credentials.Channel, arrived, now time.Time) (*publisher, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.ended.IsZero() || !b.moved.IsZero() {
@@ -120,14 +123,14 @@ func (b *broadcast) attach(req publishRequest, rights credentials.Channel, arriv
 			return nil, errBusy
 		}
 		b.logger.Info("the publisher is silent and another one takes over", "remote", req.Remote)
-		old.close(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder took over, since this one had sent nothing for 2 s."})
+		old.end(front.Refusal{Kind: front.Busy, Reason: front.TakenOver, Text: "Another encoder took over, since this one had sent nothing for 2 s."})
 		b.detach()
 	}
 	b.grace = b.service.grace(rights)
-	p := &publisher{broadcast: b, close: req.Close, last: now, keyframe: now, logger: b.logger.With("remote", req.Remote)}
+	p := &publisher{broadcast: b, end: req.End, last: now, keyframe: now, logger: b.logger.With("remote", req.Remote)}
 	b.publisher = p
 	b.service.metrics.publishers.Inc()
-	b.seq.attach(b.seen)
+	b.seq.Attach(b.seen)
 	p.logger.Info("publisher connected", "encoder", req.Encoder, "reconnect", b.seen)
 	b.seen = true
 	b.wakeUp()
@@ -145,7 +148,7 @@ func (b *broadcast) detach() {
 	b.publisher = nil
 	b.service.metrics.publishers.Dec()
 	if b.ended.IsZero() {
-		b.seq.pause()
+		b.seq.Pause()
 	}
 	b.wakeUp()
 }
@@ -173,7 +176,7 @@ func (b *broadcast) lostSince(now time.Time) time.Time {
 func (b *broadcast) end(reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dismiss(Refusal{Code: codePublishFailed, Reason: "ended", Description: "The broadcast has ended: " + reason + "."})
+	b.dismiss(front.Refusal{Kind: front.Failed, Reason: front.Ended, Text: "The broadcast has ended: " + reason + "."})
 	b.endLocked(reason)
 }
 
@@ -181,19 +184,26 @@ func (b *broadcast) endLocked(reason string) {
 	if !b.ended.IsZero() || !b.moved.IsZero() {
 		return
 	}
-	b.seq.finish()
+	b.seq.Finish()
 	b.ended = time.Now()
-	b.logger.Info("broadcast ended", "reason", reason, "duration", time.Since(b.started).Round(time.Second), "segments", b.seq.mark.Sequence)
+	b.logger.Info("broadcast ended", "reason", reason, "duration", time.Since(b.started).Round(time.Second), "segments", b.segments())
 	b.wakeUp()
+}
+
+// segments is how many segments there are, but for one that is open. The caller
+// holds mu.
+func (b *broadcast) segments() uint64 {
+	m, _ := b.seq.Mark()
+	return m.Sequence
 }
 
 // dismiss ends the publisher's connection, which closes the open segment. The
 // caller holds mu.
-func (b *broadcast) dismiss(why Refusal) {
+func (b *broadcast) dismiss(why front.Refusal) {
 	if b.publisher == nil {
 		return
 	}
-	b.publisher.close(why)
+	b.publisher.end(why)
 	b.detach()
 }
 
@@ -276,17 +286,18 @@ func (b *broadcast) step(now time.Time) (r lease.Record, over bool) {
 	switch p := b.publisher; {
 	case b.over():
 	case p != nil:
-		b.seq.tick(now)
+		b.seq.Tick(now)
 		if r := p.overdue(now); r != nil {
-			p.close(*r)
+			p.end(*r)
 		}
 	case now.Sub(b.lost) >= b.grace:
 		b.endLocked("the publisher didn't come back")
 	}
+	settings, _ := b.seq.Settings()
 	r = lease.Record{
 		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: b.grace,
-		Lost: b.lostSince(now), Width: b.width, Height: b.height, FrameRate: b.seq.settings.FrameRate,
-		Carry: b.seq.carry(),
+		Lost: b.lostSince(now), Width: b.width, Height: b.height, FrameRate: settings.FrameRate,
+		Carry: b.seq.Carry(),
 	}
 	if b.publisher != nil {
 		r.Silent, r.Health = now.Sub(b.publisher.last), b.publisher.advice()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// front is a listener that can stop to accept while its connections go on.
-type front struct {
+// door is a listener that can stop to accept while its connections go on.
+type door struct {
 	net.Listener
 	closing context.Context // its end: accept nothing more
 	serving context.Context // its end: the connections are over too
@@ -15,10 +15,10 @@ type front struct {
 
 // Accept returns no error of a listener that was closed before the
 // connections' time has come: it would end them.
-func (f front) Accept() (net.Conn, error) {
-	c, err := f.Listener.Accept()
-	if err != nil && f.closing.Err() != nil {
-		<-f.serving.Done()
+func (d door) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err != nil && d.closing.Err() != nil {
+		<-d.serving.Done()
 	}
 	return c, err
 }

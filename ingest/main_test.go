@@ -3,7 +3,7 @@ package ingest
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"millrace/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testenv.Main(m) }

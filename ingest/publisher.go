@@ -8,8 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"millrace/ingest/front"
+	"millrace/ingest/timeline"
 	"millrace/internal/lease"
 	"millrace/internal/media"
+	"millrace/internal/rate"
 )
 
 const (
@@ -17,21 +20,24 @@ const (
 	publisherSilence = 30 * time.Second
 	// keyframeLimit ends a publisher that sends no keyframe.
 	keyframeLimit = 30 * time.Second
-	// maxBitrate is what a broadcast may take, in bits a second over bitrateSpan.
-	maxBitrate = 80_000_000
 	// A publisher may make so many discontinuities at once, and one each breakEvery.
 	maxBreaks  = 20
 	breakEvery = 2 * time.Second
 	// longestWait is how long one tag of a publisher that is ahead of its time waits.
 	longestWait = time.Second
-	// maxComposition bounds PTS - DTS, in milliseconds.
-	maxComposition = 10_000
 )
 
-// publisher is one ingest connection of a broadcast (a publication of the RTMP front).
+// flowLimit bounds the bytes that a broadcast's publishers send; breaksLimit
+// the discontinuities that they make.
+var (
+	flowLimit   = rate.Limit{PerSecond: front.MaxBitrate / 8, Size: front.BitrateSpan * front.MaxBitrate / 8}
+	breaksLimit = rate.Limit{PerSecond: 1 / breakEvery.Seconds(), Size: maxBreaks}
+)
+
+// publisher is one ingest connection of a broadcast, which its front writes to.
 type publisher struct {
 	broadcast *broadcast
-	close     func(Refusal)
+	end       func(front.Refusal) // ends its connection
 	logger    *slog.Logger
 
 	// guarded by the broadcast's mu
@@ -48,7 +54,8 @@ type publisher struct {
 // adviceInterval is how often the log repeats a problem that stays.
 const adviceInterval = time.Minute
 
-func (p *publisher) metadata(m map[string]any) {
+// Metadata takes the frame rate that the encoder claims.
+func (p *publisher) Metadata(m map[string]any) {
 	p.broadcast.mu.Lock()
 	defer p.broadcast.mu.Unlock()
 	if p.broadcast.publisher != p {
@@ -56,7 +63,7 @@ func (p *publisher) metadata(m map[string]any) {
 	}
 	for _, name := range []string{"framerate", "videoframerate"} {
 		if rate, ok := m[name].(float64); ok && rate >= 1 && rate <= 240 {
-			p.broadcast.seq.claimed = rate
+			p.broadcast.seq.Claim(rate)
 			p.health.nominal = rate
 			break
 		}
@@ -67,10 +74,8 @@ func (p *publisher) metadata(m map[string]any) {
 // any broadcast needs, however often it connects. The caller holds the broadcast's mu.
 func (p *publisher) take(payload []byte, now time.Time) error {
 	p.last = now
-	const limit = maxBitrate / 8.0
-	if p.broadcast.flow.put(float64(len(payload)), limit, bitrateSpan*limit, false, now) {
-		r := tooMuch(maxBitrate)
-		return &r
+	if p.broadcast.flow.Add(float64(len(payload)), flowLimit, now) {
+		return front.TooMuch(front.MaxBitrate)
 	}
 	return nil
 }
@@ -78,8 +83,8 @@ func (p *publisher) take(payload []byte, now time.Time) error {
 // breaks counts a discontinuity that the publisher makes. An error ends it: each
 // begins a segment. The caller holds the broadcast's mu.
 func (p *publisher) breaks(now time.Time) error {
-	if p.broadcast.breaks.put(1, 1/breakEvery.Seconds(), maxBreaks, true, now) {
-		return &Refusal{Code: codePublishFailed, Reason: "breaks", Description: "Settings or timestamps change again and again: restart the encoder."}
+	if !p.broadcast.breaks.Take(1, breaksLimit, now) {
+		return &front.Refusal{Kind: front.Failed, Reason: front.Breaks, Text: "Settings or timestamps change again and again: restart the encoder."}
 	}
 	return nil
 }
@@ -87,7 +92,7 @@ func (p *publisher) breaks(now time.Time) error {
 // pace notes how far the newest frame is ahead of the clock. Timestamps' jumps are
 // closed up before. The caller holds the broadcast's mu.
 func (p *publisher) pace(now time.Time) {
-	newest := p.broadcast.seq.clock.newest
+	newest := p.broadcast.seq.Newest()
 	if p.began.IsZero() {
 		p.began, p.from = now, newest
 	}
@@ -107,8 +112,8 @@ func (p *publisher) timed(jumped bool, now time.Time) error {
 	return p.breaks(now)
 }
 
-// ahead is how long the front should wait before it reads on.
-func (p *publisher) ahead() time.Duration {
+// Pace is how long the front should wait before it reads on.
+func (p *publisher) Pace() time.Duration {
 	p.broadcast.mu.Lock()
 	defer p.broadcast.mu.Unlock()
 	return min(max(0, p.lead-p.broadcast.service.cfg.MaxAhead), longestWait)
@@ -116,12 +121,12 @@ func (p *publisher) ahead() time.Duration {
 
 // overdue returns why the publisher must end: it sends nothing, or nothing that
 // can be shown. The caller holds the broadcast's mu.
-func (p *publisher) overdue(now time.Time) *Refusal {
+func (p *publisher) overdue(now time.Time) *front.Refusal {
 	switch {
 	case now.Sub(p.last) >= publisherSilence:
-		return &Refusal{Code: codePublishFailed, Reason: "silent", Description: "Nothing was received for 30 s."}
-	case p.broadcast.seq.picturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
-		return &Refusal{Code: codePublishFailed, Reason: "no_keyframe", Description: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
+		return &front.Refusal{Kind: front.Failed, Reason: front.Silent, Text: "Nothing was received for 30 s."}
+	case p.broadcast.seq.PicturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
+		return &front.Refusal{Kind: front.Failed, Reason: front.NoKeyframe, Text: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
 	}
 	return nil
 }
@@ -135,17 +140,21 @@ func (p *publisher) refuse(err error) error {
 		return nil
 	}
 	if codec.Kind == media.Audio {
-		return &Refusal{Code: codePublishFailed, Reason: "audio_codec", Description: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", codec.Name)}
+		return &front.Refusal{Kind: front.Failed, Reason: front.AudioCodec, Text: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", codec.Name)}
 	}
-	return &Refusal{Code: codePublishFailed, Reason: "video_codec", Description: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", codec.Name)}
+	return &front.Refusal{Kind: front.Failed, Reason: front.VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", codec.Name)}
 }
 
 func badConfig(kind media.Kind, err error) error {
-	return &Refusal{Code: codePublishFailed, Reason: kind.String() + "_config", Description: fmt.Sprintf("The %s can't be used: %v.", kind, err)}
+	reason := front.VideoConfig
+	if kind == media.Audio {
+		reason = front.AudioConfig
+	}
+	return &front.Refusal{Kind: front.Failed, Reason: reason, Text: fmt.Sprintf("The %s can't be used: %v.", kind, err)}
 }
 
-// video takes the body of an FLV video tag.
-func (p *publisher) video(timestamp uint32, payload []byte) error {
+// Video takes the body of an FLV video tag.
+func (p *publisher) Video(timestamp uint32, payload []byte) error {
 	tag, err := media.ParseVideoTag(payload)
 	if err != nil {
 		return p.refuse(err)
@@ -160,7 +169,7 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 	if err := p.take(payload, now); err != nil {
 		return err
 	}
-	if b.seq.settled && !b.seq.settings.Video {
+	if st, settled := b.seq.Settings(); settled && !st.Video {
 		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
 		return nil
 	}
@@ -169,7 +178,7 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		if err != nil {
 			return badConfig(media.Video, err)
 		}
-		if b.seq.setVideo(config) {
+		if b.seq.SetVideo(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
 			if err := p.breaks(now); err != nil {
 				return err
@@ -184,23 +193,23 @@ func (p *publisher) video(timestamp uint32, payload []byte) error {
 		b.width, b.height = config.Width, config.Height
 		return nil
 	}
-	if len(tag.Data) == 0 || b.seq.video == nil {
+	if len(tag.Data) == 0 || b.seq.Video() == nil {
 		return nil // end of sequence, or before any configuration
 	}
 	idr, err := media.ScanAVC(tag.Data)
-	if err != nil || tag.CompositionTime > maxComposition || tag.CompositionTime < -maxComposition {
+	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
+	if err != nil || composition > timeline.MaxComposition || composition < -timeline.MaxComposition {
 		b.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}
 	if idr {
 		p.keyframe = now
 	}
-	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
-	if err := p.timed(b.seq.pushVideo(timestamp, composition, idr, tag.Data, now), now); err != nil {
+	at, jumped := b.seq.PushVideo(timestamp, composition, idr, tag.Data, now)
+	if err := p.timed(jumped, now); err != nil {
 		return err
 	}
-	u := media.AccessUnit{DTS: b.seq.clock.tracks[media.Video].last, IDR: idr, Payload: tag.Data}
-	u.PTS = u.DTS + composition
+	u := media.AccessUnit{DTS: at, PTS: at + composition, IDR: idr, Payload: tag.Data}
 	found, sum := p.health.video(&u, now)
 	p.judge(found, sum)
 	return nil
@@ -220,8 +229,8 @@ func oddProfile(codec string) (name string, odd bool) {
 	return "", false
 }
 
-// audio takes the body of an FLV audio tag.
-func (p *publisher) audio(timestamp uint32, payload []byte) error {
+// Audio takes the body of an FLV audio tag.
+func (p *publisher) Audio(timestamp uint32, payload []byte) error {
 	tag, err := media.ParseAudioTag(payload)
 	if err != nil {
 		return p.refuse(err)
@@ -236,7 +245,7 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 	if err := p.take(payload, now); err != nil {
 		return err
 	}
-	if b.seq.settled && !b.seq.settings.Audio {
+	if st, settled := b.seq.Settings(); settled && !st.Audio {
 		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
 		return nil
 	}
@@ -245,24 +254,24 @@ func (p *publisher) audio(timestamp uint32, payload []byte) error {
 		if err != nil {
 			return badConfig(media.Audio, err)
 		}
-		if b.seq.setAudio(config) {
+		if b.seq.SetAudio(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", config.Rate, config.Channels)}})
 			return p.breaks(now)
 		}
 		return nil
 	}
-	if len(tag.Data) == 0 || b.seq.audio == nil {
+	if len(tag.Data) == 0 || b.seq.Audio() == nil {
 		return nil
 	}
-	if err := p.timed(b.seq.pushAudio(timestamp, tag.Data, now), now); err != nil {
+	if err := p.timed(b.seq.PushAudio(timestamp, tag.Data, now), now); err != nil {
 		return err
 	}
-	p.health.audio(&media.AccessUnit{DTS: b.seq.clock.newest})
+	p.health.audio(&media.AccessUnit{DTS: b.seq.Newest()})
 	return nil
 }
 
-// end comes once, when the connection is over.
-func (p *publisher) end(clean bool) {
+// End comes once, when the connection is over.
+func (p *publisher) End(clean bool) {
 	b := p.broadcast
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"millrace/ingest/front"
 	"millrace/internal/credentials"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -37,19 +38,19 @@ type camera struct {
 	*publisher
 	t      *testing.T
 	frames uint32
-	closed []Refusal
+	closed []front.Refusal
 }
 
 func newCamera(t *testing.T, b *broadcast) *camera {
 	t.Helper()
 	c := &camera{t: t}
-	p, err := b.attach(publishRequest{Close: func(r Refusal) { c.closed = append(c.closed, r) }}, credentials.Channel{}, time.Now(), time.Now())
+	p, err := b.attach(front.Request{End: func(r front.Refusal) { c.closed = append(c.closed, r) }}, credentials.Channel{}, time.Now(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.publisher = p
-	c.send(c.video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
-	c.send(c.audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+	c.send(c.Video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
+	c.send(c.Audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
 	return c
 }
 
@@ -68,8 +69,8 @@ func (c *camera) film(n int, idr func(i int) bool) {
 		if idr(i) {
 			kind, nalu = 0x17, 5
 		}
-		c.send(c.video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
-		c.send(c.audio, []byte{0xaf, 1, 0x21})
+		c.send(c.Video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
+		c.send(c.Audio, []byte{0xaf, 1, 0x21})
 		c.frames++
 		time.Sleep(40 * time.Millisecond)
 		c.broadcast.step(time.Now())
@@ -86,7 +87,7 @@ func TestPublisherAhead(t *testing.T) {
 		b, logged := testBroadcast(t)
 		c := newCamera(t, b)
 		c.film(100, everySecond)
-		if d := c.ahead(); d != 0 {
+		if d := c.Pace(); d != 0 {
 			t.Errorf("in real time it waits %s", d)
 		}
 		began := time.Now()
@@ -95,9 +96,9 @@ func TestPublisherAhead(t *testing.T) {
 			if everySecond(i) {
 				kind, nalu = 0x17, 5
 			}
-			c.send(c.video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
+			c.send(c.Video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
 			c.frames++
-			time.Sleep(c.ahead())
+			time.Sleep(c.Pace())
 		}
 		if took := time.Since(began); took < 44*time.Second || took > 46*time.Second {
 			t.Errorf("a minute of media was taken in %s", took)
@@ -116,7 +117,7 @@ func TestPublisherBreaks(t *testing.T) {
 		c.film(25, everySecond)
 		another := func(i int) error {
 			record := append([]byte{0x17, 0, 0, 0, 0}, testRecord...)
-			return c.video(c.frames*40, append(record, byte(i)))
+			return c.Video(c.frames*40, append(record, byte(i)))
 		}
 		n := 0
 		for ; another(n) == nil; n++ {
@@ -125,7 +126,7 @@ func TestPublisherBreaks(t *testing.T) {
 		if n < maxBreaks || n > maxBreaks+1 {
 			t.Errorf("it was ended after %d", n)
 		}
-		c.end(false)
+		c.End(false)
 		c = newCamera(t, b)
 		if err := another(1000); err == nil {
 			t.Error("by another connection it goes on")
@@ -144,17 +145,17 @@ func TestPublisherBitrateAcrossConnections(t *testing.T) {
 		const megabyte = 1 << 20
 		sent := 0
 		for range 3 {
-			p, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now())
+			p, err := b.attach(front.Request{}, credentials.Channel{}, time.Now(), time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
-			for p.video(0, append([]byte{0x27, 1, 0, 0, 0}, make([]byte, megabyte)...)) == nil {
+			for p.Video(0, append([]byte{0x27, 1, 0, 0, 0}, make([]byte, megabyte)...)) == nil {
 				sent += megabyte
 			}
-			p.end(false)
+			p.End(false)
 			time.Sleep(time.Second)
 		}
-		if most := maxBitrate / 8 * 14; sent > most {
+		if most := front.MaxBitrate / 8 * 14; sent > most {
 			t.Errorf("%d bytes were taken within 3 s, at most %d", sent, most)
 		}
 	})
@@ -167,10 +168,10 @@ func TestPublisherTakeover(t *testing.T) {
 		first := newCamera(t, b)
 		first.film(100, everySecond)
 		time.Sleep(takeoverSilence - 41*time.Millisecond)
-		if _, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now()); err != errBusy {
+		if _, err := b.attach(front.Request{}, credentials.Channel{}, time.Now(), time.Now()); err != errBusy {
 			t.Errorf("a second publisher was told %v", err)
 		}
-		if _, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now().Add(-takeoverSilence), time.Now()); err != refusalBusy {
+		if _, err := b.attach(front.Request{}, credentials.Channel{}, time.Now().Add(-takeoverSilence), time.Now()); err != refusalBusy {
 			t.Errorf("one that came before the newest frame was told %v", err)
 		}
 		time.Sleep(time.Millisecond)
@@ -178,14 +179,14 @@ func TestPublisherTakeover(t *testing.T) {
 		if len(first.closed) != 1 || first.closed[0].Reason != "taken_over" {
 			t.Errorf("the first one was told %v", first.closed)
 		}
-		items := len(b.log.items)
-		first.send(first.video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
-		first.end(true)
-		if len(b.log.items) != items || !b.ended.IsZero() {
+		size := b.log.Size()
+		first.send(first.Video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
+		first.End(true)
+		if b.log.Size() != size || !b.ended.IsZero() {
 			t.Error("the first one still counts")
 		}
 		second.film(100, everySecond)
-		if m := b.seq.mark; m.Discontinuity != 1 || m.Sequence != 3 || len(second.closed) != 0 {
+		if m, _ := b.seq.Mark(); m.Discontinuity != 1 || m.Sequence != 3 || len(second.closed) != 0 {
 			t.Errorf("the newest mark is %+v; the second one was told %v", m, second.closed)
 		}
 	})
@@ -196,7 +197,7 @@ func TestPublisherOverdue(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		film   func(*camera)
-		reason string
+		reason front.Reason
 		after  time.Duration
 	}{
 		{"silent", func(c *camera) {
@@ -210,7 +211,7 @@ func TestPublisherOverdue(t *testing.T) {
 		{"no picture any more", func(c *camera) {
 			c.film(25, everySecond)
 			for range 25 * 31 {
-				c.send(c.audio, []byte{0xaf, 1, 0x21})
+				c.send(c.Audio, []byte{0xaf, 1, 0x21})
 				c.frames++
 				time.Sleep(40 * time.Millisecond)
 				c.broadcast.step(time.Now())
@@ -226,7 +227,7 @@ func TestPublisherOverdue(t *testing.T) {
 				began := time.Now()
 				film := newCamera(t, b)
 				var after time.Duration
-				film.publisher.close = func(r Refusal) {
+				film.publisher.end = func(r front.Refusal) {
 					film.closed = append(film.closed, r)
 					if after == 0 {
 						after = time.Since(began)
@@ -249,30 +250,31 @@ func TestPublisherIgnores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, logged := testBroadcast(t)
 		c := &camera{t: t}
-		p, err := b.attach(publishRequest{}, credentials.Channel{}, time.Now(), time.Now())
+		p, err := b.attach(front.Request{}, credentials.Channel{}, time.Now(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.publisher = p
-		c.send(c.audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+		c.send(c.Audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
 		sound := func() {
 			for range 50 {
-				c.send(c.audio, []byte{0xaf, 1, 0x21})
+				c.send(c.Audio, []byte{0xaf, 1, 0x21})
 				c.frames++
 			}
 		}
 		sound()
-		c.send(c.video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
-		c.send(c.video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
+		c.send(c.Video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
+		c.send(c.Video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
 		for _, payload := range [][]byte{{0x17}, {0x17, 9, 0, 0, 0}, {0x17, 1, 0, 0, 0, 0, 0, 0, 9, 5}, {0x57, 0}} {
-			c.send(c.video, payload)
+			c.send(c.Video, payload)
 		}
 		for _, payload := range [][]byte{{0xaf}, {0xaf, 9}, {0xaf, 1}} {
-			c.send(c.audio, payload)
+			c.send(c.Audio, payload)
 		}
 		sound()
-		if st := b.seq.settings; st.Video || !st.Audio || b.seq.mark.Discontinuity != 0 || b.width != 0 {
-			t.Errorf("settings are %+v, the newest mark %+v", st, b.seq.mark)
+		st, _ := b.seq.Settings()
+		if m, _ := b.seq.Mark(); st.Video || !st.Audio || m.Discontinuity != 0 || b.width != 0 {
+			t.Errorf("settings are %+v, the newest mark %+v", st, m)
 		}
 		if n := strings.Count(logged.String(), "pictures began in a broadcast without pictures"); n != 1 {
 			t.Errorf("it was said %d times", n)
@@ -289,8 +291,8 @@ func TestPublisherOddSound(t *testing.T) {
 		} {
 			b, _ := testBroadcast(t)
 			c := newCamera(t, b)
-			c.send(c.audio, append([]byte{0xaf, 0}, asc...))
-			if a := b.seq.audio; a == nil || a.Plain || string(a.ASC) != string(asc) {
+			c.send(c.Audio, append([]byte{0xaf, 0}, asc...))
+			if a := b.seq.Audio(); a == nil || a.Plain || string(a.ASC) != string(asc) {
 				t.Errorf("%s gave %+v", name, a)
 			}
 		}

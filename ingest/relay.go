@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace/ingest/timeline"
 	"millrace/internal/media"
 	"millrace/internal/relay"
 )
@@ -32,7 +33,7 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 		}
 		from = n
 	}
-	preamble, number, oldest, ok := b.log.start(from, newest)
+	preamble, number, oldest, ok := b.log.From(from, newest)
 	if !ok {
 		w.Header().Set(relay.OldestHeader, strconv.FormatUint(oldest, 10))
 		http.Error(w, "the log no longer reaches back to that segment", http.StatusGone)
@@ -48,9 +49,9 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 	for _, tag := range preamble {
 		_, _ = out.Write(tag)
 	}
-	buf := make([][]byte, 0, maxBatch)
+	buf := make([][]byte, 0, timeline.MaxBatch)
 	for done := false; ; {
-		tags, changed, lost, ended := b.log.read(number, buf)
+		tags, changed, lost, ended := b.log.Read(number, buf)
 		if lost {
 			s.metrics.relayLost.Inc()
 			return
@@ -61,7 +62,7 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 			_, _ = out.Write(tag)
 		}
 		number += uint64(len(tags))
-		if len(tags) == maxBatch {
+		if len(tags) == timeline.MaxBatch {
 			continue
 		}
 		if out.Flush() != nil || control.Flush() != nil || ended {

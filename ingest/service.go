@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"millrace/ingest/rtmp"
 	"millrace/internal/jobs"
 	"millrace/internal/private"
 )
@@ -62,7 +63,7 @@ type Config struct {
 type Service struct {
 	cfg     Config
 	metrics metrics
-	rtmp    *rtmpServer
+	rtmp    *rtmp.Server
 	begins  singleflight.Group // by channel
 	client  *http.Client       // asks other ingests and workers
 
@@ -106,7 +107,7 @@ func New(c Config) (*Service, error) {
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "millrace_ingest_broadcasts_unclaimed", Help: "Broadcasts that no worker works on.",
 	}, func() float64 { _, broadcasts := s.unclaimed(); return float64(broadcasts) })
-	s.rtmp = newRTMPServer(rtmpConfig{Publishers: s, Log: c.Log, Metrics: c.Registerer})
+	s.rtmp = rtmp.New(rtmp.Config{Publishers: s, Log: c.Log, Metrics: c.Registerer})
 	return s, nil
 }
 
@@ -127,7 +128,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g, serving := errgroup.WithContext(live)
 	for _, l := range s.listeners() {
 		g.Go(func() error {
-			err := s.rtmp.Serve(serving, front{l, ctx, serving})
+			err := s.rtmp.Serve(serving, door{l, ctx, serving})
 			if ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
 				return nil // drain closed it
 			}
@@ -171,7 +172,7 @@ func (s *Service) broadcastByID(id string) *broadcast {
 func (s *Service) logBytes() float64 {
 	total := 0
 	for _, b := range s.all() {
-		total += b.log.size()
+		total += b.log.Size()
 	}
 	return float64(total)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"millrace/ingest/front"
 	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
@@ -95,6 +96,11 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 		if t.Failed() {
 			t.Logf("the log:\n%s", logged)
 		}
+	})
+	eventually(t, "the service", func() bool { // an encoder can't come before it runs
+		s.service.mu.Lock()
+		defer s.service.mu.Unlock()
+		return s.service.ctx != nil
 	})
 	return s
 }
@@ -223,30 +229,6 @@ func (r *relayReader) expect(kind relay.MarkKind, sequence uint64) relay.Mark {
 			r.t.Fatalf("%+v came instead of %s %d", m, kind, sequence)
 		}
 	}
-}
-
-// encoder begins to publish, and sends what is sent.
-func (s *station) encoder(sent []rtmpMessage) *rawEncoder {
-	s.t.Helper()
-	e := dialRaw(s.t, s.rtmp)
-	e.publish()
-	e.media(sent, 0)
-	return e
-}
-
-// media sends messages with their timestamps moved.
-func (e *rawEncoder) media(messages []rtmpMessage, offset uint32) {
-	e.t.Helper()
-	for _, m := range messages {
-		m.stream, m.timestamp = mediaStream, m.timestamp+offset
-		e.send(appendChunks(nil, chunksVideo, m, 128))
-	}
-}
-
-// unpublish says that the encoder is done.
-func (e *rawEncoder) unpublish() {
-	e.t.Helper()
-	e.send(command("FCUnpublish", 4.0, nil, "s3cret"), command("deleteStream", 5.0, nil, 1.0))
 }
 
 // hold is a worker's claim.
@@ -436,7 +418,7 @@ func TestServiceGrace(t *testing.T) {
 	broadcast := s.broadcast()
 	reader := s.read(broadcast)
 	reader.expect(relay.Open, 1)
-	encoder.Close()
+	encoder.close()
 	pause := reader.expect(relay.Pause, 2)
 	s.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
 
@@ -447,7 +429,7 @@ func TestServiceGrace(t *testing.T) {
 	}
 	s.until("the way back", func(r lease.Record) bool { return r.State == lease.Live && r.Broadcast == broadcast })
 	reader.expect(relay.Open, 3)
-	encoder.Close()
+	encoder.close()
 	reader.expect(relay.Pause, 4)
 	lost := time.Now()
 	reader.expect(relay.End, 4)
@@ -512,14 +494,10 @@ func TestServiceRefusals(t *testing.T) {
 		{"other", "The stream key is wrong"},
 		{"s3cret", "Somebody is publishing with this stream key already"},
 	} {
-		e := dialRaw(t, s.rtmp)
-		e.send(command("connect", 1.0, amfProperties{{"app", "live"}}))
-		e.expect(typeCommandAMF0, "NetConnection.Connect.Success")
-		e.send(command("createStream", 2.0, nil))
-		e.expect(typeCommandAMF0, "_result")
-		e.send(command("publish", 3.0, nil, c.key, "live"))
-		e.expect(typeCommandAMF0, c.text)
-		e.gone()
+		var r *front.Refusal
+		if _, err := s.dial(c.key); !errors.As(err, &r) || !strings.Contains(r.Text, c.text) {
+			t.Errorf("key %s: %v, want %q", c.key, err, c.text)
+		}
 	}
 }
 
@@ -531,18 +509,20 @@ func TestServiceCodecs(t *testing.T) {
 		payload string
 		text    string
 	}{
-		{typeVideo, "\x1c\x00\x00\x00\x00", "Video in HEVC can't be taken: set the video encoder to H.264"},
-		{typeVideo, "\x90hvc1", "Video in HEVC can't be taken: set the video encoder to H.264"},
-		{typeVideo, "\x90av01", "Video in AV1 can't be taken: set the video encoder to H.264"},
-		{typeAudio, "\x2f\x00", "Audio in MP3 can't be taken: set the audio encoder to AAC"},
-		{typeAudio, "\x90Opus", "Audio in \"Opus\" can't be taken: set the audio encoder to AAC"},
-		{typeVideo, "\x17\x00\x00\x00\x00\x01", "The video can't be used: parse AVC configuration"},
+		{media.TagVideo, "\x1c\x00\x00\x00\x00", "Video in HEVC can't be taken: set the video encoder to H.264"},
+		{media.TagVideo, "\x90hvc1", "Video in HEVC can't be taken: set the video encoder to H.264"},
+		{media.TagVideo, "\x90av01", "Video in AV1 can't be taken: set the video encoder to H.264"},
+		{media.TagAudio, "\x2f\x00", "Audio in MP3 can't be taken: set the audio encoder to AAC"},
+		{media.TagAudio, "\x90Opus", "Audio in \"Opus\" can't be taken: set the audio encoder to AAC"},
+		{media.TagVideo, "\x17\x00\x00\x00\x00\x01", "The video can't be used: parse AVC configuration"},
 	} {
 		t.Run(c.text, func(t *testing.T) {
 			s := newStation(t, Config{})
-			e := s.encoder([]rtmpMessage{{kind: c.kind, payload: []byte(c.payload)}})
-			e.expect(typeCommandAMF0, c.text)
-			e.gone()
+			err := s.encoder(nil).write(media.Tag{Type: c.kind, Payload: []byte(c.payload)})
+			var r *front.Refusal
+			if !errors.As(err, &r) || !strings.Contains(r.Text, c.text) {
+				t.Errorf("%v, want %q", err, c.text)
+			}
 		})
 	}
 }
@@ -580,15 +560,21 @@ func TestPublisherWaitsForRedis(t *testing.T) {
 	t.Parallel()
 	s := newStationBy(t, Config{}, testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always"))
 	s.redis.Stop()
-	e := dialRaw(t, s.rtmp)
-	e.askToPublish()
+	dialled := make(chan error, 1)
+	go func() {
+		_, err := s.dial("s3cret")
+		dialled <- err
+	}()
 	time.Sleep(3 * redisPoll) // it has asked in vain
 	s.redis.Start()
-	e.expect(typeCommandAMF0, "NetStream.Publish.Start")
+	if err := receive(t, dialled, "the answer"); err != nil {
+		t.Error(err)
+	}
 	s.redis.Stop()
-	e = dialRaw(t, s.rtmp)
-	e.askToPublish()
-	e.expect(typeCommandAMF0, "can't take the broadcast just now")
+	var r *front.Refusal
+	if _, err := s.dial("s3cret"); err == nil || errors.As(err, &r) {
+		t.Errorf("without Redis it was told %v", err) // a fault of ours
+	}
 }
 
 func TestServiceRelayStatus(t *testing.T) {
@@ -621,18 +607,13 @@ func TestServiceRelayStatus(t *testing.T) {
 func TestServiceTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newStation(t, Config{})
-	eventually(t, "the service", func() bool { // an encoder can't come before it runs
-		s.service.mu.Lock()
-		defer s.service.mu.Unlock()
-		return s.service.ctx != nil
-	})
 	results := make(chan error, 8)
 	for range cap(results) {
 		go func() {
-			p, err := s.service.publish(t.Context(), publishRequest{Key: "s3cret", Close: func(Refusal) {}})
+			p, err := s.service.Publish(t.Context(), front.Request{Key: "s3cret", End: func(front.Refusal) {}})
 			results <- err
 			for err == nil && t.Context().Err() == nil {
-				err = p.audio(0, []byte{0xaf, 1, 0x21})
+				err = p.Audio(0, []byte{0xaf, 1, 0x21})
 				time.Sleep(20 * time.Millisecond)
 			}
 		}()

@@ -94,14 +94,6 @@ func (s *slot) lacks() bool {
 	return slices.ContainsFunc(s.retired, func(c *claim) bool { return c.gone })
 }
 
-// nextMark is the sequence of the mark that comes next. The caller holds mu.
-func (b *broadcast) nextMark() uint64 {
-	if b.seq.opened {
-		return b.seq.mark.Sequence + 1
-	}
-	return b.seq.mark.Sequence
-}
-
 // reached is what the slots have reached, the furthest one for each. The caller holds mu.
 func (b *broadcast) reached() (finished, safe uint64) {
 	for i := range b.slots {
@@ -137,7 +129,7 @@ func (b *broadcast) grant(n int, address string, now time.Time) (*claim, jobs.Gr
 	if s.claim != nil && (s.next != nil || !b.wanted(s)) {
 		return nil, jobs.Grant{}, errSlotTaken
 	}
-	at := b.nextMark()
+	at := b.seq.NextMark()
 	if s.claim != nil && at == 0 { // nothing was made yet
 		s.claim.stop("another worker has taken over")
 		s.claim = nil
@@ -163,7 +155,7 @@ func (b *broadcast) grant(n int, address string, now time.Time) (*claim, jobs.Gr
 		}
 		g.Live, g.Backfill = s.claim.until, s.claim.until
 		if s.lacks() {
-			g.Backfill = min(g.Live, max(s.progress.Safe, b.log.oldest()))
+			g.Backfill = min(g.Live, max(s.progress.Safe, b.log.Oldest()))
 		}
 		s.next = c
 	}
@@ -186,17 +178,18 @@ func (b *broadcast) unfinished(s *slot) (live, backfill uint64) {
 	if s.lacks() {
 		backfill = min(backfill, s.progress.Safe)
 	}
-	oldest := b.log.oldest()
+	oldest := b.log.Oldest()
 	live = max(live, oldest)
 	return live, min(max(backfill, oldest), live)
 }
 
 // passMark hands slots over whose mark has come. The caller holds mu.
 func (b *broadcast) passMark() {
+	mark, open := b.seq.Mark()
 	for i := range b.slots {
 		s := &b.slots[i]
 		c := s.claim
-		if c == nil || c.until == 0 || b.seq.opened && b.seq.mark.Sequence < c.until || !b.seq.opened && s.next == nil {
+		if c == nil || c.until == 0 || open && mark.Sequence < c.until || !open && s.next == nil {
 			continue
 		}
 		s.retired = append(s.retired, c)
@@ -222,7 +215,7 @@ func (b *broadcast) report(n int, c *claim, p jobs.Progress, now time.Time) {
 		return
 	}
 	c.seen = now
-	most := b.seq.mark.Sequence + 1
+	most := b.segments() + 1
 	c.progress.Consumed = max(c.progress.Consumed, p.Consumed)
 	c.progress.Finished = max(c.progress.Finished, min(p.Finished, most))
 	c.progress.Safe = max(c.progress.Safe, min(p.Safe, c.progress.Finished))
@@ -342,7 +335,7 @@ func (b *broadcast) wanted(s *slot) bool {
 		return false
 	case s.claim == nil:
 		_, safe := b.reached()
-		return !b.over() || safe < b.seq.mark.Sequence
+		return !b.over() || safe < b.segments()
 	default:
 		return s.next == nil && !b.over() && (s.claim.leaving || s.lacks())
 	}
@@ -390,7 +383,7 @@ func (b *broadcast) forgetLost(n int) {
 	if !s.lacks() {
 		return
 	}
-	oldest := b.log.oldest()
+	oldest := b.log.Oldest()
 	_, safe := b.reached()
 	s.retired = slices.DeleteFunc(s.retired, func(c *claim) bool {
 		if !c.gone || c.progress.Safe >= oldest && safe < c.until {
@@ -407,7 +400,7 @@ func (b *broadcast) forgetLost(n int) {
 // finish ends claims that have nothing left to do for a broadcast that is
 // over, and reports whether all is stored. The caller holds mu.
 func (b *broadcast) finish() (stored bool) {
-	end := b.seq.mark.Sequence
+	end := b.segments()
 	_, safe := b.reached()
 	stored = safe >= end
 	for i := range b.slots {

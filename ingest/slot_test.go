@@ -7,20 +7,22 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/media"
 	"millrace/internal/relay"
 )
 
 // slots is a broadcast with pictures, whose slots are played with by hand.
 type slots struct {
 	*broadcast
-	t   *testing.T
-	now time.Time
+	t      *testing.T
+	now    time.Time
+	filmed uint32 // ms
 }
 
 func newSlots(t *testing.T, n int) *slots {
 	b, _ := testBroadcast(t)
 	b.slots = make([]slot, n)
-	s := &slots{b, t, time.Now()}
+	s := &slots{broadcast: b, t: t, now: time.Now()}
 	return s
 }
 
@@ -28,19 +30,21 @@ func newSlots(t *testing.T, n int) *slots {
 func (s *slots) open(n uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q := s.seq
-	if q.wallAt == 0 {
-		q.brk = true
-	}
-	for q.mark.Sequence < n || !q.opened {
-		q.open(q.mark.Start+timelineStart, true, s.now)
+	for mark, open := s.seq.Mark(); mark.Sequence < n || !open; mark, open = s.seq.Mark() {
+		if s.filmed == 0 {
+			s.seq.Attach(false)
+			s.seq.SetVideo(&media.AVCConfig{})
+		}
+		s.seq.PushVideo(s.filmed, 0, true, []byte{1}, s.now)
+		s.seq.Tick(s.now.Add(time.Second)) // nothing more is waited for
+		s.filmed += 2000
 	}
 }
 
 func (s *slots) pause() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seq.pause()
+	s.seq.Pause()
 }
 
 func (s *slots) take(n int, name string) (*claim, jobs.Grant) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"millrace/ingest/front"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -246,7 +247,7 @@ func (b *broadcast) giveUp(to string) (relay.Carry, error) {
 		return relay.Carry{}, errEnded
 	}
 	b.move(to)
-	return b.seq.carry(), nil
+	return b.seq.Carry(), nil
 }
 
 // move ends the log with a pause: another ingest goes on with the broadcast.
@@ -256,9 +257,9 @@ func (b *broadcast) move(to string) {
 	if !b.ended.IsZero() || !b.moved.IsZero() {
 		return
 	}
-	b.dismiss(Refusal{Code: codePublishBadName, Reason: "taken_over", Description: "Another encoder publishes to this channel through another server."})
+	b.dismiss(front.Refusal{Kind: front.Busy, Reason: front.TakenOver, Text: "Another encoder publishes to this channel through another server."})
 	b.moved = time.Now()
-	b.log.finish()
-	b.logger.Info("another ingest has taken the broadcast over", "by", to, "segments", b.seq.mark.Sequence)
+	b.log.Close()
+	b.logger.Info("another ingest has taken the broadcast over", "by", to, "segments", b.segments())
 	b.wakeUp()
 }

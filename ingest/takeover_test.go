@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"millrace/ingest/front"
 	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
@@ -53,7 +54,7 @@ func TestTakeoverFromAnIngest(t *testing.T) {
 	reader := first.read(broadcast)
 	reader.expect(relay.Open, 1)
 	worker := first.claim(broadcast, first.client)
-	encoder.Close()
+	encoder.close()
 	pause := reader.expect(relay.Pause, 2)
 	first.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
 
@@ -164,7 +165,7 @@ func TestTakeoverOfSilence(t *testing.T) {
 	first.until("the way back", func(r lease.Record) bool { return r.State == lease.Live && r.Lost.IsZero() })
 	second.encoder(tags)
 	second.readFrom(second.has(broadcast), 2).expect(relay.Open, 3)
-	sleeper.expect(typeCommandAMF0, "through another server")
+	sleeper.expect("through another server")
 }
 
 // Two encoders with one key don't evict each other in turns: who came first
@@ -268,7 +269,7 @@ func TestReleaseStatus(t *testing.T) {
 		}
 	}
 	hold.report(jobs.Progress{})
-	encoder.Close()
+	encoder.close()
 	eventually(t, "the end", func() bool { return s.service.broadcastOf("demo") == nil })
 	if got := status(relay.ReleasePath(broadcast, epoch+1)); got != http.StatusGone {
 		t.Errorf("one that has ended gave %d", got)
@@ -296,7 +297,7 @@ func TestReleaseFences(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&carry); err != nil {
 		t.Fatalf("%s: %v", resp.Status, err)
 	}
-	if _, err := b.attach(publishRequest{Close: func(Refusal) {}}, credentials.Channel{Name: "demo"}, time.Now(), time.Now()); !errors.Is(err, errEnded) {
+	if _, err := b.attach(front.Request{End: func(front.Refusal) {}}, credentials.Channel{Name: "demo"}, time.Now(), time.Now()); !errors.Is(err, errEnded) {
 		t.Fatalf("another encoder got %v, want %v", err, errEnded)
 	}
 	pause := reader.expect(relay.Pause, carry.Mark.Sequence)
@@ -306,7 +307,7 @@ func TestReleaseFences(t *testing.T) {
 	if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
 		t.Errorf("the log goes on: %v", err)
 	}
-	encoder.expect(typeCommandAMF0, "through another server")
+	encoder.expect("through another server")
 	if list := b.holders(); len(list) != 0 {
 		t.Errorf("edges would be told of %v", list)
 	}
@@ -337,7 +338,7 @@ func TestLostLeaseFences(t *testing.T) {
 			if err := s.db.HSet(t.Context(), "millrace:channel:{demo}", other...).Err(); err != nil {
 				t.Fatal(err)
 			}
-			encoder.expect(typeCommandAMF0, c.told)
+			encoder.expect(c.told)
 			reader.expect(c.last, 2)
 			if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
 				t.Errorf("the log goes on: %v", err)
@@ -388,7 +389,7 @@ func TestServiceDrain(t *testing.T) {
 	s.stop()
 	began := time.Now()
 	eventually(t, "the closed door", func() bool {
-		_, err := s.service.publish(t.Context(), publishRequest{Key: "s3cret"})
+		_, err := s.service.Publish(t.Context(), front.Request{Key: "s3cret"})
 		return err == refusalBusy || err == refusalStopping
 	})
 	encoder.media(tags[len(tags)-4:], 40)

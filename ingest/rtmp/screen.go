@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"encoding/binary"
@@ -34,7 +34,7 @@ const eventPingRequest = 6 // of User Control messages (7.1.7)
 // thousand million elements, which ends the process. So no byte that it decodes comes from the
 // encoder, save for the inside of strings.
 type screen struct {
-	limits  filterConfig
+	limits  FilterConfig
 	dropped func(reason string) // told of each message that is left out
 
 	commands   int

@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"testing"
@@ -6,30 +6,11 @@ import (
 	"time"
 )
 
-func TestBucket(t *testing.T) {
-	var b bucket
-	now := time.Unix(1000, 0)
-	for i := range 10 {
-		if b.put(1, 2, 10, true, now) {
-			t.Errorf("%d don't fit into 10", i+1)
-		}
-	}
-	if !b.put(1, 2, 10, true, now) || b.put(2, 2, 10, true, now.Add(time.Second)) || !b.put(1, 2, 10, true, now.Add(time.Second)) {
-		t.Error("after a second there must be room for 2, and no more")
-	}
-	if b.empty(2, now.Add(5*time.Second)) || !b.empty(2, now.Add(6*time.Second)) {
-		t.Error("10 drain in 5 s")
-	}
-	if now = now.Add(time.Hour); b.put(11, 2, 10, false, now) != true || !b.put(1, 2, 10, true, now) {
-		t.Error("what isn't refused runs over")
-	}
-}
-
 // An encoder that sends more than is allowed is told so; one that catches up after a stall isn't.
 func TestRTMPBitrate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
-		f := serveRTMP(t, &stage{}, rtmpConfig{MaxBitrate: 800_000}, l)
+		f := serveRTMP(t, &stage{}, Config{MaxBitrate: 800_000}, l)
 		e := newRawEncoder(t, l.dial())
 		e.publish()
 		if err := e.SetDeadline(time.Time{}); err != nil {
@@ -66,7 +47,7 @@ func TestRTMPBitrate(t *testing.T) {
 func TestRTMPTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
-		f := serveRTMP(t, &stage{}, rtmpConfig{MaxConnectionsPerAddress: 500}, l)
+		f := serveRTMP(t, &stage{}, Config{MaxConnectionsPerAddress: 500}, l)
 		refused := func(dials int) float64 {
 			before := f.metric(t, "millrace_ingest_connections_refused_total", "too_often_from_address")
 			for range dials {
@@ -90,7 +71,7 @@ func TestRTMPTooOften(t *testing.T) {
 
 // Connections that don't publish make room for new ones, the oldest first; those that publish stay.
 func TestRTMPMakesRoom(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{MaxConnections: 4}, nil)
+	f := serveRTMP(t, &stage{}, Config{MaxConnections: 4}, nil)
 	publisher := dialRaw(t, f.address)
 	publisher.publish()
 	idle := []*rawEncoder{dialRaw(t, f.address), dialRaw(t, f.address), dialRaw(t, f.address)}

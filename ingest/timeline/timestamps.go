@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import "millrace/internal/media"
 

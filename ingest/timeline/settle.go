@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"math"
@@ -8,7 +8,8 @@ import (
 	"millrace/internal/media"
 )
 
-func (s *sequencer) push(u media.AccessUnit, now time.Time) {
+// push takes a unit whose time is known.
+func (s *Sequencer) push(u media.AccessUnit, now time.Time) {
 	if !s.gathering {
 		s.sequence(u, now)
 		return
@@ -18,11 +19,11 @@ func (s *sequencer) push(u media.AccessUnit, now time.Time) {
 	}
 	s.held = append(s.held, heldUnit{u, now})
 	s.heldBytes += len(u.Payload)
-	s.tick(now)
+	s.Tick(now)
 }
 
-// tick lets the wait for tracks end by the clock too.
-func (s *sequencer) tick(now time.Time) {
+// Tick lets the wait for tracks end by the clock too.
+func (s *Sequencer) Tick(now time.Time) {
 	if !s.gathering || len(s.held) == 0 || !s.gathered(now) {
 		return
 	}
@@ -36,7 +37,7 @@ func (s *sequencer) tick(now time.Time) {
 	}
 }
 
-func (s *sequencer) heldIDR() bool {
+func (s *Sequencer) heldIDR() bool {
 	for i := range s.held {
 		if s.held[i].unit.IDR {
 			return true
@@ -45,9 +46,9 @@ func (s *sequencer) heldIDR() bool {
 	return false
 }
 
-// picturesDue reports whether the publisher must send pictures: they are
+// PicturesDue reports whether the publisher must send pictures: they are
 // announced, or the broadcast has them.
-func (s *sequencer) picturesDue() bool {
+func (s *Sequencer) PicturesDue() bool {
 	if s.settled {
 		return s.settings.Video
 	}
@@ -55,7 +56,7 @@ func (s *sequencer) picturesDue() bool {
 }
 
 // gathered reports whether the tracks are all here, or have been waited for long enough.
-func (s *sequencer) gathered(now time.Time) bool {
+func (s *Sequencer) gathered(now time.Time) bool {
 	frames, sounds := 0, 0
 	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
 	for i := range s.held {
@@ -67,7 +68,7 @@ func (s *sequencer) gathered(now time.Time) bool {
 			first = s.held[i].unit.DTS
 		}
 	}
-	if frames == 0 && s.picturesDue() {
+	if frames == 0 && s.PicturesDue() {
 		s.keepNewestSound(last)
 		s.since = now // the wait begins with the first IDR
 		return false
@@ -82,7 +83,7 @@ func (s *sequencer) gathered(now time.Time) bool {
 
 // keepNewestSound bounds what is held while the first IDR isn't here: only the
 // newest second is of use. Half of the room is left for what follows.
-func (s *sequencer) keepNewestSound(last media.Ticks) {
+func (s *Sequencer) keepNewestSound(last media.Ticks) {
 	n := 0
 	for n < len(s.held)-1 && (last-s.held[n].unit.DTS > media.TicksOf(tracksWait) || len(s.held)-n > maxGather/2 || s.heldBytes > maxGatherBytes/2) {
 		s.heldBytes -= len(s.held[n].unit.Payload)
@@ -93,7 +94,7 @@ func (s *sequencer) keepNewestSound(last media.Ticks) {
 }
 
 // settle fixes, at the first publisher, what never changes in a broadcast.
-func (s *sequencer) settle(held []heldUnit) {
+func (s *Sequencer) settle(held []heldUnit) {
 	if s.settled {
 		if s.settings.Video && s.claimed > 0 { // of this publisher; what is settled stays
 			s.step = media.Ticks(math.Round(media.VideoTimescale / s.claimed))
@@ -130,9 +131,9 @@ func (s *sequencer) settle(held []heldUnit) {
 	s.emitSettings()
 }
 
-func (s *sequencer) emitSettings() {
+func (s *Sequencer) emitSettings() {
 	st := s.settings
-	s.emit(entry{settings: &st})
+	s.emit(Entry{Settings: &st})
 }
 
 // partDuration is what parts of pictures are cut to: whole frames near a third of a second and
@@ -201,7 +202,7 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 // soundPhase returns the time of the first sound gathered that will be used:
 // it follows the first picture, and isn't before it nor before what the log has
 // of the sound. 0 without.
-func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
+func (s *Sequencer) soundPhase(held []heldUnit) media.Ticks {
 	var from media.Ticks
 	if s.grid != nil {
 		from = s.grid.next.Ticks(s.grid.rate)
@@ -219,7 +220,7 @@ func (s *sequencer) soundPhase(held []heldUnit) media.Ticks {
 }
 
 // settleTarget fixes the target duration once enough of the first GOP has been seen.
-func (s *sequencer) settleTarget(at media.Ticks, idr bool) {
+func (s *Sequencer) settleTarget(at media.Ticks, idr bool) {
 	if s.settings.TargetDuration != 0 || (!idr && at-s.firstIDR < settleAfter) {
 		return
 	}

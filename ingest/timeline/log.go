@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"sync"
@@ -14,10 +14,10 @@ const (
 	defaultLogBytes = 64 << 20
 )
 
-// log is the ordered record of a broadcast, bounded in seconds and bytes: the
+// Log is the ordered record of a broadcast, bounded in seconds and bytes: the
 // oldest items go first. One copy of each item, as FLV, serves all readers.
 // It is safe for one writer and any number of readers.
-type log struct {
+type Log struct {
 	maxBytes int
 
 	mu       sync.Mutex
@@ -48,39 +48,40 @@ type markAt struct {
 	videoConfig, audioConfig []byte
 }
 
-func newLog(maxBytes int) *log {
+// NewLog makes a log of at most maxBytes; 0: 64 MiB.
+func NewLog(maxBytes int) *Log {
 	if maxBytes == 0 {
 		maxBytes = defaultLogBytes
 	}
-	return &log{maxBytes: maxBytes, changed: make(chan struct{})}
+	return &Log{maxBytes: maxBytes, changed: make(chan struct{})}
 }
 
-// append adds an entry. It copies the payload into the item's FLV tag.
-func (l *log) append(e entry) error {
+// Append adds an entry. It copies the payload into the item's FLV tag.
+func (l *Log) Append(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var it item
 	var err error
 	switch {
-	case e.mark != nil:
-		it.at = e.mark.Start
-		it.flv, err = relay.AppendMark(nil, *e.mark)
-		l.noteMark(*e.mark)
-		l.ended = l.ended || e.mark.Kind == relay.End
-	case e.settings != nil:
+	case e.Mark != nil:
+		it.at = e.Mark.Start
+		it.flv, err = relay.AppendMark(nil, *e.Mark)
+		l.noteMark(*e.Mark)
+		l.ended = l.ended || e.Mark.Kind == relay.End
+	case e.Settings != nil:
 		it.at = l.lastAt()
-		it.flv, err = relay.AppendSettings(nil, it.at, *e.settings)
+		it.flv, err = relay.AppendSettings(nil, it.at, *e.Settings)
 		l.settings = it.flv
-	case e.video != nil:
+	case e.Video != nil:
 		it.at = l.lastAt()
-		it.flv = media.AppendVideoConfigTag(nil, uint32(it.at.Milliseconds()), e.video.Record)
+		it.flv = media.AppendVideoConfigTag(nil, uint32(it.at.Milliseconds()), e.Video.Record)
 		l.videoConfig = it.flv
-	case e.audio != nil:
+	case e.Audio != nil:
 		it.at = l.lastAt()
-		it.flv = media.AppendAudioTag(nil, uint32(it.at.Milliseconds()), true, e.audio.ASC)
+		it.flv = media.AppendAudioTag(nil, uint32(it.at.Milliseconds()), true, e.Audio.ASC)
 		l.audioConfig = it.flv
 	default:
-		u := e.unit
+		u := e.Unit
 		it.kind, it.at = u.Kind, u.DTS
 		ms := uint32(u.DTS.Milliseconds())
 		if u.Kind == media.Video {
@@ -100,8 +101,8 @@ func (l *log) append(e entry) error {
 	return nil
 }
 
-// finish says that nothing follows.
-func (l *log) finish() {
+// Close says that nothing follows.
+func (l *Log) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
@@ -109,14 +110,14 @@ func (l *log) finish() {
 	l.changed = make(chan struct{})
 }
 
-func (l *log) lastAt() media.Ticks {
+func (l *Log) lastAt() media.Ticks {
 	if len(l.items) == 0 {
 		return timelineStart
 	}
 	return l.items[len(l.items)-1].at
 }
 
-func (l *log) noteMark(m relay.Mark) {
+func (l *Log) noteMark(m relay.Mark) {
 	at := markAt{mark: m, number: l.first + uint64(len(l.items)), videoConfig: l.videoConfig, audioConfig: l.audioConfig}
 	at.lead = at.number
 	// A discontinuity has no sound before it, and its configurations stand
@@ -136,7 +137,7 @@ func (l *log) noteMark(m relay.Mark) {
 	l.marks = append(l.marks, at)
 }
 
-func (l *log) trim() {
+func (l *Log) trim() {
 	newest := l.lastAt()
 	n := 0
 	for n < len(l.items)-1 && (l.bytes > l.maxBytes || newest-l.items[n].at > logDuration) {
@@ -153,11 +154,11 @@ func (l *log) trim() {
 	l.marks = l.marks[k:]
 }
 
-// start finds where a reader begins that wants segment from, or, with newest
+// From finds where a reader begins that wants segment from, or, with newest
 // set, the newest segment that begins with an IDR. It returns what must be
 // sent before the first item. ok is false when the log doesn't reach back that
 // far: oldest is then the first segment that it has.
-func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest uint64, ok bool) {
+func (l *Log) From(from uint64, newest bool) (preamble [][]byte, number, oldest uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.marks) == 0 { // nothing was published yet: all that will be is wanted
@@ -188,7 +189,7 @@ func (l *log) start(from uint64, newest bool) (preamble [][]byte, number, oldest
 
 // origin returns where a reader of the i-th mark's segment starts: at the IDR
 // that it is decoded from. nil: the log no longer has that. The caller holds mu.
-func (l *log) origin(i int) *markAt {
+func (l *Log) origin(i int) *markAt {
 	want := l.marks[i].mark
 	for ; i >= 0 && l.marks[i].lead >= l.first; i-- {
 		if m := &l.marks[i]; m.mark.Sequence == want.DecodeFrom && m.mark.Kind == want.Kind {
@@ -198,41 +199,41 @@ func (l *log) origin(i int) *markAt {
 	return nil
 }
 
-// maxBatch bounds what one read returns, in items.
-const maxBatch = 128
+// MaxBatch bounds what one read returns, in items.
+const MaxBatch = 128
 
-// read returns the tags from item number on, and a channel that is closed when
+// Read returns the tags from item number on, and a channel that is closed when
 // there are more. lost reports that the log no longer has that item; ended that
 // nothing follows.
-func (l *log) read(number uint64, buf [][]byte) (tags [][]byte, changed <-chan struct{}, lost, ended bool) {
+func (l *Log) Read(number uint64, buf [][]byte) (tags [][]byte, changed <-chan struct{}, lost, ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if number < l.first {
 		return nil, nil, true, false
 	}
 	tags = buf[:0]
-	for i := number - l.first; i < uint64(len(l.items)) && len(tags) < maxBatch; i++ {
+	for i := number - l.first; i < uint64(len(l.items)) && len(tags) < MaxBatch; i++ {
 		tags = append(tags, l.items[i].flv)
 	}
 	return tags, l.changed, false, l.ended && len(tags) == 0
 }
 
-// size returns the bytes held.
-func (l *log) size() int {
+// Size returns the bytes held.
+func (l *Log) Size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.bytes
 }
 
-// oldest returns the first segment that the log can still give whole, or the
+// Oldest returns the first segment that the log can still give whole, or the
 // next one if there is none.
-func (l *log) oldest() uint64 {
+func (l *Log) Oldest() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.oldestLocked()
 }
 
-func (l *log) oldestLocked() uint64 {
+func (l *Log) oldestLocked() uint64 {
 	for i := range l.marks {
 		if l.origin(i) != nil {
 			return l.marks[i].mark.Sequence

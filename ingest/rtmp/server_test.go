@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bytes"
@@ -13,19 +13,21 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"millrace/ingest/front"
 )
 
 const patience = 20 * time.Second // for what must happen
 
 // stage is the rest of ingest, as the RTMP front sees it.
 type stage struct {
-	refusal func(publishRequest) error // nil: all are taken
-	onVideo func(n int) error          // says what the n-th video message of a publication brings
+	refusal func(front.Request) error // nil: all are taken
+	onVideo func(n int) error         // says what the n-th video message of a publication brings
 	taken   chan *performance
 }
 
 type performance struct {
-	request publishRequest
+	request front.Request
 	onVideo func(n int) error
 	ended   chan bool // gives what end was told
 
@@ -35,7 +37,7 @@ type performance struct {
 	videos    int
 }
 
-func (s *stage) publish(_ context.Context, r publishRequest) (publication, error) {
+func (s *stage) Publish(_ context.Context, r front.Request) (front.Publication, error) {
 	if s.refusal != nil {
 		if err := s.refusal(r); err != nil {
 			return nil, err
@@ -46,16 +48,16 @@ func (s *stage) publish(_ context.Context, r publishRequest) (publication, error
 	return p, nil
 }
 
-func (p *performance) metadata(m map[string]any) { p.metadatas = append(p.metadatas, m) }
+func (p *performance) Metadata(m map[string]any) { p.metadatas = append(p.metadatas, m) }
 
-func (p *performance) audio(timestamp uint32, payload []byte) error {
+func (p *performance) Audio(timestamp uint32, payload []byte) error {
 	p.messages = append(p.messages, rtmpMessage{kind: typeAudio, timestamp: timestamp, payload: payload})
 	return nil
 }
 
-func (p *performance) ahead() time.Duration { return 0 }
+func (p *performance) Pace() time.Duration { return 0 }
 
-func (p *performance) video(timestamp uint32, payload []byte) error {
+func (p *performance) Video(timestamp uint32, payload []byte) error {
 	p.messages = append(p.messages, rtmpMessage{kind: typeVideo, timestamp: timestamp, payload: payload})
 	if p.videos++; p.onVideo != nil {
 		return p.onVideo(p.videos)
@@ -63,7 +65,7 @@ func (p *performance) video(timestamp uint32, payload []byte) error {
 	return nil
 }
 
-func (p *performance) end(clean bool) { p.ended <- clean }
+func (p *performance) End(clean bool) { p.ended <- clean }
 
 // of returns the messages of a kind.
 func (p *performance) of(kind byte) (all []rtmpMessage) {
@@ -78,7 +80,7 @@ func (p *performance) of(kind byte) (all []rtmpMessage) {
 // rtmpFront is a server that a test runs.
 type rtmpFront struct {
 	*stage
-	server   *rtmpServer
+	server   *Server
 	address  string
 	log      *logBuffer
 	registry *prometheus.Registry
@@ -86,7 +88,7 @@ type rtmpFront struct {
 }
 
 // serveRTMP serves on l, by default on a TCP port, until the test's end.
-func serveRTMP(t *testing.T, s *stage, cfg rtmpConfig, l net.Listener) *rtmpFront {
+func serveRTMP(t *testing.T, s *stage, cfg Config, l net.Listener) *rtmpFront {
 	t.Helper()
 	if l == nil {
 		var err error
@@ -98,7 +100,7 @@ func serveRTMP(t *testing.T, s *stage, cfg rtmpConfig, l net.Listener) *rtmpFron
 	f := &rtmpFront{stage: s, address: l.Addr().String(), log: &logBuffer{}, registry: prometheus.NewRegistry()}
 	cfg.Publishers, cfg.Metrics = s, f.registry
 	cfg.Log = slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	f.server = newRTMPServer(cfg)
+	f.server = New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- f.server.Serve(ctx, l) }()

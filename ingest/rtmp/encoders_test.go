@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bytes"
@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"millrace/ingest/front"
 )
 
 // run runs a program, and gives what it wrote to stderr.
@@ -83,14 +85,14 @@ func TestRTMPFromFFmpeg(t *testing.T) {
 		{name: "across 4.66 hours", url: "/live/s3cret", args: []string{"-output_ts_offset", "16776"}, offset: 16_776_000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+			f := serveRTMP(t, &stage{}, Config{}, nil)
 			args := append([]string{"-i", file, "-c", "copy"}, c.args...)
 			ffmpeg(t, false, append(args, "-f", "flv", "rtmp://"+f.address+c.url)...)
 			p := receive(t, f.taken, "a publication")
 			if clean := receive(t, p.ended, "the end"); !clean {
 				t.Error("the end wasn't clean")
 			}
-			if p.request.App != "live" || p.request.Key != "s3cret" || p.request.Encoder == "" || p.request.Remote == "" {
+			if p.request.Key != "s3cret" || p.request.Encoder == "" || p.request.Remote == "" {
 				t.Errorf("published with %+v", p.request)
 			}
 			if len(p.metadatas) != 1 || p.metadatas[0]["width"] != 320.0 {
@@ -140,7 +142,7 @@ func compareTags(t *testing.T, got, want []rtmpMessage, offset uint32) {
 func TestRTMPFromGStreamer(t *testing.T) {
 	for _, sink := range []string{"rtmp2sink", "rtmpsink"} {
 		t.Run(sink, func(t *testing.T) {
-			f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+			f := serveRTMP(t, &stage{}, Config{}, nil)
 			stderr, err := run(t, "gst-launch-1.0", "-q",
 				"videotestsrc", "num-buffers=90", "!", "video/x-raw,width=320,height=180,framerate=30/1", "!",
 				"x264enc", "tune=zerolatency", "key-int-max=30", "!", "h264parse", "!", "mux.",
@@ -163,7 +165,7 @@ func TestRTMPFromGStreamer(t *testing.T) {
 // Whatever ends a publisher from our side, the encoder shows why.
 func TestRTMPRefusals(t *testing.T) {
 	file, _ := sample(t)
-	denied := &Refusal{"NetStream.Publish.Denied", "wrong_key", "This stream key is not known."}
+	denied := &front.Refusal{Kind: front.Denied, Reason: front.WrongKey, Text: "This stream key is not known."}
 	for _, c := range []struct {
 		name   string
 		stage  stage
@@ -172,23 +174,23 @@ func TestRTMPRefusals(t *testing.T) {
 		shown  string
 		reason string
 	}{
-		{name: "key", stage: stage{refusal: func(publishRequest) error { return denied }}, shown: denied.Description, reason: "wrong_key"},
-		{name: "wrapped", stage: stage{refusal: func(publishRequest) error { return fmt.Errorf("admit: %w", denied) }}, shown: denied.Description, reason: "wrong_key"},
-		{name: "fault of ours", stage: stage{refusal: func(publishRequest) error { return errors.New("redis is away") }}, shown: "The server can't take the broadcast just now", reason: "internal_error"},
+		{name: "key", stage: stage{refusal: func(front.Request) error { return denied }}, shown: denied.Text, reason: "wrong_key"},
+		{name: "wrapped", stage: stage{refusal: func(front.Request) error { return fmt.Errorf("admit: %w", denied) }}, shown: denied.Text, reason: "wrong_key"},
+		{name: "fault of ours", stage: stage{refusal: func(front.Request) error { return errors.New("redis is away") }}, shown: "The server can't take the broadcast just now", reason: "internal_error"},
 		{name: "app", url: "/s3cret", shown: "The server's address must end in /live", reason: "unknown_app"},
 		{name: "no key", url: "/", args: []string{"-rtmp_app", "live", "-rtmp_playpath", ""}, shown: "The stream key is missing", reason: "no_key"},
 		{
-			name: "in the middle", reason: "codec", shown: "This codec isn't supported.",
+			name: "in the middle", reason: "video_codec", shown: "This codec isn't supported.",
 			stage: stage{onVideo: func(n int) error {
 				if n > 20 {
-					return &Refusal{"NetStream.Publish.Failed", "codec", "This codec isn't supported."}
+					return &front.Refusal{Kind: front.Failed, Reason: front.VideoCodec, Text: "This codec isn't supported."}
 				}
 				return nil
 			}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := serveRTMP(t, &c.stage, rtmpConfig{}, nil)
+			f := serveRTMP(t, &c.stage, Config{}, nil)
 			if c.url == "" {
 				c.url = "/live/s3cret"
 			}
@@ -220,7 +222,7 @@ func TestRTMPRefusals(t *testing.T) {
 // A publisher can be ended from elsewhere, any number of times.
 func TestRTMPEndFromOutside(t *testing.T) {
 	file, _ := sample(t)
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	stderr := make(chan string, 1)
 	go func() {
 		out, _ := run(t, "ffmpeg", "-nostdin", "-re", "-stream_loop", "-1", "-i", file, "-c", "copy", "-f", "flv", "rtmp://"+f.address+"/live/s3cret")
@@ -228,9 +230,9 @@ func TestRTMPEndFromOutside(t *testing.T) {
 	}()
 	p := receive(t, f.taken, "a publication")
 	for range 3 {
-		go p.request.Close(Refusal{"NetStream.Publish.Denied", "banned", "Your channel was closed."})
+		go p.request.End(front.Refusal{Kind: front.Denied, Reason: "banned", Text: "Your channel was closed."})
 	}
-	p.request.Close(Refusal{"NetStream.Publish.Denied", "banned", "Your channel was closed."})
+	p.request.End(front.Refusal{Kind: front.Denied, Reason: "banned", Text: "Your channel was closed."})
 	if clean := receive(t, p.ended, "the end"); clean {
 		t.Error("the end was called clean")
 	}
@@ -244,7 +246,7 @@ func TestRTMPEndFromOutside(t *testing.T) {
 
 // Playing is refused.
 func TestRTMPPlay(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	stderr := ffmpeg(t, true, "-i", "rtmp://"+f.address+"/live/s3cret", "-f", "null", "-")
 	if !strings.Contains(stderr, "Server error: Broadcasts are not served by RTMP") {
 		t.Errorf("ffmpeg doesn't show why:\n%s", stderr)
@@ -259,12 +261,12 @@ func TestRTMPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refuse atomic.Bool
-	f := serveRTMP(t, &stage{refusal: func(publishRequest) error {
+	f := serveRTMP(t, &stage{refusal: func(front.Request) error {
 		if refuse.Load() {
-			return &Refusal{"NetStream.Publish.Denied", "wrong_key", "This stream key is not known."}
+			return &front.Refusal{Kind: front.Denied, Reason: front.WrongKey, Text: "This stream key is not known."}
 		}
 		return nil
-	}}, rtmpConfig{}, tls.NewListener(l, selfSigned(t)))
+	}}, Config{}, tls.NewListener(l, selfSigned(t)))
 	ffmpeg(t, false, "-i", file, "-c", "copy", "-f", "flv", "rtmps://"+f.address+"/live/s3cret")
 	p := receive(t, f.taken, "a publication")
 	receive(t, p.ended, "the end")

@@ -1,4 +1,8 @@
-package ingest
+// Package timeline makes the log of a broadcast of what its publishers send:
+// access units whose times everybody takes as they are, and cut marks that say
+// where each segment begins. It does no I/O and reads no clock: the time of day
+// comes in with each call.
+package timeline
 
 import (
 	"cmp"
@@ -38,23 +42,25 @@ const (
 	// maxGather and maxGatherBytes bound what is held back while the tracks are waited for.
 	maxGather      = 512
 	maxGatherBytes = 16 << 20
+	// MaxComposition bounds how far PTS and DTS may be apart.
+	MaxComposition = 10 * media.VideoTimescale
 )
 
-// entry is one thing in the log: exactly one field is set.
-type entry struct {
-	mark     *relay.Mark
-	settings *relay.Settings
-	video    *media.AVCConfig // in force from here on
-	audio    *media.AACConfig
-	unit     *media.AccessUnit
+// Entry is one thing in the log: exactly one field is set.
+type Entry struct {
+	Mark     *relay.Mark
+	Settings *relay.Settings
+	Video    *media.AVCConfig // in force from here on
+	Audio    *media.AACConfig
+	Unit     *media.AccessUnit
 }
 
-// sequencer turns what publishers send into the log of a broadcast: settings,
+// Sequencer turns what publishers send into the log of a broadcast: settings,
 // cut marks, and access units with times that everybody after it takes as they
 // are. It is the only part of Millrace that numbers anything. Not safe for
 // concurrent use.
-type sequencer struct {
-	emit func(entry)
+type Sequencer struct {
+	emit func(Entry)
 
 	settings relay.Settings
 	settled  bool // tracks, frame rate and part target
@@ -86,25 +92,25 @@ type sequencer struct {
 	sounding *media.AACConfig // the configuration that grid and log have
 }
 
-// newSequencer begins a broadcast; emit gets what goes into the log.
-func newSequencer(epoch uint64, emit func(entry)) *sequencer {
-	return &sequencer{
+// NewSequencer begins a broadcast under an ingest's lease epoch; emit gets what goes into the log.
+func NewSequencer(epoch uint64, emit func(Entry)) *Sequencer {
+	return &Sequencer{
 		emit:    emit,
 		mark:    relay.Mark{Epoch: epoch},
 		lastDTS: timelineStart, step: media.VideoTimescale / 30,
 	}
 }
 
-// attach begins a publisher: the timeline goes on where it ended.
-func (s *sequencer) attach(resumed bool) {
+// Attach begins a publisher: the timeline goes on where it ended.
+func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.claimed = nil, nil, 0
 	s.brk, s.delay = resumed, 0
 }
 
-// resume goes on with a broadcast that another sequencer began. It comes first.
-func (s *sequencer) resume(c relay.Carry) {
+// Resume goes on with a broadcast that another Sequencer began. It comes first.
+func (s *Sequencer) Resume(c relay.Carry) {
 	epoch := s.mark.Epoch
 	s.mark = c.Mark
 	s.mark.Epoch, s.mark.Kind, s.mark.DecodeFrom = epoch, relay.Pause, c.Mark.Sequence
@@ -124,8 +130,8 @@ func (s *sequencer) resume(c relay.Carry) {
 	s.emitMark()
 }
 
-// carry is what resume takes. While a segment is open, it counts as used.
-func (s *sequencer) carry() relay.Carry {
+// Carry is what Resume takes. While a segment is open, it counts as used.
+func (s *Sequencer) Carry() relay.Carry {
 	c := relay.Carry{Settings: s.settings, Mark: s.mark}
 	m := &c.Mark
 	m.Kind = relay.Pause
@@ -146,17 +152,45 @@ func (s *sequencer) carry() relay.Carry {
 	return c
 }
 
+// Settings are what is settled by now; ok is false before tracks, frame rate and
+// part target are.
+func (s *Sequencer) Settings() (st relay.Settings, ok bool) { return s.settings, s.settled }
+
+// Mark is the newest mark. open reports whether its segment is open.
+func (s *Sequencer) Mark() (m relay.Mark, open bool) { return s.mark, s.opened }
+
+// NextMark is the sequence of the mark that comes next.
+func (s *Sequencer) NextMark() uint64 {
+	if s.opened {
+		return s.mark.Sequence + 1
+	}
+	return s.mark.Sequence
+}
+
+// Video is the publisher's configuration of pictures, nil before it came.
+func (s *Sequencer) Video() *media.AVCConfig { return s.video }
+
+// Audio is the publisher's configuration of sound, nil before it came.
+func (s *Sequencer) Audio() *media.AACConfig { return s.audio }
+
+// Newest is the timeline's end for the publisher that is connected: the time of
+// its newest frame of any track.
+func (s *Sequencer) Newest() media.Ticks { return s.clock.newest }
+
+// Claim notes the frame rate that the publisher's metadata names.
+func (s *Sequencer) Claim(frameRate float64) { s.claimed = frameRate }
+
 // wallTime is the wall-clock time of a place on the timeline.
-func (s *sequencer) wallTime(at media.Ticks) time.Time {
+func (s *Sequencer) wallTime(at media.Ticks) time.Time {
 	return s.wall.Add((at - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
 }
 
 // end is where the media ends.
-func (s *sequencer) end() media.Ticks { return s.lastDTS + s.step }
+func (s *Sequencer) end() media.Ticks { return s.lastDTS + s.step }
 
-// setVideo takes a new decoder configuration. In mid-broadcast it starts a
+// SetVideo takes a new decoder configuration. In mid-broadcast it starts a
 // discontinuity at the next IDR.
-func (s *sequencer) setVideo(c *media.AVCConfig) (changed bool) {
+func (s *Sequencer) SetVideo(c *media.AVCConfig) (changed bool) {
 	if s.video != nil && string(s.video.Record) == string(c.Record) {
 		return false
 	}
@@ -168,8 +202,8 @@ func (s *sequencer) setVideo(c *media.AVCConfig) (changed bool) {
 	return changed
 }
 
-// setAudio takes a new audio configuration.
-func (s *sequencer) setAudio(c *media.AACConfig) (changed bool) {
+// SetAudio takes a new audio configuration.
+func (s *Sequencer) SetAudio(c *media.AACConfig) (changed bool) {
 	if s.audio != nil && string(s.audio.ASC) == string(c.ASC) {
 		return false
 	}
@@ -181,27 +215,27 @@ func (s *sequencer) setAudio(c *media.AACConfig) (changed bool) {
 	return changed
 }
 
-// pushVideo takes an access unit. composition is PTS - DTS. jumped reports
-// that the publisher's timestamps jumped.
-func (s *sequencer) pushVideo(raw uint32, composition media.Ticks, idr bool, payload []byte, now time.Time) (jumped bool) {
-	if s.gathering && !idr && !s.heldIDR() {
-		return false // nothing can be decoded before the first IDR
+// PushVideo takes an access unit. composition is PTS - DTS. at is its decode
+// time on the timeline; jumped reports that the publisher's timestamps jumped.
+func (s *Sequencer) PushVideo(raw uint32, composition media.Ticks, idr bool, payload []byte, now time.Time) (at media.Ticks, jumped bool) {
+	if s.gathering && !idr && !s.heldIDR() { // nothing can be decoded before the first IDR
+		return s.clock.tracks[media.Video].last, false
 	}
-	dts, jumped := s.clock.at(media.Video, raw, s.step)
+	at, jumped = s.clock.at(media.Video, raw, s.step)
 	s.brk = s.brk || jumped
-	s.push(media.AccessUnit{Kind: media.Video, DTS: dts, PTS: dts + composition, IDR: idr, Payload: payload}, now)
-	return jumped
+	s.push(media.AccessUnit{Kind: media.Video, DTS: at, PTS: at + composition, IDR: idr, Payload: payload}, now)
+	return at, jumped
 }
 
-// pushAudio takes one AAC frame.
-func (s *sequencer) pushAudio(raw uint32, payload []byte, now time.Time) (jumped bool) {
+// PushAudio takes one AAC frame.
+func (s *Sequencer) PushAudio(raw uint32, payload []byte, now time.Time) (jumped bool) {
 	t, jumped := s.clock.at(media.Audio, raw, s.audioStep())
 	s.brk = s.brk || jumped
 	s.push(media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}, now)
 	return jumped
 }
 
-func (s *sequencer) audioStep() media.Ticks {
+func (s *Sequencer) audioStep() media.Ticks {
 	if s.audio == nil {
 		return 0
 	}
@@ -209,7 +243,7 @@ func (s *sequencer) audioStep() media.Ticks {
 }
 
 // sequence puts one unit into the log, with a mark before it where one is due.
-func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequence(u media.AccessUnit, now time.Time) {
 	u.DTS, u.PTS = u.DTS+s.delay, u.PTS+s.delay
 	switch {
 	case u.Kind == media.Video && s.settings.Video:
@@ -219,7 +253,7 @@ func (s *sequencer) sequence(u media.AccessUnit, now time.Time) {
 	}
 }
 
-func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
 	at := u.DTS + s.shift
 	if u.IDR {
 		at = u.PTS
@@ -249,17 +283,17 @@ func (s *sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
 	}
 	s.lastDTS = u.DTS + s.shift
 	s.maxPTS = max(s.maxPTS, u.PTS)
-	s.emit(entry{unit: &u})
+	s.emit(Entry{Unit: &u})
 	s.fillSilence(s.lastDTS)
 }
 
-func (s *sequencer) target() media.Ticks {
+func (s *Sequencer) target() media.Ticks {
 	return media.Ticks(s.settings.TargetDuration) * media.VideoTimescale
 }
 
 // outlasts returns how much earlier a picture that comes after a gap must be
 // shown, so that the open segment doesn't outlast the target duration.
-func (s *sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
+func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 	if s.target() == 0 {
 		return 0
 	}
@@ -270,7 +304,7 @@ func (s *sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 // openAtIDR opens a segment that decoding can start at. Where its composition
 // time is shorter than the one before, all that follows is delayed: a segment
 // begins after the last picture of the one before it.
-func (s *sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
+func (s *Sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
 	if s.wallAt != 0 && u.PTS <= s.lastDTS {
 		d := wholeMilliseconds(s.end() - u.PTS)
 		s.delay += d
@@ -280,7 +314,7 @@ func (s *sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
 	s.open(u.PTS, true, now)
 }
 
-func (s *sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
 	if !s.settings.Video && (s.brk || !s.opened) {
 		s.open(u.DTS, true, now)
 	}
@@ -299,7 +333,7 @@ func (s *sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
 
 // putAudio puts a frame on the next place of the grid. In a broadcast without
 // pictures it is what marks come with.
-func (s *sequencer) putAudio(payload []byte, now time.Time) {
+func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 	t := s.grid.next.Ticks(s.grid.rate)
 	if !s.settings.Video {
 		if t-s.mark.Start >= segmentDuration {
@@ -308,26 +342,26 @@ func (s *sequencer) putAudio(payload []byte, now time.Time) {
 		s.lastDTS = t
 	}
 	s.grid.advance()
-	s.emit(entry{unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}})
+	s.emit(Entry{Unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}})
 }
 
 // fillSilence keeps a track of sound that stopped at most silenceAfter behind.
-func (s *sequencer) fillSilence(at media.Ticks) {
+func (s *Sequencer) fillSilence(at media.Ticks) {
 	if s.grid == nil || at-s.grid.next.Ticks(s.grid.rate) < silenceAfter {
 		return
 	}
 	s.silenceUntil(at - silenceUpTo)
 }
 
-func (s *sequencer) silenceUntil(at media.Ticks) {
+func (s *Sequencer) silenceUntil(at media.Ticks) {
 	for s.grid.next.Ticks(s.grid.rate) < at {
 		t := s.grid.advance().Ticks(s.grid.rate)
-		s.emit(entry{unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: media.SilentAAC(s.sounding.Channels)}})
+		s.emit(Entry{Unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: media.SilentAAC(s.sounding.Channels)}})
 	}
 }
 
 // open writes the mark of the next segment, which ends the one before it.
-func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
+func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	m := &s.mark
 	fresh := !s.opened
 	if s.opened {
@@ -349,11 +383,11 @@ func (s *sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		}
 		s.anchor(start, now)
 		if s.video != nil && s.settings.Video {
-			s.emit(entry{video: s.video})
+			s.emit(Entry{Video: s.video})
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.sounding = s.audio
-			s.emit(entry{audio: s.audio})
+			s.emit(Entry{Audio: s.audio})
 		}
 		s.brk = false
 	}
@@ -380,7 +414,7 @@ func silence() *media.AACConfig {
 }
 
 // anchor ties the timeline to the wall clock, which never goes back.
-func (s *sequencer) anchor(start media.Ticks, now time.Time) {
+func (s *Sequencer) anchor(start media.Ticks, now time.Time) {
 	if s.wallAt != 0 {
 		if end := s.wall.Add((start - s.wallAt).Duration()); now.Before(end) {
 			now = end
@@ -391,7 +425,7 @@ func (s *sequencer) anchor(start media.Ticks, now time.Time) {
 
 // startGrid begins a grid of audio samples at a discontinuity: where the
 // gathered sound lies, or where the sound ran on to, else at start.
-func (s *sequencer) startGrid(start media.Ticks) {
+func (s *Sequencer) startGrid(start media.Ticks) {
 	rate := s.audio.Rate
 	near := func(t media.Ticks) bool { return t > start-media.VideoTimescale && t < start+media.VideoTimescale }
 	switch {
@@ -404,18 +438,18 @@ func (s *sequencer) startGrid(start media.Ticks) {
 	s.phase = 0
 }
 
-func (s *sequencer) emitMark() {
+func (s *Sequencer) emitMark() {
 	m := s.mark
-	s.emit(entry{mark: &m})
+	s.emit(Entry{Mark: &m})
 }
 
-// pause closes the open segment while the publisher is away.
-func (s *sequencer) pause() { s.closeSegment(relay.Pause) }
+// Pause closes the open segment while the publisher is away.
+func (s *Sequencer) Pause() { s.closeSegment(relay.Pause) }
 
-// finish closes the open segment and the broadcast.
-func (s *sequencer) finish() { s.closeSegment(relay.End) }
+// Finish closes the open segment and the broadcast.
+func (s *Sequencer) Finish() { s.closeSegment(relay.End) }
 
-func (s *sequencer) closeSegment(kind relay.MarkKind) {
+func (s *Sequencer) closeSegment(kind relay.MarkKind) {
 	end := s.end()
 	if s.settled && s.settings.TargetDuration == 0 {
 		s.settings.TargetDuration = shortTarget
@@ -434,5 +468,5 @@ func (s *sequencer) closeSegment(kind relay.MarkKind) {
 		m.AudioStart = s.grid.atOrAfter(end)
 	}
 	m.Time = s.wallTime(end)
-	s.emit(entry{mark: &m})
+	s.emit(Entry{Mark: &m})
 }

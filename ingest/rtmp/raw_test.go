@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bufio"
@@ -47,7 +47,7 @@ func newRawEncoder(t *testing.T, conn net.Conn) *rawEncoder {
 	e.send(handshakeBytes[1:1537])
 	e.skip(1536)
 	e.send(handshakeBytes[1537:])
-	cfg := filterConfig{}.withDefaults()
+	cfg := FilterConfig{}.withDefaults()
 	e.in = newAssembler(bufio.NewReader(conn), cfg, func(byte) int { return cfg.MaxOther })
 	return e
 }
@@ -109,7 +109,7 @@ func (e *rawEncoder) gone() {
 
 // The inputs that end a process which gives them to go-rtmp end just their connection here.
 func TestRTMPKills(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	for _, payload := range [][]byte{hugeArray, deepNest, hiddenArray, objectForName} {
 		e := dialRaw(t, f.address)
 		e.send(commandOf(payload))
@@ -135,7 +135,7 @@ func TestRTMPKills(t *testing.T) {
 
 // A ping is answered with its own timestamp.
 func TestRTMPPing(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	e := dialRaw(t, f.address)
 	e.publish()
 	for range 3 {
@@ -146,7 +146,7 @@ func TestRTMPPing(t *testing.T) {
 
 // A connection may end its broadcast and begin another one.
 func TestRTMPPublishAgain(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	e := dialRaw(t, f.address)
 	e.publish()
 	p := receive(t, f.taken, "a publication")
@@ -168,11 +168,11 @@ func TestRTMPPublishAgain(t *testing.T) {
 // Of too many connections the last ones are closed.
 func TestRTMPLimits(t *testing.T) {
 	for _, c := range []struct {
-		cfg    rtmpConfig
+		cfg    Config
 		reason string
 	}{
-		{rtmpConfig{MaxConnections: 2}, "too_many_connections"},
-		{rtmpConfig{MaxConnectionsPerAddress: 2}, "too_many_from_address"},
+		{Config{MaxConnections: 2}, "too_many_connections"},
+		{Config{MaxConnectionsPerAddress: 2}, "too_many_from_address"},
 	} {
 		t.Run(c.reason, func(t *testing.T) {
 			f := serveRTMP(t, &stage{}, c.cfg, nil)
@@ -201,7 +201,7 @@ func TestRTMPLimits(t *testing.T) {
 
 // When ctx ends, so does everything, within 2 s: a publisher, half a handshake, silence.
 func TestRTMPShutdown(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	publisher := dialRaw(t, f.address)
 	publisher.publish()
 	dialRaw(t, f.address)
@@ -264,7 +264,7 @@ func (l *pipeListener) dial() net.Conn {
 func TestRTMPPublishTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
-		f := serveRTMP(t, &stage{}, rtmpConfig{}, l)
+		f := serveRTMP(t, &stage{}, Config{}, l)
 		started := time.Now()
 		conn := l.dial()
 		e := newRawEncoder(t, conn)
@@ -284,7 +284,7 @@ func TestRTMPPublishTimeout(t *testing.T) {
 func TestRTMPIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
-		f := serveRTMP(t, &stage{}, rtmpConfig{}, l)
+		f := serveRTMP(t, &stage{}, Config{}, l)
 		e := newRawEncoder(t, l.dial())
 		e.publish()
 		if err := e.SetDeadline(time.Time{}); err != nil {
@@ -311,7 +311,7 @@ func TestRTMPAcceptErrors(t *testing.T) {
 			l.conns <- syscall.EMFILE
 		}
 		started := time.Now()
-		f := serveRTMP(t, &stage{}, rtmpConfig{}, l)
+		f := serveRTMP(t, &stage{}, Config{}, l)
 		newRawEncoder(t, l.dial()).Close()
 		if took := time.Since(started); took != (5+10+20+40)*time.Millisecond {
 			t.Errorf("four errors took %v", took)
@@ -323,7 +323,7 @@ func TestRTMPAcceptErrors(t *testing.T) {
 
 	l := newPipeListener()
 	l.Close()
-	s := newRTMPServer(rtmpConfig{Publishers: &stage{}, Log: slog.New(slog.DiscardHandler)})
+	s := New(Config{Publishers: &stage{}, Log: slog.New(slog.DiscardHandler)})
 	if err := s.Serve(t.Context(), l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve gave %v for a closed listener", err)
 	}
@@ -372,7 +372,7 @@ func (c addressConn) RemoteAddr() net.Addr { return c.addr }
 
 // Random bytes after a handshake, as often as they come, leave the server as it was.
 func TestRTMPGarbage(t *testing.T) {
-	f := serveRTMP(t, &stage{}, rtmpConfig{}, nil)
+	f := serveRTMP(t, &stage{}, Config{}, nil)
 	for range 50 {
 		e := dialRaw(t, f.address)
 		garbage := make([]byte, 5000)

@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"io"
@@ -8,23 +8,23 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"github.com/yutopp/go-rtmp"
+	gortmp "github.com/yutopp/go-rtmp"
 	"github.com/yutopp/go-rtmp/message"
 )
 
 // libraryConfig is go-rtmp's configuration for this connection.
-func (c *rtmpConn) libraryConfig() *rtmp.ConnConfig {
+func (c *connection) libraryConfig() *gortmp.ConnConfig {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	log.SetLevel(logrus.WarnLevel)
 	log.AddHook(libraryHook{c})
-	return &rtmp.ConnConfig{
+	return &gortmp.ConnConfig{
 		Handler:                                 c,
 		Logger:                                  log,
 		SkipHandshakeVerification:               true,
 		IgnoreMessagesOnNotExistStream:          true,
 		IgnoreMessagesOnNotExistStreamThreshold: 1000,
-		ControlState: rtmp.StreamControlStateConfig{
+		ControlState: gortmp.StreamControlStateConfig{
 			MaxChunkStreams:            16,
 			MaxMessageStreams:          2, // controlStream and mediaStream
 			DefaultAckWindowSize:       2_500_000,
@@ -36,7 +36,7 @@ func (c *rtmpConn) libraryConfig() *rtmp.ConnConfig {
 
 // libraryHook keeps the last words of go-rtmp for the connection's log line, and passes on its
 // warnings.
-type libraryHook struct{ c *rtmpConn }
+type libraryHook struct{ c *connection }
 
 func (libraryHook) Levels() []logrus.Level { return logrus.AllLevels }
 

@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"bytes"
@@ -10,11 +10,11 @@ import (
 )
 
 // record keeps what a studio filmed in a log.
-func record(t *testing.T, s *studio, maxBytes int) *log {
+func record(t *testing.T, s *studio, maxBytes int) *Log {
 	t.Helper()
-	l := newLog(maxBytes)
+	l := NewLog(maxBytes)
 	for _, e := range s.entries {
-		if err := l.append(e); err != nil {
+		if err := l.Append(e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -32,9 +32,9 @@ type reading struct {
 }
 
 // readLog reads a log from a segment on, up to what it has.
-func readLog(t *testing.T, l *log, from uint64, newest bool) (r reading) {
+func readLog(t *testing.T, l *Log, from uint64, newest bool) (r reading) {
 	t.Helper()
-	preamble, number, oldest, ok := l.start(from, newest)
+	preamble, number, oldest, ok := l.From(from, newest)
 	if !ok {
 		t.Fatalf("the log begins at %d, not at %d", oldest, from)
 	}
@@ -49,9 +49,9 @@ func readLog(t *testing.T, l *log, from uint64, newest bool) (r reading) {
 			r.settings = *s
 		}
 	}
-	buf := make([][]byte, 0, maxBatch)
+	buf := make([][]byte, 0, MaxBatch)
 	for {
-		tags, _, lost, ended := l.read(number, buf)
+		tags, _, lost, ended := l.Read(number, buf)
 		if lost {
 			t.Fatalf("item %d is lost", number)
 		}
@@ -92,10 +92,10 @@ func TestLogStart(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
 	s.play(source{rate: 30, gops: []int{30, 240}, seconds: 10, sound: stereo}) // 0, 1<0, 2<0, 3, P4
-	s.seq.pause()
+	s.seq.Pause()
 	s.connect(sd, stereo)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 4, sound: stereo}) // 4, 5, E6
-	s.seq.finish()
+	s.seq.Finish()
 	l := record(t, s, 0)
 	for _, c := range []struct {
 		name   string
@@ -130,12 +130,12 @@ func TestLogStart(t *testing.T) {
 		})
 	}
 	// Without an end the newest segment that begins with an IDR is given.
-	live := newLog(0)
+	live := NewLog(0)
 	for _, e := range s.entries {
-		if e.mark != nil && e.mark.Sequence == 3 {
+		if e.Mark != nil && e.Mark.Sequence == 3 {
 			break
 		}
-		if err := live.append(e); err != nil {
+		if err := live.Append(e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,19 +173,19 @@ func TestLogBounds(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := record(t, s, c.maxBytes)
-			if l.oldest() != c.oldest {
-				t.Errorf("the oldest segment is %d, want %d", l.oldest(), c.oldest)
+			if l.Oldest() != c.oldest {
+				t.Errorf("the oldest segment is %d, want %d", l.Oldest(), c.oldest)
 			}
-			if c.maxBytes > 0 && l.size() > c.maxBytes {
-				t.Errorf("%d bytes are held", l.size())
+			if c.maxBytes > 0 && l.Size() > c.maxBytes {
+				t.Errorf("%d bytes are held", l.Size())
 			}
-			if _, _, oldest, ok := l.start(c.oldest-1, false); ok || oldest != c.oldest {
+			if _, _, oldest, ok := l.From(c.oldest-1, false); ok || oldest != c.oldest {
 				t.Errorf("a segment that is gone gave %v, oldest %d", ok, oldest)
 			}
 			if r := readLog(t, l, c.oldest, false); r.marks[0].Sequence != c.oldest || r.settings.TargetDuration != 4 {
 				t.Errorf("the first mark is %+v, settings %+v", r.marks[0], r.settings)
 			}
-			if _, _, lost, _ := l.read(0, nil); !lost {
+			if _, _, lost, _ := l.Read(0, nil); !lost {
 				t.Error("the first item isn't lost")
 			}
 			if len(l.marks) > 22 {
@@ -202,11 +202,11 @@ func TestLogLostIDR(t *testing.T) {
 	s.play(source{rate: 30, gops: []int{30, 30 * 60}, seconds: 60, sound: stereo})
 	l := record(t, s, 0)
 	last := l.marks[len(l.marks)-1].mark
-	if last.Independent() || l.oldest() != last.Sequence+1 {
-		t.Errorf("the oldest segment is %d, the newest mark %+v", l.oldest(), last)
+	if last.Independent() || l.Oldest() != last.Sequence+1 {
+		t.Errorf("the oldest segment is %d, the newest mark %+v", l.Oldest(), last)
 	}
 	for _, newest := range []bool{false, true} {
-		if _, _, oldest, ok := l.start(last.Sequence, newest); ok || oldest != last.Sequence+1 {
+		if _, _, oldest, ok := l.From(last.Sequence, newest); ok || oldest != last.Sequence+1 {
 			t.Errorf("it can be started at, oldest %d", oldest)
 		}
 	}
@@ -214,13 +214,13 @@ func TestLogLostIDR(t *testing.T) {
 
 // A reader that is there first gets everything.
 func TestLogEmpty(t *testing.T) {
-	l := newLog(0)
-	_, number, _, ok := l.start(7, false)
-	tags, changed, lost, ended := l.read(number, nil)
+	l := NewLog(0)
+	_, number, _, ok := l.From(7, false)
+	tags, changed, lost, ended := l.Read(number, nil)
 	if !ok || len(tags) != 0 || lost || ended {
 		t.Fatalf("an empty log gave %v, %d tags, lost %v, ended %v", ok, len(tags), lost, ended)
 	}
-	if err := l.append(entry{mark: &relay.Mark{Kind: relay.End}}); err != nil {
+	if err := l.Append(Entry{Mark: &relay.Mark{Kind: relay.End}}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -228,10 +228,10 @@ func TestLogEmpty(t *testing.T) {
 	default:
 		t.Error("readers aren't woken")
 	}
-	if tags, _, _, ended = l.read(number, nil); len(tags) != 1 || ended {
+	if tags, _, _, ended = l.Read(number, nil); len(tags) != 1 || ended {
 		t.Errorf("%d tags, ended %v", len(tags), ended)
 	}
-	if _, _, _, ended = l.read(number+1, nil); !ended {
+	if _, _, _, ended = l.Read(number+1, nil); !ended {
 		t.Error("it doesn't end")
 	}
 }

@@ -1,4 +1,7 @@
-package ingest
+// Package rtmp is the RTMP front: it takes encoders' connections, within limits,
+// speaks RTMP and RTMPS with them, and writes what they publish to the rest of
+// ingest, which it knows by package front only.
+package rtmp
 
 import (
 	"cmp"
@@ -14,7 +17,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"github.com/yutopp/go-rtmp"
+	gortmp "github.com/yutopp/go-rtmp"
+
+	"millrace/ingest/front"
+	"millrace/internal/rate"
 )
 
 const (
@@ -22,12 +28,7 @@ const (
 	minAcceptPause = 5 * time.Millisecond
 	maxAcceptPause = time.Second
 
-	// An encoder may be over the limit of its bitrate for so many seconds at twice that: longer
-	// than one that catches up after a stall.
-	bitrateSpan = 10
-
-	// New connections of one address: so many at once, then so many a second. A stream key can't
-	// be guessed, but each try costs a look at Redis.
+	// The burst and the rate of [connects].
 	connectBurst = 100
 	connectRate  = 10
 
@@ -35,51 +36,13 @@ const (
 	maxIdleAddresses = 10_000
 )
 
-// publishers is what the RTMP front needs of the rest of ingest.
-type publishers interface {
-	// publish admits a publisher that named an app and a key. A *Refusal tells the encoder why not;
-	// any other error it is told as a fault of ours. The context ends with the connection.
-	publish(ctx context.Context, p publishRequest) (publication, error)
-}
+// connects bounds the new connections of one address: so many at once, then so many a second. A
+// stream key can't be guessed, but each try costs a look at Redis.
+var connects = rate.Limit{PerSecond: connectRate, Size: connectBurst}
 
-// publishRequest is what an encoder says when it wants to publish.
-type publishRequest struct {
-	App     string        // always "live"
-	Key     string        // without its query; a secret, never logged
-	Remote  string        // the encoder's address
-	Encoder string        // what it calls itself, for the log; may be empty
-	Close   func(Refusal) // ends the connection and tells the encoder why; safe from any goroutine, idempotent, doesn't wait
-}
-
-// publication takes what one publisher sends. Calls come from one goroutine; none may block.
-type publication interface {
-	// metadata takes an onMetaData, bounded in size: the first one, and each that differs from the
-	// one before. Values are float64, bool, string, nil, map[string]any, []any.
-	metadata(m map[string]any)
-	// audio takes the body of an FLV audio tag. The timestamp is in milliseconds and wraps; the
-	// payload is the callee's to keep. An error, usually a *Refusal, ends the publisher and is
-	// shown to it.
-	audio(timestamp uint32, payload []byte) error
-	// video is the same for the body of an FLV video tag.
-	video(timestamp uint32, payload []byte) error
-	// ahead is how long to wait before anything more is read.
-	ahead() time.Duration
-	// end comes exactly once, last; clean if the encoder said that it was done.
-	end(clean bool)
-}
-
-// Refusal is why a publisher was refused or ended, in words for the streamer.
-type Refusal struct {
-	Code        string // of NetStream's onStatus, e.g. "NetStream.Publish.Denied"
-	Reason      string // a short label for metrics
-	Description string // what encoders show
-}
-
-func (r *Refusal) Error() string { return r.Description }
-
-// rtmpConfig is what the RTMP front is made of. Zero values are the defaults.
-type rtmpConfig struct {
-	Publishers publishers            // required
+// Config is what the RTMP front is made of. Zero values are the defaults.
+type Config struct {
+	Publishers front.Publishers      // required
 	Log        *slog.Logger          // required
 	Metrics    prometheus.Registerer // nil: metrics are kept, but not registered
 
@@ -87,19 +50,19 @@ type rtmpConfig struct {
 	MaxConnectionsPerAddress int           // of an IPv4 address or an IPv6 /64; 0: 32
 	MaxBitrate               int           // bits a second of one connection, on average over 10 s; 0: 80 Mb/s
 	PublishTimeout           time.Duration // for which a connection may live without publishing; 0: 15 s
-	Filter                   filterConfig
+	Filter                   FilterConfig  // what one encoder may send
 }
 
-// rtmpServer is the RTMP front: it takes encoders' connections, speaks RTMP with them, and hands
-// what they publish to publishers.
-type rtmpServer struct {
-	cfg     rtmpConfig
+// Server is the RTMP front: it takes encoders' connections, speaks RTMP with them, and hands
+// what they publish to the Publishers.
+type Server struct {
+	cfg     Config
 	log     *slog.Logger
-	metrics rtmpMetrics
+	metrics metrics
 	library libraryLog
 
 	mu        sync.Mutex // guards what follows
-	conns     map[*rtmpConn]struct{}
+	conns     map[*connection]struct{}
 	leaving   int // of conns, those that were cut to make room
 	addresses map[netip.Prefix]*callers
 }
@@ -107,10 +70,10 @@ type rtmpServer struct {
 // callers are the connections of one address.
 type callers struct {
 	open   int
-	recent bucket // of new ones
+	recent rate.Bucket // of new ones
 }
 
-type rtmpMetrics struct {
+type metrics struct {
 	connections prometheus.Gauge
 	refused     *prometheus.CounterVec
 	rejects     *prometheus.CounterVec
@@ -118,40 +81,41 @@ type rtmpMetrics struct {
 	received    prometheus.Counter
 }
 
-func newRTMPServer(cfg rtmpConfig) *rtmpServer {
+// New makes a server. It does no I/O.
+func New(cfg Config) *Server {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
 	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, 32)
-	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, maxBitrate)
+	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, front.MaxBitrate)
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
 	cfg.Filter = cfg.Filter.withDefaults()
-	metrics := promauto.With(cfg.Metrics)
-	return &rtmpServer{
+	factory := promauto.With(cfg.Metrics)
+	return &Server{
 		cfg:     cfg,
 		log:     cfg.Log,
 		library: libraryLog{log: cfg.Log},
-		metrics: rtmpMetrics{
-			connections: metrics.NewGauge(prometheus.GaugeOpts{
+		metrics: metrics{
+			connections: factory.NewGauge(prometheus.GaugeOpts{
 				Name: "millrace_ingest_connections",
 				Help: "RTMP connections that are open.",
 			}),
-			refused: metrics.NewCounterVec(prometheus.CounterOpts{
+			refused: factory.NewCounterVec(prometheus.CounterOpts{
 				Name: "millrace_ingest_connections_refused_total",
 				Help: "RTMP connections that were not taken, and publishers that were refused or ended, by reason.",
 			}, []string{"reason"}),
-			rejects: metrics.NewCounterVec(prometheus.CounterOpts{
+			rejects: factory.NewCounterVec(prometheus.CounterOpts{
 				Name: "millrace_ingest_filter_rejects_total",
 				Help: "RTMP connections that ended because of what they sent, by reason.",
 			}, []string{"reason"}),
-			dropped: metrics.NewCounterVec(prometheus.CounterOpts{
+			dropped: factory.NewCounterVec(prometheus.CounterOpts{
 				Name: "millrace_ingest_filter_dropped_total",
 				Help: "RTMP messages that were left out because nothing here understands them, by reason.",
 			}, []string{"reason"}),
-			received: metrics.NewCounter(prometheus.CounterOpts{
+			received: factory.NewCounter(prometheus.CounterOpts{
 				Name: "millrace_ingest_received_bytes_total",
 				Help: "Bytes received on RTMP connections.",
 			}),
 		},
-		conns:     map[*rtmpConn]struct{}{},
+		conns:     map[*connection]struct{}{},
 		addresses: map[netip.Prefix]*callers{},
 	}
 }
@@ -160,19 +124,19 @@ func newRTMPServer(cfg rtmpConfig) *rtmpServer {
 // left. It returns when all of them have ended: nil after ctx ended, an error if l was closed by
 // somebody else. A TLS listener makes it RTMPS. It may be called for several listeners at a time;
 // the limits hold for all of them together.
-func (s *rtmpServer) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	front := rtmp.NewServer(&rtmp.ServerConfig{OnConnect: func(c net.Conn) (io.ReadWriteCloser, *rtmp.ConnConfig) {
-		conn := c.(*rtmpConn)
+	library := gortmp.NewServer(&gortmp.ServerConfig{OnConnect: func(c net.Conn) (io.ReadWriteCloser, *gortmp.ConnConfig) {
+		conn := c.(*connection)
 		return conn, conn.libraryConfig()
 	}})
-	g := &gate{Listener: l, server: s, front: front, ctx: ctx}
+	g := &gate{Listener: l, server: s, gortmp: library, ctx: ctx}
 	g.open.Go(func() {
 		<-ctx.Done()
 		g.shut()
 	})
-	_ = front.Serve(g) // says only that the gate was shut; why is in g.failure
+	_ = library.Serve(g) // says only that the gate was shut; why is in g.failure
 	cancel()
 	g.open.Wait()
 	return g.failure
@@ -182,15 +146,15 @@ func (s *rtmpServer) Serve(ctx context.Context, l net.Listener) error {
 // its Accept fails only for good.
 type gate struct {
 	net.Listener
-	server *rtmpServer
-	front  *rtmp.Server
+	server *Server
+	gortmp *gortmp.Server
 	ctx    context.Context // Serve's: Accept takes none
 
 	failure error          // owned by Accept's goroutine
 	open    sync.WaitGroup // a count for each connection, and one for who waits to shut the gate
 }
 
-// Accept returns the next connection, an *rtmpConn, that is within the limits.
+// Accept returns the next connection, an *connection, that is within the limits.
 func (g *gate) Accept() (net.Conn, error) {
 	pause := minAcceptPause
 	for {
@@ -216,13 +180,13 @@ func (g *gate) Accept() (net.Conn, error) {
 		if g.ctx.Err() == nil {
 			g.failure = fmt.Errorf("accept RTMP connections on %s: %w", g.Addr(), err)
 		}
-		_ = g.front.Close() // or go-rtmp would call Accept for ever
+		_ = g.gortmp.Close() // or go-rtmp would call Accept for ever
 		return nil, err
 	}
 }
 
 // admit makes a connection of raw, or closes it and returns nil if there are too many.
-func (g *gate) admit(raw net.Conn) *rtmpConn {
+func (g *gate) admit(raw net.Conn) *connection {
 	s := g.server
 	address := addressOf(raw)
 	s.mu.Lock()
@@ -242,7 +206,7 @@ func (g *gate) admit(raw net.Conn) *rtmpConn {
 		reason = "shutting_down"
 	case from.open >= s.cfg.MaxConnectionsPerAddress:
 		reason = "too_many_from_address"
-	case from.recent.put(1, connectRate, connectBurst, true, now):
+	case !from.recent.Take(1, connects, now):
 		reason = "too_often_from_address"
 	case len(s.conns)-s.leaving >= s.cfg.MaxConnections && !s.makeRoom():
 		reason = "too_many_connections"
@@ -252,7 +216,7 @@ func (g *gate) admit(raw net.Conn) *rtmpConn {
 		_ = raw.Close() // nothing was said on it yet
 		return nil
 	}
-	c := newRTMPConn(g, raw)
+	c := newConnection(g, raw)
 	s.conns[c] = struct{}{}
 	from.open++
 	s.metrics.connections.Inc()
@@ -273,7 +237,7 @@ func (g *gate) shut() {
 }
 
 // forget takes a connection that has ended off the books.
-func (g *gate) forget(c *rtmpConn) {
+func (g *gate) forget(c *connection) {
 	s := g.server
 	address := addressOf(c.Conn)
 	s.mu.Lock()
@@ -289,11 +253,11 @@ func (g *gate) forget(c *rtmpConn) {
 
 // makeRoom cuts the oldest connection that doesn't publish: who only holds connections open keeps
 // no publisher out. It reports whether there was one. The caller holds mu.
-func (s *rtmpServer) makeRoom() bool {
+func (s *Server) makeRoom() bool {
 	if s.leaving >= s.cfg.MaxConnections {
 		return false // they take their time to end
 	}
-	var oldest *rtmpConn
+	var oldest *connection
 	for c := range s.conns {
 		if !c.leaving && !c.publishing.Load() && (oldest == nil || c.started.Before(oldest.started)) {
 			oldest = c
@@ -311,9 +275,9 @@ func (s *rtmpServer) makeRoom() bool {
 
 // forgetAddresses makes room among the addresses that have no connection: first those that may
 // connect as often as ever, then, in a flood from everywhere, all. The caller holds mu.
-func (s *rtmpServer) forgetAddresses(now time.Time) {
+func (s *Server) forgetAddresses(now time.Time) {
 	for address, c := range s.addresses {
-		if c.open == 0 && c.recent.empty(connectRate, now) {
+		if c.open == 0 && c.recent.Empty(connects, now) {
 			delete(s.addresses, address)
 		}
 	}

@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 	"millrace/internal/relay"
 )
 
-// handOn makes the studio's broadcast go on with another sequencer, as another
+// handOn makes the studio's broadcast go on with another Sequencer, as another
 // ingest's: what is carried goes through JSON as it does between them.
 func (s *studio) handOn(t fataler, c relay.Carry, epoch uint64) {
 	t.Helper()
@@ -23,8 +23,8 @@ func (s *studio) handOn(t fataler, c relay.Carry, epoch uint64) {
 	if err := json.Unmarshal(doc, &carried); err != nil {
 		t.Fatalf("%v", err)
 	}
-	s.seq = newSequencer(epoch, func(e entry) { s.entries = append(s.entries, e) })
-	s.seq.resume(carried)
+	s.seq = NewSequencer(epoch, func(e Entry) { s.entries = append(s.entries, e) })
+	s.seq.Resume(carried)
 }
 
 // A publisher that comes back to another ingest without its sound has silence there.
@@ -32,21 +32,21 @@ func TestCarryWithoutSound(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, mono)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: mono})
-	s.seq.pause()
+	s.seq.Pause()
 	n := len(s.entries)
-	s.handOn(t, s.seq.carry(), 8)
+	s.handOn(t, s.seq.Carry(), 8)
 	s.connect(hd, nil)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 6})
 	frames, configured, marks := 0, false, 0
 	for _, e := range s.entries[n:] {
 		switch {
-		case e.audio != nil:
+		case e.Audio != nil:
 			configured = true
-		case e.mark != nil && e.mark.Kind == relay.Open:
+		case e.Mark != nil && e.Mark.Kind == relay.Open:
 			if marks++; !configured {
 				t.Error("a segment begins before the sound's configuration")
 			}
-		case e.unit != nil && e.unit.Kind == media.Audio:
+		case e.Unit != nil && e.Unit.Kind == media.Audio:
 			frames++
 		}
 	}
@@ -83,15 +83,15 @@ func TestCarry(t *testing.T) {
 			s.connect(hd, stereo)
 			s.play(usual)
 			if !c.cut {
-				s.seq.pause()
+				s.seq.Pause()
 			}
 			before := s.seq.settings
-			s.handOn(t, s.seq.carry(), 8)
+			s.handOn(t, s.seq.Carry(), 8)
 			s.now = s.now.Add(c.away)
 			s.connect(c.video, c.sound)
 			s.seq.claimed = c.again.rate
 			s.play(c.again)
-			s.seq.finish()
+			s.seq.Finish()
 			if got := s.marks(); got != c.marks {
 				t.Errorf("marks are\n%s, want\n%s", got, c.marks)
 			}
@@ -105,37 +105,37 @@ func TestCarry(t *testing.T) {
 
 // checkCarried checks a log whose ingest changed: it is in order, and has as
 // many discontinuities as the publisher was away.
-func checkCarried(t fataler, entries []entry, breaks uint64) {
+func checkCarried(t fataler, entries []Entry, breaks uint64) {
 	t.Helper()
 	var settings *relay.Settings
-	var rest []entry
+	var rest []Entry
 	var last relay.Mark
 	open := false
 	for i, e := range entries {
-		if e.mark != nil {
-			if e.mark.Epoch != last.Epoch {
-				if last.Epoch != 0 && (e.mark.Kind != relay.Pause || e.mark.Time.Before(last.Time) || e.mark.Start < last.Start) {
-					t.Fatalf("entry %d: another ingest begins with %+v after %+v", i, e.mark, last)
+		if e.Mark != nil {
+			if e.Mark.Epoch != last.Epoch {
+				if last.Epoch != 0 && (e.Mark.Kind != relay.Pause || e.Mark.Time.Before(last.Time) || e.Mark.Start < last.Start) {
+					t.Fatalf("entry %d: another ingest begins with %+v after %+v", i, e.Mark, last)
 				}
 				// What is cut without a pause ends where the other one begins.
-				if open && e.mark.Sequence != last.Sequence+1 || !open && e.mark.Sequence != last.Sequence {
-					t.Fatalf("entry %d: %+v follows %+v", i, e.mark, last)
+				if open && e.Mark.Sequence != last.Sequence+1 || !open && e.Mark.Sequence != last.Sequence {
+					t.Fatalf("entry %d: %+v follows %+v", i, e.Mark, last)
 				}
 			}
-			last, open = *e.mark, e.mark.Kind == relay.Open
+			last, open = *e.Mark, e.Mark.Kind == relay.Open
 		}
-		if e.settings != nil {
+		if e.Settings != nil {
 			if settings != nil {
-				if *e.settings == *settings {
+				if *e.Settings == *settings {
 					continue // told again by the next ingest
 				}
 				was := *settings
-				was.TargetDuration = e.settings.TargetDuration
-				if settings.TargetDuration != 0 || *e.settings != was {
-					t.Fatalf("entry %d: settings changed from %+v to %+v", i, *settings, *e.settings)
+				was.TargetDuration = e.Settings.TargetDuration
+				if settings.TargetDuration != 0 || *e.Settings != was {
+					t.Fatalf("entry %d: settings changed from %+v to %+v", i, *settings, *e.Settings)
 				}
 			}
-			settings = e.settings
+			settings = e.Settings
 		}
 		rest = append(rest, e)
 	}
@@ -154,9 +154,9 @@ func TestCarryProperties(t *testing.T) {
 		for i := range rapid.IntRange(2, 4).Draw(t, "ingests") {
 			if i > 0 {
 				if rapid.Bool().Draw(t, "pause") {
-					s.seq.pause()
+					s.seq.Pause()
 				}
-				s.handOn(t, s.seq.carry(), uint64(7+i))
+				s.handOn(t, s.seq.Carry(), uint64(7+i))
 				s.now = s.now.Add(time.Duration(rapid.IntRange(-10, 60).Draw(t, "away")) * time.Second)
 				video = rapid.SampledFrom([]*media.AVCConfig{hd, sd}).Draw(t, "video")
 				audio = rapid.SampledFrom([]*media.AACConfig{stereo, mono}).Draw(t, "audio")
@@ -172,7 +172,7 @@ func TestCarryProperties(t *testing.T) {
 				sound:   audio,
 			})
 		}
-		s.seq.finish()
+		s.seq.Finish()
 		checkCarried(t, s.entries, breaks)
 	})
 }
@@ -181,13 +181,13 @@ func TestCarryProperties(t *testing.T) {
 func TestCarryNothing(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
-	s.handOn(t, s.seq.carry(), 8)
+	s.handOn(t, s.seq.Carry(), 8)
 	if len(s.entries) != 0 {
 		t.Errorf("the log begins with %+v", s.entries[0])
 	}
 	s.connect(hd, stereo)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
-	s.seq.finish()
+	s.seq.Finish()
 	if got := s.marks(); got != "0@0 1@2 2@4 E3@5" {
 		t.Errorf("marks are %s", got)
 	}
@@ -200,8 +200,8 @@ func TestCarryLog(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
-	s.seq.pause()
-	carry := s.seq.carry()
+	s.seq.Pause()
+	carry := s.seq.Carry()
 	settings := s.seq.settings
 	s.entries = nil
 	s.handOn(t, carry, 8)
@@ -215,7 +215,7 @@ func TestCarryLog(t *testing.T) {
 	if r.settings != settings || len(r.preamble) != 3 {
 		t.Errorf("later it is %+v", r)
 	}
-	if _, _, oldest, ok := record(t, s, 0).start(2, false); ok || oldest < 3 {
+	if _, _, oldest, ok := record(t, s, 0).From(2, false); ok || oldest < 3 {
 		t.Errorf("a segment before has %d, %v", oldest, ok)
 	}
 }

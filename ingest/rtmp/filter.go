@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bufio"
@@ -31,8 +31,8 @@ const (
 // go-rtmp is told this first, so that it takes each message in one chunk.
 var oneChunkPerMessage = []byte{chunksControl, 0, 0, 0, 0, 0, 4, typeSetChunkSize, 0, 0, 0, 0, 0x00, 0xff, 0xff, 0xff}
 
-// filterConfig bounds what one encoder may do.
-type filterConfig struct {
+// FilterConfig bounds what one encoder may do.
+type FilterConfig struct {
 	HandshakeTimeout time.Duration // for all of the handshake, TLS's included; 0: 10 s
 	ReadTimeout      time.Duration // for each chunk to arrive; 0: 30 s
 	WriteTimeout     time.Duration // for each write; 0: 10 s
@@ -45,7 +45,7 @@ type filterConfig struct {
 	MaxCommands     int // in the life of a connection; 0: 64
 }
 
-func (c filterConfig) withDefaults() filterConfig {
+func (c FilterConfig) withDefaults() FilterConfig {
 	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, 10*time.Second)
 	c.ReadTimeout = cmp.Or(c.ReadTimeout, 30*time.Second)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
@@ -70,7 +70,7 @@ var errStopped = errors.New("the connection was ended from this side")
 // its owner's affair.
 type filter struct {
 	conn net.Conn
-	cfg  filterConfig
+	cfg  FilterConfig
 
 	// owned by the reader
 	in        *assembler
@@ -91,7 +91,7 @@ type filter struct {
 
 // newFilter starts the handshake's deadline. cfg must have its defaults filled in. dropped is told
 // the reason whenever a message is left out; it may be nil.
-func newFilter(conn net.Conn, cfg filterConfig, dropped func(reason string)) *filter {
+func newFilter(conn net.Conn, cfg FilterConfig, dropped func(reason string)) *filter {
 	f := &filter{
 		conn:      conn,
 		cfg:       cfg,

@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/yutopp/go-rtmp"
+	gortmp "github.com/yutopp/go-rtmp"
 	"github.com/yutopp/go-rtmp/message"
 )
 
@@ -34,7 +34,7 @@ func (memoryConn) SetWriteDeadline(time.Time) error { return nil }
 func filtered(t testing.TB, input []byte, publishing bool) ([]rtmpMessage, error) {
 	t.Helper()
 	f := newFilter(memoryConn{in: io.MultiReader(bytes.NewReader(handshakeBytes), bytes.NewReader(input))},
-		filterConfig{}.withDefaults(), nil)
+		FilterConfig{}.withDefaults(), nil)
 	f.screen.publishing = publishing
 	out, err := io.ReadAll(f)
 	greeting := slices.Concat(handshakeBytes, oneChunkPerMessage)
@@ -111,7 +111,7 @@ func TestFilterBeforePublish(t *testing.T) {
 
 // What Enhanced RTMP's connect announces is kept for the log, within bounds.
 func TestFilterFourCCs(t *testing.T) {
-	s := screen{limits: filterConfig{}.withDefaults()}
+	s := screen{limits: FilterConfig{}.withDefaults()}
 	list := []byte{amfObject, 0, 10}
 	list = append(list, "fourCcList"...)
 	list = append(list, amfStrictArray, 0, 0, 0, 4)
@@ -141,7 +141,7 @@ func TestAssemblerMemory(t *testing.T) {
 
 // What isn't RTMP is turned away at its first byte.
 func TestFilterNotRTMP(t *testing.T) {
-	f := newFilter(memoryConn{in: strings.NewReader("GET / HTTP/1.1\r\n\r\n")}, filterConfig{}.withDefaults(), nil)
+	f := newFilter(memoryConn{in: strings.NewReader("GET / HTTP/1.1\r\n\r\n")}, FilterConfig{}.withDefaults(), nil)
 	_, err := f.Read(make([]byte, 1))
 	if reject := (*filterError)(nil); !errors.As(err, &reject) || reject.reason != "not_rtmp" {
 		t.Errorf("got %v", err)
@@ -169,7 +169,7 @@ func TestFilterDeadlines(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				encoder, conn := net.Pipe()
 				started := time.Now()
-				f := newFilter(conn, filterConfig{}.withDefaults(), nil)
+				f := newFilter(conn, FilterConfig{}.withDefaults(), nil)
 				done := make(chan struct{})
 				go func() {
 					defer close(done)
@@ -204,7 +204,7 @@ func TestFilterWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		encoder, conn := net.Pipe()
 		defer encoder.Close()
-		f := newFilter(conn, filterConfig{}.withDefaults(), nil)
+		f := newFilter(conn, FilterConfig{}.withDefaults(), nil)
 		started := time.Now()
 		if n, err := f.Write([]byte("hello")); n != 5 || err != nil {
 			t.Errorf("Write gave %d, %v", n, err)
@@ -223,7 +223,7 @@ func TestFilterStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		encoder, conn := net.Pipe()
 		defer encoder.Close()
-		f := newFilter(conn, filterConfig{}.withDefaults(), nil)
+		f := newFilter(conn, FilterConfig{}.withDefaults(), nil)
 		time.AfterFunc(3*time.Second, f.stop)
 		started := time.Now()
 		if _, err := f.Read(make([]byte, 1)); !errors.Is(err, errStopped) || time.Since(started) != 3*time.Second {
@@ -243,15 +243,15 @@ func FuzzFilter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, input []byte, publishing bool) {
 		filter := newFilter(memoryConn{in: io.MultiReader(bytes.NewReader(handshakeBytes), bytes.NewReader(input))},
-			filterConfig{}.withDefaults(), nil)
+			FilterConfig{}.withDefaults(), nil)
 		filter.screen.publishing = publishing
 		if _, err := io.CopyN(io.Discard, readerOnly{filter}, handshakeSize); err != nil {
 			t.Fatal(err)
 		}
-		chunks := rtmp.NewChunkStreamer(filter, io.Discard, nil)
+		chunks := gortmp.NewChunkStreamer(filter, io.Discard, nil)
 		defer chunks.Close()
 		for {
-			var m rtmp.ChunkMessage
+			var m gortmp.ChunkMessage
 			if _, _, err := chunks.Read(&m); err != nil {
 				if filter.failure == nil {
 					t.Fatalf("go-rtmp can't read the filter's output: %v", err)
@@ -270,7 +270,7 @@ func FuzzFilter(f *testing.F) {
 }
 
 // fuzzDecode decodes a message's body as go-rtmp's server does.
-func fuzzDecode(t *testing.T, chunks *rtmp.ChunkStreamer, m message.Message) {
+func fuzzDecode(t *testing.T, chunks *gortmp.ChunkStreamer, m message.Message) {
 	var err error
 	switch m := m.(type) {
 	case *message.SetChunkSize:
@@ -304,7 +304,7 @@ func BenchmarkFilter(b *testing.B) {
 	b.SetBytes(int64(len(input)))
 	b.ReportAllocs()
 	for b.Loop() {
-		f := newFilter(memoryConn{in: bytes.NewReader(input)}, filterConfig{}.withDefaults(), nil)
+		f := newFilter(memoryConn{in: bytes.NewReader(input)}, FilterConfig{}.withDefaults(), nil)
 		f.screen.publishing = true
 		if _, err := io.Copy(io.Discard, readerOnly{f}); err != nil {
 			b.Fatal(err)

@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"fmt"
@@ -99,34 +99,34 @@ func (s source) packets() (all []packet) {
 	}
 }
 
-// studio publishes to a sequencer and keeps what it writes into the log.
+// studio publishes to a Sequencer and keeps what it writes into the log.
 type studio struct {
-	seq     *sequencer
-	entries []entry
+	seq     *Sequencer
+	entries []Entry
 	now     time.Time
 	jumps   int
 }
 
 func newStudio() *studio {
 	s := &studio{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-	s.seq = newSequencer(7, func(e entry) { s.entries = append(s.entries, e) })
+	s.seq = NewSequencer(7, func(e Entry) { s.entries = append(s.entries, e) })
 	return s
 }
 
 // connect begins a publisher; a configuration may be nil.
 func (s *studio) connect(video *media.AVCConfig, audio *media.AACConfig) {
-	s.seq.attach(len(s.entries) > 0)
+	s.seq.Attach(len(s.entries) > 0)
 	s.configure(video, audio)
 }
 
 func (s *studio) configure(video *media.AVCConfig, audio *media.AACConfig) {
 	if video != nil {
 		c := *video
-		s.seq.setVideo(&c)
+		s.seq.SetVideo(&c)
 	}
 	if audio != nil {
 		c := *audio
-		s.seq.setAudio(&c)
+		s.seq.SetAudio(&c)
 	}
 }
 
@@ -137,9 +137,9 @@ func (s *studio) play(src source) {
 		raw := uint32(int64(math.Round(p.at * 1000)))
 		var jumped bool
 		if p.sound {
-			jumped = s.seq.pushAudio(raw, []byte{1}, s.now)
+			jumped = s.seq.PushAudio(raw, []byte{1}, s.now)
 		} else {
-			jumped = s.seq.pushVideo(raw, p.composition, p.idr, []byte{2}, s.now)
+			_, jumped = s.seq.PushVideo(raw, p.composition, p.idr, []byte{2}, s.now)
 		}
 		if jumped {
 			s.jumps++
@@ -154,7 +154,7 @@ func (s *studio) marks() string {
 	var words []string
 	var first, last *relay.Mark
 	for _, e := range s.entries {
-		m := e.mark
+		m := e.Mark
 		if m == nil {
 			continue
 		}
@@ -213,7 +213,7 @@ func TestCut(t *testing.T) {
 			}
 			s.connect(video, c.source.sound)
 			s.play(c.source)
-			s.seq.finish()
+			s.seq.Finish()
 			if got := s.marks(); got != c.marks {
 				t.Errorf("marks are\n%s, want\n%s", got, c.marks)
 			}
@@ -240,7 +240,7 @@ type fataler interface {
 }
 
 // checkLog checks what everybody who reads a log relies on.
-func checkLog(t fataler, entries []entry) {
+func checkLog(t fataler, entries []Entry) {
 	t.Helper()
 	var (
 		mark     *relay.Mark // the newest
@@ -255,19 +255,19 @@ func checkLog(t fataler, entries []entry) {
 	)
 	for i, e := range entries {
 		switch {
-		case e.settings != nil:
+		case e.Settings != nil:
 			settings++
-			target = media.Ticks(e.settings.TargetDuration) * media.VideoTimescale
-		case e.video != nil:
+			target = media.Ticks(e.Settings.TargetDuration) * media.VideoTimescale
+		case e.Video != nil:
 			configs++
-		case e.audio != nil:
+		case e.Audio != nil:
 			configs++
-			if audio != nil && audio.Rate != e.audio.Rate {
+			if audio != nil && audio.Rate != e.Audio.Rate {
 				sample = 0
 			}
-			audio = e.audio
-		case e.mark != nil:
-			m := e.mark
+			audio = e.Audio
+		case e.Mark != nil:
+			m := e.Mark
 			fresh := mark == nil || m.Discontinuity != mark.Discontinuity
 			if mark != nil {
 				checkNextMark(t, i, *mark, *m, open, target)
@@ -285,19 +285,19 @@ func checkLog(t fataler, entries []entry) {
 			}
 			sounded = sounded && !fresh
 			mark, open, configs = m, m.Kind == relay.Open, 0
-		case e.unit.Kind == media.Video:
-			if e.unit.DTS < video+ms {
-				t.Fatalf("entry %d: decode time %d follows %d", i, e.unit.DTS, video)
+		case e.Unit.Kind == media.Video:
+			if e.Unit.DTS < video+ms {
+				t.Fatalf("entry %d: decode time %d follows %d", i, e.Unit.DTS, video)
 			}
-			video = e.unit.DTS
+			video = e.Unit.DTS
 		default:
-			at := sampleFrom(e.unit.DTS, audio.Rate)
+			at := sampleFrom(e.Unit.DTS, audio.Rate)
 			if sounded && at != sample+media.AACFrameSamples || at < sample+media.AACFrameSamples && sample != 0 {
 				t.Fatalf("entry %d: sample %d follows %d", i, at, sample)
 			}
 			sample, sounded = at, true
 		}
-		if e.unit != nil && !open {
+		if e.Unit != nil && !open {
 			t.Fatalf("entry %d: media outside of a segment", i)
 		}
 	}
@@ -332,23 +332,23 @@ func checkNextMark(t fataler, i int, last, m relay.Mark, open bool, target media
 
 // checkPictures checks that each picture is shown within its segment, as it is
 // when frames come evenly.
-func checkPictures(t fataler, entries []entry) {
+func checkPictures(t fataler, entries []Entry) {
 	t.Helper()
 	var mark relay.Mark
 	var newest media.Ticks
 	first := false
 	for i, e := range entries {
 		switch {
-		case e.mark != nil:
-			if newest >= e.mark.Start {
-				t.Fatalf("entry %d: a picture at %d comes before the mark at %d", i, newest, e.mark.Start)
+		case e.Mark != nil:
+			if newest >= e.Mark.Start {
+				t.Fatalf("entry %d: a picture at %d comes before the mark at %d", i, newest, e.Mark.Start)
 			}
-			mark, first = *e.mark, true
-		case e.unit != nil && e.unit.Kind == media.Video:
-			if e.unit.PTS < mark.Start || first && mark.Independent() && (e.unit.PTS != mark.Start || !e.unit.IDR) {
-				t.Fatalf("entry %d: a picture at %d follows the mark at %d", i, e.unit.PTS, mark.Start)
+			mark, first = *e.Mark, true
+		case e.Unit != nil && e.Unit.Kind == media.Video:
+			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.IDR) {
+				t.Fatalf("entry %d: a picture at %d follows the mark at %d", i, e.Unit.PTS, mark.Start)
 			}
-			newest, first = max(newest, e.unit.PTS), false
+			newest, first = max(newest, e.Unit.PTS), false
 		}
 	}
 }
@@ -371,7 +371,7 @@ func TestCutDiscontinuities(t *testing.T) {
 		{"reconnect", func(s *studio) {
 			s.connect(hd, stereo)
 			s.play(even)
-			s.seq.pause()
+			s.seq.Pause()
 			s.now = s.now.Add(20 * time.Second)
 			s.connect(hd, stereo)
 			s.play(even)
@@ -379,7 +379,7 @@ func TestCutDiscontinuities(t *testing.T) {
 		{"reconnect by a clock that goes back", func(s *studio) {
 			s.connect(hd, stereo)
 			s.play(even)
-			s.seq.pause()
+			s.seq.Pause()
 			s.now = s.now.Add(-time.Hour)
 			s.connect(hd, stereo)
 			s.play(even)
@@ -387,7 +387,7 @@ func TestCutDiscontinuities(t *testing.T) {
 		{"reconnect after 30 hours of timestamps, with B-frames", func(s *studio) {
 			s.connect(hd, stereo)
 			s.play(even)
-			s.seq.pause()
+			s.seq.Pause()
 			s.connect(sd, stereo)
 			src := bFrames
 			src.from = 30 * 3600
@@ -396,7 +396,7 @@ func TestCutDiscontinuities(t *testing.T) {
 		{"reconnect without sound", func(s *studio) {
 			s.connect(hd, stereo)
 			s.play(even)
-			s.seq.pause()
+			s.seq.Pause()
 			s.connect(hd, nil)
 			src := even
 			src.sound = nil
@@ -405,17 +405,17 @@ func TestCutDiscontinuities(t *testing.T) {
 		{"reconnect without pictures, then with them", func(s *studio) {
 			s.connect(hd, stereo)
 			s.play(even)
-			s.seq.pause()
+			s.seq.Pause()
 			s.connect(nil, stereo)
 			s.play(sound)
-			s.seq.pause()
+			s.seq.Pause()
 			s.connect(hd, stereo)
 			s.play(even)
 		}, "0@0 1@2 2@4 P3@5 P3@5 3@5+1 4@7 5@9 E6@10", 5 * time.Second},
 		{"reconnect of sound with pictures", func(s *studio) {
 			s.connect(nil, stereo)
 			s.play(sound)
-			s.seq.pause()
+			s.seq.Pause()
 			s.connect(hd, stereo)
 			s.play(sound)
 		}, "0@0 1@1.96 2@3.93 P3@5.01 3@5.01+1 4@6.98 5@8.94 E6@10.03", 0},
@@ -470,7 +470,7 @@ func TestCutDiscontinuities(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStudio()
 			c.film(s)
-			s.seq.finish()
+			s.seq.Finish()
 			if got := s.marks(); got != c.marks {
 				t.Errorf("marks are\n%s, want\n%s", got, c.marks)
 			}
@@ -484,16 +484,16 @@ func TestCutDiscontinuities(t *testing.T) {
 }
 
 // wallGap is how far wall-clock time moved more than media time at discontinuities.
-func wallGap(entries []entry) (gap time.Duration) {
+func wallGap(entries []Entry) (gap time.Duration) {
 	var last *relay.Mark
 	for _, e := range entries {
-		if e.mark == nil {
+		if e.Mark == nil {
 			continue
 		}
-		if last != nil && e.mark.Discontinuity != last.Discontinuity {
-			gap += e.mark.Time.Sub(last.Time) - (e.mark.Start - last.Start).Duration()
+		if last != nil && e.Mark.Discontinuity != last.Discontinuity {
+			gap += e.Mark.Time.Sub(last.Time) - (e.Mark.Start - last.Start).Duration()
 		}
-		last = e.mark
+		last = e.Mark
 	}
 	return gap
 }
@@ -545,13 +545,13 @@ func TestCutProperties(t *testing.T) {
 				from += rapid.Float64Range(-3600, 3600).Draw(t, "jump")
 				from = max(0, from)
 			case 4:
-				s.seq.pause()
+				s.seq.Pause()
 				s.now = s.now.Add(time.Duration(rapid.IntRange(-10, 60).Draw(t, "away")) * time.Second)
 				s.connect(video, audio)
 				tune()
 			}
 		}
-		s.seq.finish()
+		s.seq.Finish()
 		checkLog(t, s.entries)
 	})
 }
@@ -564,7 +564,7 @@ func TestCutFrozenPictures(t *testing.T) {
 	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
 	s.play(source{from: 5, seconds: 20, sound: stereo})
 	s.play(source{from: 25, rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
-	s.seq.finish()
+	s.seq.Finish()
 	want := "0@0 1@2 2@4 3@8 4@12<3 5@16<3 6@20<3 7@24<3 8@27 9@29 E10@30"
 	if got := s.marks(); got != want {
 		t.Errorf("marks are\n%s, want\n%s", got, want)
@@ -577,7 +577,7 @@ func TestCutHoldsNewestSound(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
 	for i := range uint32(10_000) { // timestamps that hardly rise
-		s.seq.pushAudio(i/1000, make([]byte, 10), s.now)
+		s.seq.PushAudio(i/1000, make([]byte, 10), s.now)
 	}
 	if len(s.seq.held) > maxGather/2+1 || s.seq.heldBytes != 10*len(s.seq.held) {
 		t.Errorf("%d units and %d bytes are held", len(s.seq.held), s.seq.heldBytes)
@@ -593,12 +593,12 @@ func TestCutHoldsNewestSound(t *testing.T) {
 func TestCutTick(t *testing.T) {
 	s := newStudio()
 	s.connect(nil, stereo)
-	s.seq.pushAudio(0, []byte{1}, s.now)
-	s.seq.tick(s.now.Add(tracksWait - 1))
+	s.seq.PushAudio(0, []byte{1}, s.now)
+	s.seq.Tick(s.now.Add(tracksWait - 1))
 	if len(s.entries) != 0 {
 		t.Fatal("it is settled before the time")
 	}
-	s.seq.tick(s.now.Add(tracksWait))
+	s.seq.Tick(s.now.Add(tracksWait))
 	if s.marks() != "0@0" {
 		t.Errorf("marks are %s", s.marks())
 	}

@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bufio"
@@ -77,7 +77,7 @@ type chunkStream struct {
 	payload  []byte
 }
 
-func newAssembler(r *bufio.Reader, cfg filterConfig, limit func(kind byte) int) *assembler {
+func newAssembler(r *bufio.Reader, cfg FilterConfig, limit func(kind byte) int) *assembler {
 	return &assembler{
 		r:          r,
 		limit:      limit,

@@ -1,4 +1,4 @@
-package ingest
+package rtmp
 
 import (
 	"bytes"
@@ -13,8 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/yutopp/go-rtmp"
+	gortmp "github.com/yutopp/go-rtmp"
 	"github.com/yutopp/go-rtmp/message"
+
+	"millrace/ingest/front"
+	"millrace/internal/rate"
 )
 
 const (
@@ -27,22 +30,37 @@ const (
 	pongTimeout = time.Second
 )
 
-// Codes of NetStream's onStatus.
+// Why this front refuses by itself.
 const (
-	codePublishDenied  = "NetStream.Publish.Denied"
-	codePublishBadName = "NetStream.Publish.BadName"
-	codePublishFailed  = "NetStream.Publish.Failed"
-	codePlayFailed     = "NetStream.Play.Failed"
+	publishTimeout front.Reason = "publish_timeout"
+	publishedTwice front.Reason = "published_twice"
+	unknownApp     front.Reason = "unknown_app"
+	noKey          front.Reason = "no_key"
+	play           front.Reason = "play"
+	internalError  front.Reason = "internal_error"
 )
 
-// rtmpConn is one encoder's connection. It is the net.Conn that go-rtmp accepts, the stream that
+// status is the code of NetStream's onStatus by which encoders know a refusal.
+func status(r *front.Refusal) string {
+	switch {
+	case r.Reason == play:
+		return "NetStream.Play.Failed"
+	case r.Kind == front.Denied:
+		return "NetStream.Publish.Denied"
+	case r.Kind == front.Busy:
+		return "NetStream.Publish.BadName"
+	}
+	return "NetStream.Publish.Failed"
+}
+
+// connection is one encoder's connection. It is the net.Conn that go-rtmp accepts, the stream that
 // it reads and writes (through the filter), and the handler that it calls.
 //
 // go-rtmp calls the handler, at the end OnClose, and then Close from one goroutine: the
 // connection's.
-type rtmpConn struct {
-	net.Conn            // the raw connection
-	rtmp.DefaultHandler // for what needs no answer
+type connection struct {
+	net.Conn              // the raw connection
+	gortmp.DefaultHandler // for what needs no answer
 
 	gate    *gate
 	filter  *filter
@@ -56,22 +74,22 @@ type rtmpConn struct {
 	leaving    bool // it was cut to make room; guarded by the server's mu
 
 	// owned by the connection's goroutine
-	flow         bucket // of bytes
-	control      *rtmp.Conn
+	flow         rate.Bucket // of bytes
+	control      *gortmp.Conn
 	app          string
 	encoder      string
-	pub          publication // nil unless it publishes
-	unpublished  bool        // the encoder said that it was done
+	pub          front.Publication // nil unless it publishes
+	unpublished  bool              // the encoder said that it was done
 	lastMetadata []byte
 	cause        error  // what is behind the refusal, or a fault of ours
 	library      string // what go-rtmp said of the end
 
-	mu      sync.Mutex // guards what follows
-	refusal *Refusal   // why it is ended from this side: the first reason counts
+	mu      sync.Mutex     // guards what follows
+	refusal *front.Refusal // why it is ended from this side: the first reason counts
 }
 
-func newRTMPConn(g *gate, raw net.Conn) *rtmpConn {
-	c := &rtmpConn{Conn: raw, gate: g, started: time.Now()}
+func newConnection(g *gate, raw net.Conn) *connection {
+	c := &connection{Conn: raw, gate: g, started: time.Now()}
 	cfg, metrics := &g.server.cfg, &g.server.metrics
 	c.ctx, c.cancel = context.WithCancel(g.ctx)
 	c.filter = newFilter(countedConn{raw, func(n int) {
@@ -82,32 +100,25 @@ func newRTMPConn(g *gate, raw net.Conn) *rtmpConn {
 		metrics.dropped.WithLabelValues(reason).Inc()
 	})
 	c.silence = time.AfterFunc(cfg.PublishTimeout, func() {
-		c.end(Refusal{
-			codePublishFailed, "publish_timeout",
-			fmt.Sprintf("Nothing was published for %v.", cfg.PublishTimeout),
+		c.end(front.Refusal{
+			Kind: front.Failed, Reason: publishTimeout,
+			Text: fmt.Sprintf("Nothing was published for %v.", cfg.PublishTimeout),
 		})
 	})
 	return c
 }
 
 // bound ends a connection that sends more than any broadcast needs.
-func (c *rtmpConn) bound(n int) {
+func (c *connection) bound(n int) {
 	limit := float64(c.gate.server.cfg.MaxBitrate) / 8
-	if c.flow.put(float64(n), limit, bitrateSpan*limit, false, time.Now()) {
-		c.end(tooMuch(c.gate.server.cfg.MaxBitrate))
-	}
-}
-
-func tooMuch(limit int) Refusal {
-	return Refusal{
-		codePublishFailed, "bitrate",
-		fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(limit)/1e6),
+	if c.flow.Add(float64(n), rate.Limit{PerSecond: limit, Size: front.BitrateSpan * limit}, time.Now()) {
+		c.end(*front.TooMuch(c.gate.server.cfg.MaxBitrate))
 	}
 }
 
 // slow waits while the publisher is ahead of its time: it can't send meanwhile.
-func (c *rtmpConn) slow() {
-	d := c.pub.ahead()
+func (c *connection) slow() {
+	d := c.pub.Pace()
 	if d <= 0 {
 		return
 	}
@@ -131,41 +142,40 @@ func (c countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *rtmpConn) Read(p []byte) (int, error)  { return c.filter.Read(p) }
-func (c *rtmpConn) Write(p []byte) (int, error) { return c.filter.Write(p) }
+func (c *connection) Read(p []byte) (int, error)  { return c.filter.Read(p) }
+func (c *connection) Write(p []byte) (int, error) { return c.filter.Write(p) }
 
 // OnServe comes after the handshake.
-func (c *rtmpConn) OnServe(conn *rtmp.Conn) { c.control = conn }
+func (c *connection) OnServe(conn *gortmp.Conn) { c.control = conn }
 
 // OnConnect takes down what the encoder says of itself. The app is checked in OnPublish, whose
 // refusals encoders show.
-func (c *rtmpConn) OnConnect(_ uint32, cmd *message.NetConnectionConnect) error {
+func (c *connection) OnConnect(_ uint32, cmd *message.NetConnectionConnect) error {
 	c.app = cmd.Command.App
 	c.encoder = clip(cmd.Command.FlashVer, 100)
 	return nil
 }
 
 // OnPublish asks publishers whether they take the broadcast.
-func (c *rtmpConn) OnPublish(_ *rtmp.StreamContext, _ uint32, cmd *message.NetStreamPublish) error {
+func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.NetStreamPublish) error {
 	app, key := publishTarget(c.app, cmd.PublishingName)
 	switch {
 	case c.pub != nil:
-		return c.refuse(&Refusal{codePublishBadName, "published_twice", "This connection publishes already."})
+		return c.refuse(&front.Refusal{Kind: front.Busy, Reason: publishedTwice, Text: "This connection publishes already."})
 	case app != appLive:
-		return c.refuse(&Refusal{
-			codePublishDenied, "unknown_app",
+		return c.refuse(&front.Refusal{
+			Kind: front.Denied, Reason: unknownApp,
 			// It isn't named: some encoders send the key in its place.
-			"The server's address must end in /" + appLive + ", and the stream key stand in its own field.",
+			Text: "The server's address must end in /" + appLive + ", and the stream key stand in its own field.",
 		})
 	case key == "":
-		return c.refuse(&Refusal{codePublishDenied, "no_key", "The stream key is missing."})
+		return c.refuse(&front.Refusal{Kind: front.Denied, Reason: noKey, Text: "The stream key is missing."})
 	}
-	pub, err := c.gate.server.cfg.Publishers.publish(c.ctx, publishRequest{
-		App:     app,
+	pub, err := c.gate.server.cfg.Publishers.Publish(c.ctx, front.Request{
 		Key:     key,
 		Remote:  c.RemoteAddr().String(),
 		Encoder: c.encoder,
-		Close:   c.end,
+		End:     c.end,
 	})
 	if err != nil {
 		return c.refuse(err)
@@ -190,12 +200,12 @@ func publishTarget(app, name string) (target, key string) {
 }
 
 // OnPlay refuses: viewers watch by HTTP.
-func (c *rtmpConn) OnPlay(*rtmp.StreamContext, uint32, *message.NetStreamPlay) error {
-	return c.refuse(&Refusal{codePlayFailed, "play", "Broadcasts are not served by RTMP: open the channel's page, or its HLS address."})
+func (c *connection) OnPlay(*gortmp.StreamContext, uint32, *message.NetStreamPlay) error {
+	return c.refuse(&front.Refusal{Kind: front.Failed, Reason: play, Text: "Broadcasts are not served by RTMP: open the channel's page, or its HLS address."})
 }
 
 // OnSetDataFrame passes on metadata that is new. GStreamer repeats it dozens of times.
-func (c *rtmpConn) OnSetDataFrame(_ uint32, data *message.NetStreamSetDataFrame) error {
+func (c *connection) OnSetDataFrame(_ uint32, data *message.NetStreamSetDataFrame) error {
 	if c.pub == nil || bytes.Equal(data.Payload, c.lastMetadata) {
 		return nil
 	}
@@ -211,31 +221,31 @@ func (c *rtmpConn) OnSetDataFrame(_ uint32, data *message.NetStreamSetDataFrame)
 	if name, ok := m["encoder"].(string); ok {
 		c.encoder = clip(name, 100)
 	}
-	c.pub.metadata(m)
+	c.pub.Metadata(m)
 	return nil
 }
 
 // OnAudio passes an audio tag's body on.
-func (c *rtmpConn) OnAudio(timestamp uint32, body io.Reader) error {
+func (c *connection) OnAudio(timestamp uint32, body io.Reader) error {
 	if c.pub == nil {
 		return nil // after FCUnpublish
 	}
 	payload, err := c.payload(body)
 	if err == nil {
-		err = c.pub.audio(timestamp, payload)
+		err = c.pub.Audio(timestamp, payload)
 		c.slow()
 	}
 	return c.refuse(err)
 }
 
 // OnVideo passes a video tag's body on.
-func (c *rtmpConn) OnVideo(timestamp uint32, body io.Reader) error {
+func (c *connection) OnVideo(timestamp uint32, body io.Reader) error {
 	if c.pub == nil {
 		return nil // after FCUnpublish
 	}
 	payload, err := c.payload(body)
 	if err == nil {
-		err = c.pub.video(timestamp, payload)
+		err = c.pub.Video(timestamp, payload)
 		c.slow()
 	}
 	return c.refuse(err)
@@ -243,7 +253,7 @@ func (c *rtmpConn) OnVideo(timestamp uint32, body io.Reader) error {
 
 // payload copies a message's body, whose size the filter knows: go-rtmp handles each message
 // before it reads the next one.
-func (c *rtmpConn) payload(body io.Reader) ([]byte, error) {
+func (c *connection) payload(body io.Reader) ([]byte, error) {
 	b := make([]byte, c.filter.size)
 	if _, err := io.ReadFull(body, b); err != nil {
 		return nil, fmt.Errorf("take a message of %d bytes over from go-rtmp: %w", len(b), err)
@@ -251,21 +261,21 @@ func (c *rtmpConn) payload(body io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// OnFCUnpublish ends the publication: "closeStream" comes here, too (see screen.rewrite).
-func (c *rtmpConn) OnFCUnpublish(uint32, *message.NetStreamFCUnpublish) error {
+// OnFCUnpublish ends the front.Publication: "closeStream" comes here, too (see screen.rewrite).
+func (c *connection) OnFCUnpublish(uint32, *message.NetStreamFCUnpublish) error {
 	c.unpublish(true)
 	return nil
 }
 
-// OnDeleteStream ends the publication.
-func (c *rtmpConn) OnDeleteStream(uint32, *message.NetStreamDeleteStream) error {
+// OnDeleteStream ends the front.Publication.
+func (c *connection) OnDeleteStream(uint32, *message.NetStreamDeleteStream) error {
 	c.unpublish(true)
 	return nil
 }
 
 // OnUnknownMessage answers pings, which go-rtmp decodes but doesn't answer: "The client MUST
 // respond with PingResponse" (RTMP section 7.1.7) holds for clients only, but some of them ask, too.
-func (c *rtmpConn) OnUnknownMessage(_ uint32, msg message.Message) error {
+func (c *connection) OnUnknownMessage(_ uint32, msg message.Message) error {
 	control, ok := msg.(*message.UserCtrl)
 	if !ok {
 		return nil
@@ -276,7 +286,7 @@ func (c *rtmpConn) OnUnknownMessage(_ uint32, msg message.Message) error {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, pongTimeout)
 	defer cancel()
-	err := c.control.Write(ctx, chunksControl, 0, &rtmp.ChunkMessage{
+	err := c.control.Write(ctx, chunksControl, 0, &gortmp.ChunkMessage{
 		StreamID: controlStream,
 		Message:  &message.UserCtrl{Event: &message.UserCtrlEventPingResponse{Timestamp: ping.Timestamp}},
 	})
@@ -286,8 +296,8 @@ func (c *rtmpConn) OnUnknownMessage(_ uint32, msg message.Message) error {
 	return nil
 }
 
-// OnClose ends the publication, if the encoder didn't.
-func (c *rtmpConn) OnClose() {
+// OnClose ends the front.Publication, if the encoder didn't.
+func (c *connection) OnClose() {
 	defer func() {
 		if r := recover(); r != nil { // go-rtmp wouldn't
 			c.cause = fmt.Errorf("panic at the end of a publication: %v", r)
@@ -296,7 +306,7 @@ func (c *rtmpConn) OnClose() {
 	c.unpublish(false)
 }
 
-func (c *rtmpConn) unpublish(clean bool) {
+func (c *connection) unpublish(clean bool) {
 	if c.pub == nil {
 		return
 	}
@@ -304,18 +314,18 @@ func (c *rtmpConn) unpublish(clean bool) {
 	c.pub, c.lastMetadata, c.unpublished = nil, nil, clean
 	c.publishing.Store(false)
 	c.silence.Reset(c.gate.server.cfg.PublishTimeout) // it may publish anew
-	pub.end(clean)
+	pub.End(clean)
 }
 
 // refuse ends the connection because of err, which it returns: nil does nothing.
-func (c *rtmpConn) refuse(err error) error {
+func (c *connection) refuse(err error) error {
 	if err == nil {
 		return nil
 	}
-	var r *Refusal
+	var r *front.Refusal
 	if !errors.As(err, &r) {
 		c.cause = err
-		r = &Refusal{codePublishFailed, "internal_error", "The server can't take the broadcast just now. Try again in a minute."}
+		r = &front.Refusal{Kind: front.Failed, Reason: internalError, Text: "The server can't take the broadcast just now. Try again in a minute."}
 	}
 	c.end(*r)
 	return err
@@ -323,7 +333,7 @@ func (c *rtmpConn) refuse(err error) error {
 
 // end has the connection's goroutine tell the encoder why and close the connection. It is safe
 // from any goroutine, and doesn't wait.
-func (c *rtmpConn) end(r Refusal) {
+func (c *connection) end(r front.Refusal) {
 	c.mu.Lock()
 	if c.refusal == nil {
 		c.refusal = &r
@@ -334,7 +344,7 @@ func (c *rtmpConn) end(r Refusal) {
 }
 
 // cut ends the connection at once and without a word. It doesn't wait.
-func (c *rtmpConn) cut() {
+func (c *connection) cut() {
 	c.filter.stop()
 	raw := c.Conn
 	if t, ok := raw.(interface{ NetConn() net.Conn }); ok {
@@ -344,7 +354,7 @@ func (c *rtmpConn) cut() {
 }
 
 // Close is go-rtmp's last call.
-func (c *rtmpConn) Close() error {
+func (c *connection) Close() error {
 	c.silence.Stop()
 	c.filter.stop()
 	c.mu.Lock()
@@ -357,7 +367,7 @@ func (c *rtmpConn) Close() error {
 	case refusal != nil:
 		c.sayWhy(refusal)
 	case reject != nil:
-		c.sayWhy(&Refusal{Code: codePublishFailed, Description: "The connection was ended: " + reject.message + "."})
+		c.sayWhy(&front.Refusal{Text: "The connection was ended: " + reject.message + "."})
 	}
 	_ = c.Conn.Close() // all that mattered was said
 	c.cancel()
@@ -368,9 +378,9 @@ func (c *rtmpConn) Close() error {
 
 // sayWhy tells the encoder why its connection ends, and gives it a moment to read that: closing
 // a connection with unread input would reset it, and the encoder would see only the reset.
-func (c *rtmpConn) sayWhy(r *Refusal) {
+func (c *connection) sayWhy(r *front.Refusal) {
 	said, err := c.filter.say(mediaStream, "onStatus", 0.0, nil,
-		amfProperties{{"level", "error"}, {"code", r.Code}, {"description", r.Description}})
+		amfProperties{{"level", "error"}, {"code", status(r)}, {"description", r.Text}})
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !said || err != nil || !ok || half.CloseWrite() != nil {
 		return
@@ -382,13 +392,13 @@ func (c *rtmpConn) sayWhy(r *Refusal) {
 
 // report counts and logs the connection's end: for debugging only if it never shook hands, as port
 // scanners and load balancers do.
-func (c *rtmpConn) report(refusal *Refusal, reject *filterError) {
+func (c *connection) report(refusal *front.Refusal, reject *filterError) {
 	s := c.gate.server
 	var reason, detail string
 	switch {
 	case refusal != nil:
-		s.metrics.refused.WithLabelValues(refusal.Reason).Inc()
-		reason, detail = refusal.Reason, refusal.Description
+		s.metrics.refused.WithLabelValues(string(refusal.Reason)).Inc()
+		reason, detail = string(refusal.Reason), refusal.Text
 	case reject != nil:
 		s.metrics.rejects.WithLabelValues(reject.reason).Inc()
 		reason, detail = reject.reason, reject.message

@@ -1,4 +1,4 @@
-package ingest
+package timeline
 
 import (
 	"slices"
@@ -99,7 +99,7 @@ type played struct {
 	skew            media.Ticks // of the newest frame: its place minus its time
 }
 
-// play puts frames on the grid as the sequencer does.
+// play puts frames on the grid as the Sequencer does.
 func play(g *audioGrid, times []media.Ticks) (p played) {
 	for _, at := range times {
 		fill, drop := g.place(at)

@@ -1,0 +1,114 @@
+// Package front is what a front and the rest of ingest say to each other. A
+// front speaks a protocol of encoders: it takes their connections, asks
+// [Publishers] whether they may publish, and writes what they send to a
+// [Publication]. It knows nothing of broadcasts and logs, and the rest of ingest
+// knows nothing of its protocol.
+package front
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Publishers admits those who want to publish.
+type Publishers interface {
+	// Publish admits a publisher. A *[Refusal] tells the encoder why not; any
+	// other error it is told as a fault of ours. The context ends with the
+	// connection.
+	Publish(ctx context.Context, r Request) (Publication, error)
+}
+
+// Request is what an encoder says when it wants to publish.
+type Request struct {
+	// Key is the stream key: a secret, never logged.
+	Key string
+	// Remote is the encoder's address.
+	Remote string
+	// Encoder is what the encoder calls itself, for the log; may be empty.
+	Encoder string
+	// End ends the connection and tells the encoder why. It is safe from any
+	// goroutine, idempotent, and doesn't wait.
+	End func(Refusal)
+}
+
+// Publication takes what one publisher sends. Calls come from one goroutine;
+// none blocks.
+type Publication interface {
+	// Metadata takes what the encoder says of its broadcast, bounded in size:
+	// the first time, and when it differs from the time before. Values are
+	// float64, bool, string, nil, map[string]any, []any.
+	Metadata(m map[string]any)
+	// Audio takes the body of an FLV audio tag. The timestamp is in milliseconds
+	// and wraps; the payload is the callee's to keep. An error, usually a
+	// *[Refusal], ends the publisher and is shown to it.
+	Audio(timestamp uint32, payload []byte) error
+	// Video is the same for the body of an FLV video tag.
+	Video(timestamp uint32, payload []byte) error
+	// Pace is how long to wait before anything more is read.
+	Pace() time.Duration
+	// End comes exactly once, last; clean if the encoder said that it was done.
+	End(clean bool)
+}
+
+// Kind is what a refusal is about. Each front says it in its protocol's way.
+type Kind int
+
+// The kinds of refusal.
+const (
+	// Failed: the broadcast can't be taken as it comes, or not now.
+	Failed Kind = iota
+	// Denied: this publisher has no right to publish.
+	Denied
+	// Busy: another publisher has the channel.
+	Busy
+)
+
+// Refusal is why a publisher was refused or ended.
+type Refusal struct {
+	Kind Kind
+	// Reason is for the metrics.
+	Reason Reason
+	// Text is what the streamer is shown.
+	Text string
+}
+
+// Error is the refusal's text.
+func (r *Refusal) Error() string { return r.Text }
+
+// Reason is a refusal's label in the metrics: one of a fixed set.
+type Reason string
+
+// The reasons that don't depend on the front.
+const (
+	WrongKey     Reason = "wrong_key"
+	KeyInUse     Reason = "key_in_use"
+	TakenOver    Reason = "taken_over"
+	ShuttingDown Reason = "shutting_down"
+	Ended        Reason = "ended"
+	Silent       Reason = "silent"
+	NoKeyframe   Reason = "no_keyframe"
+	Bitrate      Reason = "bitrate"
+	Breaks       Reason = "breaks"
+	AudioCodec   Reason = "audio_codec"
+	VideoCodec   Reason = "video_codec"
+	AudioConfig  Reason = "audio_config"
+	VideoConfig  Reason = "video_config"
+)
+
+const (
+	// MaxBitrate is what a connection, and a broadcast across connections, may
+	// take, in bits a second over [BitrateSpan].
+	MaxBitrate = 80_000_000
+	// BitrateSpan is for how many seconds an encoder may send twice its limit:
+	// longer than one that catches up after a stall.
+	BitrateSpan = 10
+)
+
+// TooMuch is the refusal of an encoder that sends more than limit bits a second.
+func TooMuch(limit int) *Refusal {
+	return &Refusal{
+		Failed, Bitrate,
+		fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(limit)/1e6),
+	}
+}
