@@ -13,7 +13,7 @@ const (
 	cacheFor = time.Second
 	// cacheEntries bounds a cache; when it is full of fresh answers it is emptied.
 	cacheEntries = 10_000
-	// loadTimeout bounds one look into the databases.
+	// loadTimeout bounds one load from the databases.
 	loadTimeout = 3 * time.Second
 )
 
@@ -29,6 +29,7 @@ type cache[T any] struct {
 	entries map[string]answer[T]
 }
 
+// answer is the result of a load, a value or an error, and when it was had.
 type answer[T any] struct {
 	value T
 	err   error
@@ -43,7 +44,8 @@ func (c *cache[T]) get(ctx context.Context, key string) (T, error) {
 	if a, ok := c.fresh(key); ok {
 		return a.value, a.err
 	}
-	// The look goes on when the one who began it leaves: others wait for it.
+	// The load goes on when the caller that began it leaves: other callers wait for
+	// its result.
 	ch := c.flights.DoChan(key, func() (any, error) {
 		if a, ok := c.fresh(key); ok {
 			return a, nil

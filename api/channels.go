@@ -25,8 +25,8 @@ const (
 	// graceSlack is how much longer than its grace period a broadcast without a
 	// living holder is shown, since clocks differ.
 	graceSlack = 5 * time.Second
-	// trustFor is how long after Redis was away the age of what it holds says
-	// nothing: ingest couldn't renew it.
+	// trustFor is how long after Redis was away a record's age says nothing about
+	// its holder: ingest couldn't renew the record meanwhile.
 	trustFor = 5 * time.Second
 )
 
@@ -65,7 +65,7 @@ type channels struct {
 	one   *cache[Channel]
 	// many has two keys: listLive and listAll.
 	many *cache[[]Channel]
-	// away is when Redis last didn't answer; zero: it always has.
+	// away is when Redis last failed to answer; nil: it never has.
 	away atomic.Pointer[time.Time]
 }
 
@@ -192,7 +192,8 @@ func (c *channels) broadcast(ctx context.Context, name string) (Channel, error) 
 	return ch, nil
 }
 
-// stateOf tells a channel's state. A record whose age says nothing is believed.
+// stateOf tells a channel's state from its lease. With ageless, the record's age
+// says nothing about its holder, and what the record says is believed.
 func stateOf(r lease.Record, ageless bool) string {
 	if r.State == lease.Ended {
 		return stateOffline

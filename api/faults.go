@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// faults logs a fault that repeats with every request once a second at most.
+// faults logs faults that would repeat with every request, at most one a second.
 // The zero value is ready. It is safe for concurrent use.
 type faults struct {
 	mu      sync.Mutex

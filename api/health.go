@@ -11,14 +11,14 @@ import (
 	"millrace/internal/lease"
 )
 
-// Health is what a streamer may know of the own stream.
+// Health is what a streamer may know of the stream that they send.
 type Health struct {
 	State    string          `json:"state" enum:"live,reconnecting,offline" doc:"As the channel's"`
 	Problems []lease.Problem `json:"problems" nullable:"false" doc:"Empty: all is well"`
 }
 
-// health returns the health of a channel's stream to who has its stream key, else
-// [credentials.ErrUnknownKey].
+// health returns the health of a channel's stream to a caller with its stream key;
+// to others [credentials.ErrUnknownKey].
 func (c *channels) health(ctx context.Context, name, authorization string) (Health, error) {
 	h := Health{State: stateOffline, Problems: []lease.Problem{}}
 	key, ok := strings.CutPrefix(authorization, "Bearer ")

@@ -16,7 +16,7 @@ import (
 const (
 	// keysEvery is how often the stream keys are copied to Redis at least.
 	keysEvery = 30 * time.Second
-	// watchEvery is how often Redis is looked at, to see that it came back.
+	// watchEvery is how often Redis is asked who it is, to see that it came back.
 	watchEvery = time.Second
 )
 

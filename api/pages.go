@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/base64"
@@ -65,10 +66,7 @@ func newPages(web fs.FS, c *channels) (*pages, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the front end: %w", err)
 	}
-	p.index = p.files["index.html"]
-	if p.index == nil {
-		p.index = newFile("index.html", []byte(notBuilt))
-	}
+	p.index = cmp.Or(p.files["index.html"], newFile("index.html", []byte(notBuilt)))
 	return p, nil
 }
 

@@ -34,7 +34,33 @@ func (s *Service) routes(c *channels) http.Handler {
 	cfg.CreateHooks = nil // no "$schema" fields and Link headers
 	cfg.Transformers = []huma.Transformer{toError}
 	h := humago.New(mux, cfg)
+	s.registerChannels(h, c)
+	s.registerHealth(h, c)
 
+	// huma's own error is never sent: toError replaces it.
+	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorModel")
+	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorDetail")
+
+	// huma registers methods; what is left of a path is another method's.
+	for _, path := range []string{pathChannels, pathChannel, pathHealth, pathSpec + ".json"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", "GET, HEAD")
+			errMethod.write(w)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { errNoSuchRoute.write(w) })
+
+	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		mux.ServeHTTP(w, r)
+	})
+	return s.metrics.count("api", limited)
+}
+
+// registerChannels adds who is live, which anybody may ask.
+func (s *Service) registerChannels(h huma.API, c *channels) {
 	huma.Register(h, operation(h, "list-channels", pathChannels, "The channels",
 		"With live=true those that have a broadcast, most viewers first; otherwise all, by name. Up to a second old."),
 		func(ctx context.Context, in *struct {
@@ -58,7 +84,10 @@ func (s *Service) routes(c *channels) http.Handler {
 			}
 			return &channelOutput{Body: ch}, nil
 		})
+}
 
+// registerHealth adds the health of a stream, for a caller with its stream key.
+func (s *Service) registerHealth(h huma.API, c *channels) {
 	health := operation(h, "get-health", pathHealth, "The health of a channel's stream, for its streamer",
 		"What is wrong with what the encoder sends, or with how it is processed, in plain words. Needs the channel's stream key: Authorization: Bearer KEY.")
 	health.Security = []map[string][]string{{"streamKey": {}}}
@@ -77,27 +106,6 @@ func (s *Service) routes(c *channels) http.Handler {
 		}
 		return &healthOutput{Body: body}, nil
 	})
-
-	// huma's own error is never sent: toError replaces it.
-	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorModel")
-	delete(h.OpenAPI().Components.Schemas.Map(), "ErrorDetail")
-
-	// huma registers methods; what is left of a path is another method's.
-	for _, path := range []string{pathChannels, pathChannel, pathHealth, pathSpec + ".json"} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Allow", "GET, HEAD")
-			errMethod.write(w)
-		})
-	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { errNoSuchRoute.write(w) })
-
-	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		mux.ServeHTTP(w, r)
-	})
-	return s.metrics.count("api", limited)
 }
 
 type listOutput struct {

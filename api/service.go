@@ -5,6 +5,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -58,9 +59,7 @@ func New(c Config) (*Service, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Service{log: c.Log, redis: c.Redis, store: c.Store, metrics: newMetrics(c.Registerer)}
 	channels := newChannels(c.Redis, c.Store)
 	pages, err := newPages(c.Web, channels)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +15,12 @@ import (
 	"millrace/internal/credentials"
 )
 
-// demoChannel is made at the first start, so that there is something to publish to.
+// demoChannel is the channel that millrace makes at its first start, so that
+// there is one to publish to.
 const demoChannel = "demo"
 
-// ensureDemo makes the channel demo. A key means that it was made now.
+// ensureDemo makes the channel demo and returns its key; where the channel exists
+// already, the key is empty.
 func ensureDemo(ctx context.Context, st *store.Store) (credentials.StreamKey, error) {
 	if _, err := st.Channel(ctx, demoChannel); !errors.Is(err, store.ErrNotFound) {
 		return "", err
@@ -100,14 +103,9 @@ func publicHost(s settings, l listeners) string {
 		if n.IP.To4() != nil {
 			return n.IP.String()
 		}
-		if v6 == "" {
-			v6 = n.IP.String()
-		}
+		v6 = cmp.Or(v6, n.IP.String())
 	}
-	if v6 != "" {
-		return v6
-	}
-	return "localhost"
+	return cmp.Or(v6, "localhost")
 }
 
 // withPort adds a listener's port to a host, unless it is the usual one.

@@ -104,8 +104,8 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 		return err
 	}
 	p.layers.start(levelBacking, "S3 server", s.Run)
-	// Whoever stops us now waits too: a server that is ended before it listens
-	// doesn't end.
+	// A stop must wait here too: the S3 server doesn't end when it is asked to
+	// before it listens.
 	if err := s.await(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}

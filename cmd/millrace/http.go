@@ -73,9 +73,9 @@ func serveHTTP(s *http.Server, l net.Listener, drain, finish time.Duration) func
 	}
 }
 
-// closeConnections has each connection closed after the answer to a request
-// that came after ctx's end: what a load balancer leads here over connections
-// that it has goes elsewhere then, and no request is lost.
+// closeConnections closes a connection after the answer to a request that came
+// after ctx's end. A load balancer that keeps connections to this process then
+// opens new ones elsewhere, and no request is lost.
 func closeConnections(ctx context.Context, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if ctx.Err() != nil {
@@ -85,7 +85,7 @@ func closeConnections(ctx context.Context, next http.Handler) http.Handler {
 	})
 }
 
-// limitStalls gives each piece of an answer a deadline.
+// limitStalls gives each piece of an answer a deadline, and the request's body one.
 func limitStalls(next http.Handler, limit time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
@@ -96,20 +96,23 @@ func limitStalls(next http.Handler, limit time.Duration) http.Handler {
 	})
 }
 
-// patientWriter writes in pieces, each with a deadline.
+// patientWriter writes an answer in pieces, each with a deadline.
 type patientWriter struct {
 	http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration
 }
 
+// extend gives the next piece its deadline.
 func (w *patientWriter) extend() { _ = w.rc.SetWriteDeadline(time.Now().Add(w.limit)) }
 
+// WriteHeader sends the head of the answer.
 func (w *patientWriter) WriteHeader(status int) {
 	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write sends p piece by piece.
 func (w *patientWriter) Write(p []byte) (n int, err error) {
 	for {
 		w.extend()

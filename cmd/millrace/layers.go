@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,10 +53,11 @@ func stopLimits(r role, drain time.Duration) limits {
 	return l
 }
 
-// afterDrain is how long a single service may take to end what its drain has left.
+// afterDrain is how long a service on its own may take, after its drain time, to
+// end what is left.
 const afterDrain = 11 * time.Second
 
-// stopMargin is what a service has less than its level's limit.
+// stopMargin is by how much a service must be done before its level's limit.
 const stopMargin = 300 * time.Millisecond
 
 // errStopping is the cause of the contexts of parts that are asked to end.
@@ -98,9 +100,7 @@ func (l *layers) start(at level, name string, run func(context.Context) error) {
 			}
 			return
 		}
-		if err == nil {
-			err = errors.New("it ended by itself")
-		}
+		err = cmp.Or(err, errors.New("it ended by itself"))
 		select {
 		case l.failed <- fmt.Errorf("%s: %w", name, err):
 		default: // another part failed before
@@ -143,7 +143,7 @@ func (l *layers) stop() {
 	}
 }
 
-// note keeps the names of the parts that run.
+// note remembers that a part runs, or that it has ended.
 func (l *layers) note(at level, name string, runs bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,13 +7,14 @@ import (
 	"syscall"
 )
 
-// listeners are the sockets of a process; those it has no use for are nil.
+// listeners are the sockets that a process listens on; those that its role doesn't
+// need are nil.
 type listeners struct {
 	http, https, rtmp, rtmps, ops, private net.Listener
 }
 
-// listen opens what the role needs. Nothing has been started yet, so a port in
-// use costs nothing.
+// listen opens the listeners that the role needs. It comes before anything is
+// started, so that a port in use leaves nothing to be taken down.
 func listen(r role, s settings) (l listeners, err error) {
 	tls := s.TLSCert != ""
 	for _, want := range []struct {
@@ -40,6 +41,7 @@ func listen(r role, s settings) (l listeners, err error) {
 	return l, nil
 }
 
+// listenError says why an address can't be listened on, and what to do.
 func listenError(flag, address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -52,8 +54,8 @@ func listenError(flag, address string, err error) error {
 	return fmt.Errorf("--%s: %w", flag, err)
 }
 
-// close closes what is open; a server that was given one closes it itself, and
-// twice is no harm.
+// close closes all listeners. A server closes the one that it serves by itself;
+// closing a listener twice does no harm.
 func (l listeners) close() {
 	for _, one := range []net.Listener{l.http, l.https, l.rtmp, l.rtmps, l.ops, l.private} {
 		if one != nil {

@@ -1,325 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"net"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"millrace/internal/child"
 )
-
-const (
-	// redisLoad bounds redis-server's start, which reads what it has kept.
-	redisLoad = 60 * time.Second
-	// redisStop is how long it may take to end before it is killed: less than its
-	// level has for it.
-	redisStop = 700 * time.Millisecond
-	// redisHangs is how long it may answer nothing before it is killed and started anew.
-	redisHangs = 15 * time.Second
-	// maxSocketPath is what fits into a socket's address everywhere.
-	maxSocketPath = 103
-)
-
-// redisChild is the redis-server of `millrace all`, on a Unix socket, with its
-// data in the data directory. Whoever holds the data directory's lock owns it.
-type redisChild struct {
-	log     *slog.Logger
-	program string
-	dir     string
-	socket  string
-	// hangs is how long it may answer nothing; it is asked fifteen times as often.
-	hangs time.Duration
-}
-
-// newRedisChild finds the program and makes the directories.
-func newRedisChild(data string, log *slog.Logger) (*redisChild, error) {
-	program, err := exec.LookPath("redis-server")
-	if err != nil {
-		return nil, errors.New("redis-server isn't installed: run \"apt-get install redis-server\" (or your system's like), or name a Redis with --redis")
-	}
-	r := &redisChild{log: log, program: program, dir: filepath.Join(data, "redis"), socket: redisSocket(data), hangs: redisHangs}
-	if err := os.MkdirAll(r.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("directory for Redis: %w", err)
-	}
-	if err := privateDir(filepath.Dir(r.socket)); err != nil {
-		return nil, fmt.Errorf("directory for Redis' socket: %w", err)
-	}
-	return r, nil
-}
-
-// redisSocket is where the redis-server of a data directory listens: in it, or
-// under /tmp when the path would be too long for a socket.
-func redisSocket(data string) string {
-	socket := filepath.Join(data, "redis", "redis.sock")
-	if len(socket) <= maxSocketPath {
-		return socket
-	}
-	sum := sha256.Sum256([]byte(data))
-	return fmt.Sprintf("/tmp/millrace-%d-%s/redis.sock", os.Getuid(), hex.EncodeToString(sum[:8]))
-}
-
-// privateDir makes a directory for us alone, and refuses one that is somebody
-// else's: anybody may make directories in /tmp.
-func privateDir(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || !ok || int(owner.Uid) != os.Getuid() || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s must be a directory that only this user can write to", dir)
-	}
-	return nil
-}
-
-// Run runs redis-server until ctx ends, and starts it again when it dies. The
-// first start's result goes to ready; when it fails, Run returns it too.
-func (r *redisChild) Run(ctx context.Context, ready chan<- error) error {
-	// The kernel ends redis-server with the thread that started it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
-	var pause time.Duration
-	for first := true; ; first = false {
-		started := time.Now()
-		err := r.runOnce(ctx, func() {
-			if first {
-				ready <- nil
-			} else {
-				r.log.Info("redis-server runs again")
-			}
-			first = false
-		})
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
-		if first {
-			ready <- err
-			return err
-		}
-		if time.Since(started) > time.Minute {
-			pause = 0
-		}
-		pause = min(max(2*pause, 100*time.Millisecond), 5*time.Second)
-		r.log.Error("redis-server ended, it is started again", "err", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
-	}
-}
-
-// runOnce starts redis-server, calls ready when it answers, and returns when it
-// has ended: nil when ctx ended it.
-func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
-	if err := r.endOrphan(ctx); err != nil {
-		return err
-	}
-	cmd := exec.Command(r.program, "--port", "0", "--unixsocket", r.socket, "--unixsocketperm", "700",
-		"--dir", r.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
-		"--maxmemory-policy", "noeviction", "--daemonize", "no")
-	var said child.Tail
-	cmd.Stdout, cmd.Stderr = &said, &said
-	child.Prepare(cmd, syscall.SIGTERM) // it then writes what it holds
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start redis-server: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	if err := os.WriteFile(r.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
-		r.log.Warn("note redis-server's process id", "err", err)
-	}
-
-	answers := make(chan error, 1)
-	awaitCtx, cancel := context.WithTimeout(ctx, redisLoad)
-	defer cancel()
-	go func() { answers <- r.awaitAnswer(awaitCtx) }()
-	// Nobody is told to look at a redis-server that answers.
-	silent := make(chan struct{})
-	watchCtx, stopWatching := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer func() {
-		stopWatching()
-		watching.Wait()
-	}()
-	for {
-		select {
-		case <-silent:
-			child.Kill(cmd)
-			<-ended
-			return fmt.Errorf("redis-server in %s has answered nothing for %s, and was killed: %s", r.dir, r.hangs, said.Last(3))
-		case err := <-ended:
-			cancel()
-			if answers != nil {
-				<-answers
-			}
-			return fmt.Errorf("redis-server in %s ended: %w: %s", r.dir, exitReason(err), said.Last(3))
-		case err := <-answers:
-			answers = nil
-			if err != nil && ctx.Err() == nil {
-				r.end(cmd, ended)
-				return fmt.Errorf("redis-server in %s doesn't answer: %w: %s", r.dir, err, said.Last(3))
-			}
-			if err == nil {
-				ready()
-				watching.Go(func() { r.watch(watchCtx, silent) })
-			}
-		case <-ctx.Done():
-			cancel()
-			if answers != nil {
-				<-answers
-			}
-			r.end(cmd, ended)
-			return nil
-		}
-	}
-}
-
-// watch closes silent when redis-server hasn't answered for r.hangs.
-func (r *redisChild) watch(ctx context.Context, silent chan<- struct{}) {
-	tick := time.NewTicker(r.hangs / 15)
-	defer tick.Stop()
-	for answered := time.Now(); ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		began := time.Now()
-		switch err := r.ping(ctx); {
-		case err == nil, began.Sub(answered) > 2*r.hangs: // not asked for so long: this process itself stood
-			answered = time.Now()
-		case time.Since(answered) > r.hangs:
-			close(silent)
-			return
-		}
-	}
-}
-
-// end ends a running redis-server and reaps it.
-func (r *redisChild) end(cmd *exec.Cmd, ended <-chan error) {
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(redisStop):
-		child.Kill(cmd)
-		<-ended
-	}
-	_ = os.Remove(r.pidFile())
-}
-
-func exitReason(err error) error {
-	if err == nil {
-		return errors.New("exit status 0")
-	}
-	return err
-}
-
-func (r *redisChild) awaitAnswer(ctx context.Context) error {
-	for {
-		err := r.ping(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// ping asks whether somebody answers on the socket.
-func (r *redisChild) ping(ctx context.Context) error { return pingSocket(ctx, r.socket) }
-
-func (r *redisChild) pidFile() string { return filepath.Join(r.dir, "redis.pid") }
-
-// endOrphan ends a redis-server that a killed millrace left behind. We hold the
-// data directory's lock, so nobody needs it.
-func (r *redisChild) endOrphan(ctx context.Context) error {
-	pid, answers := r.orphanPID(), r.ping(ctx) == nil
-	if pid == 0 && !answers {
-		return nil
-	}
-	r.log.Info("ending a redis-server that an earlier run left behind", "pid", pid)
-	if answers {
-		c := openSocket(r.socket)
-		c.Shutdown(ctx) // fails by design: the connection breaks
-		_ = c.Close()
-	} else {
-		_ = syscall.Kill(pid, syscall.SIGTERM)
-	}
-	deadline := time.Now().Add(3 * time.Second)
-	for {
-		pid = r.orphanPID()
-		if pid == 0 && r.ping(ctx) != nil {
-			_ = os.Remove(r.pidFile())
-			return nil
-		}
-		if pid != 0 && time.Now().After(deadline) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if time.Now().After(deadline.Add(2 * time.Second)) {
-			return fmt.Errorf("a redis-server that an earlier run left behind doesn't end: end process %d by hand", pid)
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-// orphanPID is the process that the pid file names, if it is still a
-// redis-server on our socket, else 0.
-func (r *redisChild) orphanPID() int {
-	text, err := os.ReadFile(r.pidFile())
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 1 {
-		return 0
-	}
-	line := commandLine(pid)
-	if strings.Contains(line, "redis-server") && strings.Contains(line, r.socket) {
-		return pid
-	}
-	return 0
-}
-
-// commandLine is what a process was started with; empty when it is gone.
-func commandLine(pid int) string {
-	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
-		return string(line)
-	}
-	line, err := exec.Command("ps", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
-	if err != nil {
-		return ""
-	}
-	return string(line)
-}
 
 // A Redis that hangs, or that is no longer the master, is given up after so long
 // and asked for anew: its Sentinels need a second or more to name another one.
@@ -340,17 +32,20 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 			return nil, badRedisURL(err)
 		}
 		o.ContextTimeoutEnabled, o.DialerRetries = true, 1
-		o.DialTimeout, o.MaxRetries = orDefault(o.DialTimeout, redisDial), orDefault(o.MaxRetries, redisRetries)
-		o.ReadTimeout, o.WriteTimeout = orDefault(o.ReadTimeout, redisAnswer), orDefault(o.WriteTimeout, redisAnswer)
-		o.MaxRetryBackoff = orDefault(o.MaxRetryBackoff, redisRetryPause)
+		tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries)
 		return redis.NewFailoverClient(o), nil
 	}
 	o, err := redis.ParseURL(rawURL)
 	if err != nil {
 		return nil, badRedisURL(err)
 	}
-	tuneRedis(o)
-	return redis.NewClient(o), nil
+	return newRedisClient(o), nil
+}
+
+func newRedisClient(o *redis.Options) *redis.Client {
+	o.ContextTimeoutEnabled, o.DialerRetries = true, 1
+	tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries)
+	return redis.NewClient(o)
 }
 
 // badRedisURL says what is wrong with a URL without showing it: it may hold a password.
@@ -363,27 +58,16 @@ func badRedisURL(err error) error {
 	return fmt.Errorf("--redis: %w; write redis://host:6379 or unix:///path", err)
 }
 
-func tuneRedis(o *redis.Options) {
-	o.ContextTimeoutEnabled, o.DialerRetries = true, 1
-	o.DialTimeout, o.MaxRetries = orDefault(o.DialTimeout, redisDial), orDefault(o.MaxRetries, redisRetries)
-	o.ReadTimeout, o.WriteTimeout = orDefault(o.ReadTimeout, redisAnswer), orDefault(o.WriteTimeout, redisAnswer)
-	o.MaxRetryBackoff = orDefault(o.MaxRetryBackoff, redisRetryPause)
-}
-
-// orDefault returns v, or otherwise when v is zero.
-func orDefault[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
+// tuneRedis sets what a URL leaves open.
+func tuneRedis(dial, read, write, pause *time.Duration, retries *int) {
+	*dial, *retries = cmp.Or(*dial, redisDial), cmp.Or(*retries, redisRetries)
+	*read, *write = cmp.Or(*read, redisAnswer), cmp.Or(*write, redisAnswer)
+	*pause = cmp.Or(*pause, redisRetryPause)
 }
 
 // openSocket returns a client of the redis-server on a Unix socket.
 func openSocket(path string) redis.UniversalClient {
-	o := &redis.Options{Network: "unix", Addr: path}
-	tuneRedis(o)
-	return redis.NewClient(o)
+	return newRedisClient(&redis.Options{Network: "unix", Addr: path})
 }
 
 // pingSocket asks whether a redis-server answers on a Unix socket. It connects

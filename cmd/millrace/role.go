@@ -15,14 +15,15 @@ const (
 // runs reports whether a process of this role runs a service.
 func (r role) runs(service role) bool { return r == roleAll || r == service }
 
-// public reports whether it serves HTTP to the world.
+// public reports whether a process of this role serves HTTP to the world.
 func (r role) public() bool { return r.runs(roleEdge) || r.runs(roleAPI) }
 
-// private reports whether it serves other services.
+// private reports whether a process of this role serves other services.
 func (r role) private() bool { return r.runs(roleIngest) || r.runs(roleTranscode) }
 
-// bucket reports whether it needs S3.
+// bucket reports whether a process of this role needs S3.
 func (r role) bucket() bool { return r.runs(roleTranscode) || r.runs(roleEdge) }
 
-// ownsData reports whether no second process may use the data directory.
+// ownsData reports whether a process of this role needs the data directory for
+// itself alone.
 func (r role) ownsData() bool { return r.runs(roleTranscode) }

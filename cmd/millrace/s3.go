@@ -31,13 +31,14 @@ type s3Keys struct {
 }
 
 // s3Server is the S3 server of `millrace all`, over a directory, on a loopback
-// port. There is one in a process, and it changes the working directory.
+// port. A process can have only one: it changes the working directory.
 type s3Server struct {
 	dir     string
 	address string
 	keys    s3Keys
 }
 
+// newS3Server makes the directory and the credentials, and finds a free port.
 func newS3Server(data string) (*s3Server, error) {
 	s := &s3Server{dir: filepath.Join(data, "s3")}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -85,7 +86,7 @@ func loadS3Keys(path string) (s3Keys, error) {
 	return k, nil
 }
 
-// config is how to reach it.
+// config says how this server's bucket is reached.
 func (s *s3Server) config() objects.Config {
 	return objects.Config{
 		Endpoint: "http://" + s.address, Bucket: "millrace",

@@ -18,8 +18,8 @@ import (
 	"millrace/internal/private"
 )
 
-// process is one running millrace: its settings, what it stands on, and its
-// services. It is built and taken down by one goroutine.
+// process is one running millrace: its settings, its listeners, Redis, bucket and
+// database, and its services. It is built and taken down by one goroutine.
 type process struct {
 	role     role
 	settings settings
@@ -144,7 +144,7 @@ func (p *process) redis() (redis.UniversalClient, error) {
 	return db, nil
 }
 
-// startListeners serves the handlers of the services.
+// startListeners serves the services' handlers on the listeners.
 func (p *process) startListeners(context.Context) error {
 	l := p.listeners
 	p.needs = append(p.needs, dependency{name: "process", check: func(context.Context) error {
@@ -172,7 +172,7 @@ func (p *process) startListeners(context.Context) error {
 	return nil
 }
 
-// close takes everything down again, the last first.
+// close takes everything down again, what was started last first.
 func (p *process) close() {
 	start := time.Now()
 	p.layers.stop()

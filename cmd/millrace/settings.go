@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"millrace/api/store"
 	"millrace/internal/private"
 )
 
@@ -131,6 +133,35 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 // check finds what is wrong with the settings whatever the command is, and
 // makes paths absolute: the S3 server changes the working directory.
 func (s *settings) check() error {
+	if err := s.makeAbsolute(); err != nil {
+		return err
+	}
+	if err := s.checkAddresses(); err != nil {
+		return err
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key belong together: one of them is missing")
+	}
+	if s.S3Bucket == "" && s.S3Endpoint != "" {
+		return errors.New("--s3-endpoint needs --s3-bucket")
+	}
+	if (s.S3AccessKey == "") != (s.S3SecretKey == "") {
+		return errors.New("MILLRACE_S3_ACCESS_KEY and MILLRACE_S3_SECRET_KEY belong together: one of them is missing")
+	}
+	for _, d := range []struct {
+		flag      string
+		is, least time.Duration
+	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"drain", s.Drain, 0}, {"max-ahead", s.MaxAhead, time.Second}} {
+		if d.is < d.least {
+			return fmt.Errorf("--%s: %s is too short; at least %s", d.flag, d.is, d.least)
+		}
+	}
+	_, err := s.trustedProxies()
+	return err
+}
+
+// makeAbsolute makes the paths among the settings absolute.
+func (s *settings) makeAbsolute() error {
 	paths := []*string{&s.Data, &s.TLSCert, &s.TLSKey}
 	if strings.ContainsRune(s.FFmpeg, filepath.Separator) { // else it is looked for in PATH
 		paths = append(paths, &s.FFmpeg)
@@ -155,6 +186,11 @@ func (s *settings) check() error {
 	if isFile {
 		s.Database = "sqlite://" + file
 	}
+	return nil
+}
+
+// checkAddresses finds addresses to listen on, and URLs, that are none.
+func (s *settings) checkAddresses() error {
 	for _, a := range []struct{ flag, address string }{
 		{"http", s.HTTP}, {"https", s.HTTPS}, {"rtmp", s.RTMP}, {"rtmps", s.RTMPS}, {"ops", s.Ops}, {"private", s.Private},
 	} {
@@ -172,26 +208,6 @@ func (s *settings) check() error {
 		if p, err := url.Parse(u.url); u.url != "" && (err != nil || p.Host == "" || p.Scheme != "http" && p.Scheme != "https") {
 			return fmt.Errorf("--%s: %q is no URL; write https://host or http://host:port", u.flag, u.url)
 		}
-	}
-	if (s.TLSCert == "") != (s.TLSKey == "") {
-		return errors.New("--tls-cert and --tls-key belong together: one of them is missing")
-	}
-	if s.S3Bucket == "" && s.S3Endpoint != "" {
-		return errors.New("--s3-endpoint needs --s3-bucket")
-	}
-	if (s.S3AccessKey == "") != (s.S3SecretKey == "") {
-		return errors.New("MILLRACE_S3_ACCESS_KEY and MILLRACE_S3_SECRET_KEY belong together: one of them is missing")
-	}
-	for _, d := range []struct {
-		flag      string
-		is, least time.Duration
-	}{{"dvr-window", s.DVRWindow, 30 * time.Second}, {"retention", s.Retention, 0}, {"drain", s.Drain, 0}, {"max-ahead", s.MaxAhead, time.Second}} {
-		if d.is < d.least {
-			return fmt.Errorf("--%s: %s is too short; at least %s", d.flag, d.is, d.least)
-		}
-	}
-	if _, err := s.trustedProxies(); err != nil {
-		return err
 	}
 	return nil
 }
@@ -215,16 +231,10 @@ func (s *settings) trustedProxies() ([]netip.Prefix, error) {
 
 // databaseURL is --database or the SQLite file in --data.
 func (s *settings) databaseURL() string {
-	if s.Database != "" {
-		return s.Database
-	}
-	return "sqlite://" + filepath.Join(s.Data, "millrace.db")
+	return cmp.Or(s.Database, store.SQLiteURL(filepath.Join(s.Data, "millrace.db")))
 }
 
 // advertise is the base URL of the private listener.
 func (s *settings) advertise() string {
-	if s.Advertise != "" {
-		return strings.TrimSuffix(s.Advertise, "/")
-	}
-	return "http://" + s.Private
+	return cmp.Or(strings.TrimSuffix(s.Advertise, "/"), "http://"+s.Private)
 }

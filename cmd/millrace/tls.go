@@ -13,8 +13,9 @@ import (
 // certificateEvery is how often the certificate's files are looked at.
 const certificateEvery = 2 * time.Second
 
-// certificate is read again when its files change. A pair that can't be read
-// leaves the one before it in use: tools write the two files one by one.
+// certificate is a TLS certificate that is read again when its files change. While
+// the changed files can't be read, the earlier certificate stays in use: tools
+// write the two files one by one.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -31,7 +32,7 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 	return c, nil
 }
 
-// config is for a listener that speaks these protocols by ALPN.
+// config returns the TLS settings of a listener that speaks these protocols (ALPN).
 func (c *certificate) config(protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,

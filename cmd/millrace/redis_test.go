@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"millrace/internal/child"
+	"millrace/internal/testenv"
+)
+
+// redisPID is the process id of its redis-server.
+func (r *running) redisPID() int {
+	r.t.Helper()
+	text, err := os.ReadFile(filepath.Join(r.data, "redis", "redis.pid"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return pid
+}
+
+func alive(pid int) bool { return strings.Contains(commandLine(pid), "redis-server") }
+
+func TestRedisServerIsStartedAgain(t *testing.T) {
+	r := startAll(t, t.TempDir())
+	pid := r.redisPID()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("another redis-server", func() bool { return r.redisPID() != pid && r.ready() })
+	r.stop()
+}
+
+func TestOrphanedRedisServer(t *testing.T) {
+	for name, hung := range map[string]bool{"answers": false, "hangs": true} {
+		t.Run(name, func(t *testing.T) {
+			r := startAll(t, t.TempDir())
+			db := openSocket(redisSocket(r.data))
+			if err := db.Set(t.Context(), "kept", "yes", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			_ = db.Close()
+			if err := r.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-r.ended
+			pid := orphanRedis(t, r)
+			if hung {
+				if err := os.WriteFile(filepath.Join(r.data, "redis", "redis.pid"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			again := startAll(t, r.data)
+			if alive(pid) || again.redisPID() == pid {
+				t.Error("the orphan still runs")
+			}
+			db = openSocket(redisSocket(r.data))
+			defer db.Close()
+			if v, err := db.Get(t.Context(), "kept").Result(); err != nil || v != "yes" {
+				t.Errorf("what was kept is %q, %v", v, err)
+			}
+			again.stop()
+		})
+	}
+}
+
+// A redis-server that hangs is killed and started again.
+func TestHungRedisServer(t *testing.T) {
+	r, err := newRedisChild(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.hangs = 1500 * time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- r.Run(ctx, ready) }()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	pid := r.orphanPID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	limit, tick := time.After(20*time.Second), time.NewTicker(20*time.Millisecond)
+	defer tick.Stop()
+	for now := pid; now == 0 || now == pid || r.ping(t.Context()) != nil; now = r.orphanPID() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("process %d hangs, and no other redis-server answers", pid)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A stale note of a process id that another instance's redis-server has now
+// doesn't end that one.
+func TestForeignRedisServer(t *testing.T) {
+	other := startAll(t, t.TempDir())
+	data := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(data, "redis"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	pid := other.redisPID()
+	if err := os.WriteFile(filepath.Join(data, "redis", "redis.pid"), []byte(strconv.Itoa(pid)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startAll(t, data)
+	if !alive(pid) || other.redisPID() != pid {
+		t.Error("the other instance's redis-server was ended")
+	}
+	r.stop()
+	other.stop()
+}
+
+// orphanRedis starts a redis-server on the data directory, as a killed millrace
+// leaves one where the kernel doesn't end it.
+func orphanRedis(t *testing.T, r *running) int {
+	t.Helper()
+	r.eventuallyEnded("the earlier redis-server", r.redisPID())
+	dir := filepath.Join(r.data, "redis")
+	cmd := exec.Command(testenv.Program(t, "redis-server"), "--port", "0", "--unixsocket", redisSocket(r.data),
+		"--dir", dir, "--save", "", "--appendonly", "yes")
+	child.Prepare(cmd, syscall.SIGKILL)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // reaped when millrace ends it
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	c := &redisChild{dir: dir, socket: redisSocket(r.data)}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.awaitAnswer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+// eventuallyEnded waits for the end of a process that isn't ours to wait for.
+func (r *running) eventuallyEnded(what string, pid int) {
+	r.t.Helper()
+	limit := time.After(5 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for alive(pid) {
+		select {
+		case <-limit:
+			r.t.Fatalf("it hasn't ended: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestRedisSocketFitsItsAddress(t *testing.T) {
+	long := "/" + strings.Repeat("d", 120)
+	if got := redisSocket(long); len(got) > maxSocketPath || got == redisSocket(long+"x") {
+		t.Errorf("socket of a long path: %s", got)
+	}
+	if got := redisSocket("/data"); got != "/data/redis/redis.sock" {
+		t.Errorf("socket of a short path: %s", got)
+	}
+}
+
+func TestPrivateDirRefusesOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := privateDir(filepath.Join(dir, "new")); err != nil {
+		t.Error(err)
+	}
+	open := filepath.Join(dir, "open")
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"open", "link"} {
+		if err := privateDir(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
