@@ -59,16 +59,16 @@ e2e: build ## run the tests of the whole: the real binary, real encoders, a real
 .PHONY: chaos
 chaos: build ## inject every fault into the real processes and write docs/chaos.md; ROWS="regexp" picks some, TIMES=1 does each once
 	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md \
-		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
+		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e/chaos | grep --line-buffered -vE '^ {8}'
 
 .PHONY: chaos-short
 chaos-short: build ## the few faults that CI injects, each once
-	CHAOS_SHORT=1 go test -count=1 -timeout 10m -tags chaos -run '^TestChaos$$' ./e2e
+	CHAOS_SHORT=1 go test -count=1 -timeout 10m -tags chaos -run '^TestChaos$$' ./e2e/chaos
 
 .PHONY: soak
 soak: build ## overload for SOAK (20m30s) with memory plotted into docs/images/soak.svg
 	SOAK='$(SOAK)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
-		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e | grep --line-buffered -vE '^ {8}'
+		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e/chaos | grep --line-buffered -vE '^ {8}'
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser of foreign bytes, FUZZTIME=1m each
@@ -91,9 +91,9 @@ lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-loc
 	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
 		if [ -n "$$files" ]; then echo "gofmt -w these files:"; echo "$$files"; exit 1; fi
 	go vet ./...
-	go vet -tags chaos,latency ./e2e
+	go vet -tags chaos,latency ./e2e/...
 	$< ./...
-	$< -tags chaos,latency ./e2e
+	$< -tags chaos,latency ./e2e/...
 	cd web && npm run check
 
 bin/tools/staticcheck-$(STATICCHECK_VERSION):

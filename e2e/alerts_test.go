@@ -2,26 +2,30 @@ package e2e
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"millrace/e2e/harness"
+	"millrace/e2e/hls"
 )
 
 // Every metric that an alert uses is there before anything has happened, with
 // the label's value that the alert asks for: what appears with a first fault has
 // no increase.
 func TestAlertsBeginAtZero(t *testing.T) {
-	rules, err := os.ReadFile("../deploy/alerts.yml")
+	rules, err := os.ReadFile(filepath.Join(harness.Root(), "deploy", "alerts.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := startAll(t)
+	s := harness.StartAll(t)
 	// Refusals are counted by many reasons, and the alert is on a rate that lasts:
 	// they alone begin with the first one.
-	if !wrongKey(t.Context(), s.rtmp) {
+	if !wrongKey(t.Context(), s.RTMP) {
 		t.Fatal("a wrong key isn't looked at")
 	}
-	series := string(get(t, "http://"+s.ops+"/metrics").body)
+	series := string(hls.Get(t, "http://"+s.Ops+"/metrics").Body)
 	used := regexp.MustCompile(`(millrace_\w+)(?:\{(\w+="[^"]*")\})?`).FindAllStringSubmatch(string(rules), -1)
 	if len(used) == 0 {
 		t.Fatal("the alerts use no metric")

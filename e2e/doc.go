@@ -1,5 +1,6 @@
-// Package e2e holds the tests of the whole: they run the real binary with a
-// real Redis and S3, publish to it with ffmpeg, and play what comes out with an
-// LL-HLS reader of their own that takes the specification at its word, with
-// gohlslib, with ffmpeg and in a headless Chromium. A file is a user's story.
+// Package e2e holds the tests of the whole, a file for each user's story: they
+// run the real binary with a real Redis and S3, publish to it with ffmpeg, and
+// play what comes out with the strict reader of e2e/hls, with gohlslib, with ffmpeg
+// and in a headless Chromium. What stories share is in e2e/harness; e2e/chaos injects
+// faults.
 package e2e

@@ -10,18 +10,21 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"millrace/e2e/harness"
+	"millrace/e2e/hls"
 )
 
 // TestHostile does to the RTMP port what nobody should, and checks that each
 // finds its limit while the broadcast of another channel isn't touched.
 func TestHostile(t *testing.T) {
-	s := startAll(t, "--ladder", "none")
-	calm := s.publishClip(t, s.channel("calm"), clip{name: "steady", seconds: "60", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
-	r := follow(t, s.playlist("calm"), false)
-	s.awaitLive("calm", "")
+	s := harness.StartAll(t, "--ladder", "none")
+	calm := s.PublishClip(t, s.Channel("calm"), harness.Clip{Name: "steady", Seconds: "60", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
+	r := hls.Follow(t, s.Playlist("calm"), false)
+	s.AwaitLive("calm", "")
 	before := measure(s)
 	t.Run("attack", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *server){
+		for name, test := range map[string]func(*testing.T, *harness.Server){
 			"drip":       drip,
 			"idle":       idleConnections,
 			"flood":      flood,
@@ -29,15 +32,15 @@ func TestHostile(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				test(t, s.in(t))
+				test(t, s.In(t))
 			})
 		}
 	})
-	if !calm.running() {
+	if !calm.Running() {
 		t.Error("the calm broadcast ended before the attacks did: make it longer")
 	}
-	eventually(t, 20*time.Second, func() error {
-		if n := s.metric("millrace_ingest_connections", ""); n != 1 {
+	harness.Eventually(t, 20*time.Second, func() error {
+		if n := s.Metric("millrace_ingest_connections", ""); n != 1 {
 			return fmt.Errorf("%v connections are left", n)
 		}
 		return nil
@@ -50,12 +53,12 @@ func TestHostile(t *testing.T) {
 	if after.goroutines > before.goroutines+100 {
 		t.Errorf("%v goroutines, %v before", after.goroutines, before.goroutines)
 	}
-	calm.end()
-	r.wait(30 * time.Second)
-	if d := r.verify(); d != 0 {
+	calm.End()
+	r.Wait(30 * time.Second)
+	if d := r.Verify(); d != 0 {
 		t.Errorf("the calm broadcast has %d discontinuities", d)
 	}
-	if text := s.log.String(); strings.Contains(text, "panic") {
+	if text := s.Log.String(); strings.Contains(text, "panic") {
 		t.Errorf("a panic:\n%s", text)
 	}
 }
@@ -67,11 +70,11 @@ func (u usage) String() string {
 	return fmt.Sprintf("heap %.0f MiB, resident %.0f MiB, CPU time %.1f s, %.0f goroutines", u.heap, u.resident, u.cpu, u.goroutines)
 }
 
-func measure(s *server) usage {
-	get(s.t, "http://"+s.ops+"/debug/pprof/heap?gc=1") // collects first
+func measure(s *harness.Server) usage {
+	hls.Get(s.T, "http://"+s.Ops+"/debug/pprof/heap?gc=1") // collects first
 	return usage{
-		s.metric("go_memstats_heap_alloc_bytes", "") / (1 << 20), s.metric("process_resident_memory_bytes", "") / (1 << 20),
-		s.metric("process_cpu_seconds_total", ""), s.metric("go_goroutines", ""),
+		s.Metric("go_memstats_heap_alloc_bytes", "") / (1 << 20), s.Metric("process_resident_memory_bytes", "") / (1 << 20),
+		s.Metric("process_cpu_seconds_total", ""), s.Metric("go_goroutines", ""),
 	}
 }
 
@@ -114,14 +117,14 @@ func trickle(conn net.Conn, data []byte, stop <-chan struct{}) {
 
 // drip sends a byte a second: in the handshake, before it publishes, and in the
 // middle of a frame. Half an opening and a silent end are as bad.
-func drip(t *testing.T, s *server) {
-	key := s.channel("drip")
+func drip(t *testing.T, s *harness.Server) {
+	key := s.Channel("drip")
 	shakes := func(t *testing.T) net.Conn {
-		e, err := dialEncoder(s.rtmp)
+		e, err := harness.DialEncoder(s.RTMP)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return e.conn
+		return e.Conn
 	}
 	for _, tt := range []struct {
 		name  string
@@ -130,14 +133,14 @@ func drip(t *testing.T, s *server) {
 		drip  []byte
 	}{
 		{"in the handshake", 14 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
-			conn, err := net.Dial("tcp", s.rtmp)
+			conn, err := net.Dial("tcp", s.RTMP)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return conn, nil
 		}, []byte{3}},
 		{"half open", 14 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
-			conn, err := net.Dial("tcp", s.rtmp)
+			conn, err := net.Dial("tcp", s.RTMP)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -147,17 +150,17 @@ func drip(t *testing.T, s *server) {
 			return shakes(t), nil
 		}, []byte{3, 0, 0, 0, 0, 0xfa, 0, 20, 0, 0, 0, 0}}, // a long command
 		{"in a frame", 36 * time.Second, func(t *testing.T) (net.Conn, <-chan struct{}) {
-			e, err := dialEncoder(s.rtmp)
+			e, err := harness.DialEncoder(s.RTMP)
 			if err == nil {
-				err = e.publish(key)
+				err = e.Publish(key)
 			}
 			if err == nil { // a frame of 60,000 bytes begins
-				_, err = e.conn.Write([]byte{6, 0, 0, 0, 0, 0xea, 0x60, 9, 1, 0, 0, 0})
+				_, err = e.Conn.Write([]byte{6, 0, 0, 0, 0, 0xea, 0x60, 9, 1, 0, 0, 0})
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			return e.conn, e.gone
+			return e.Conn, e.Gone
 		}, []byte{0x17}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,8 +193,8 @@ func drip(t *testing.T, s *server) {
 
 // idleConnections opens 2,000 connections that say nothing, from 100 addresses,
 // and checks that a new encoder gets in all the same.
-func idleConnections(t *testing.T, s *server) {
-	key := s.channel("late")
+func idleConnections(t *testing.T, s *harness.Server) {
+	key := s.Channel("late")
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -199,28 +202,28 @@ func idleConnections(t *testing.T, s *server) {
 		}
 	}()
 	for i := range 2000 {
-		c, err := dialFrom(t.Context(), fmt.Sprintf("127.0.1.%d", 1+i%100), s.rtmp)
+		c, err := dialFrom(t.Context(), fmt.Sprintf("127.0.1.%d", 1+i%100), s.RTMP)
 		if err != nil {
 			t.Fatal(err)
 		}
 		conns = append(conns, c)
 	}
-	most := s.metric("millrace_ingest_connections", "")
+	most := s.Metric("millrace_ingest_connections", "")
 	began := time.Now()
-	e, err := dialEncoder(s.rtmp)
+	e, err := harness.DialEncoder(s.RTMP)
 	if err == nil {
-		defer e.close()
-		err = e.publish(key)
+		defer e.Close()
+		err = e.Publish(key)
 	}
 	if err != nil {
 		t.Errorf("an encoder that comes after %d idle connections: %v", len(conns), err)
 	}
 	t.Logf("%v connections are held of %d; the next encoder published after %v; %s", most, len(conns), time.Since(began).Round(time.Millisecond), measure(s))
-	if n := s.metric("millrace_ingest_connections_refused_total", "made_room"); most > 2000 || n < 500 {
+	if n := s.Metric("millrace_ingest_connections_refused_total", "made_room"); most > 2000 || n < 500 {
 		t.Errorf("%v connections are held, %v made room", most, n)
 	}
-	eventually(t, 5*time.Second, func() error { // those that made room are gone
-		if n := s.metric("millrace_ingest_connections", ""); n > 1000 {
+	harness.Eventually(t, 5*time.Second, func() error { // those that made room are gone
+		if n := s.Metric("millrace_ingest_connections", ""); n > 1000 {
 			return fmt.Errorf("%v connections are held", n)
 		}
 		return nil
@@ -229,7 +232,7 @@ func idleConnections(t *testing.T, s *server) {
 	var open atomic.Int32
 	var group sync.WaitGroup
 	for range 60 {
-		c, err := dialFrom(t.Context(), "127.0.2.1", s.rtmp)
+		c, err := dialFrom(t.Context(), "127.0.2.1", s.RTMP)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,19 +250,19 @@ func idleConnections(t *testing.T, s *server) {
 }
 
 // flood publishes 200 Mb/s in frames of 833 kB until it is told to stop.
-func flood(t *testing.T, s *server) {
-	e, err := dialEncoder(s.rtmp)
+func flood(t *testing.T, s *harness.Server) {
+	e, err := harness.DialEncoder(s.RTMP)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.close()
-	if err := e.publish(s.channel("flood")); err != nil {
+	defer e.Close()
+	if err := e.Publish(s.Channel("flood")); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
 	frame := make([]byte, 200_000_000/8/30)
 	copy(frame, []byte{0x17, 1, 0, 0, 0, 0, 0x0c, 0xb7, 0x30, 0x65})
-	err = errors.Join(e.video(0, append([]byte{0x17, 0, 0, 0, 0}, avcRecord...)), e.audio(0, []byte{0xaf, 0, 0x11, 0x90}))
+	err = errors.Join(e.Video(0, append([]byte{0x17, 0, 0, 0, 0}, harness.AVCRecord...)), e.Audio(0, []byte{0xaf, 0, 0x11, 0x90}))
 	var worst usage
 	for i := 0; err == nil && time.Since(began) < 20*time.Second; i++ {
 		if frame[0], frame[9] = 0x27, 0x41; i%60 == 0 {
@@ -268,20 +271,20 @@ func flood(t *testing.T, s *server) {
 				worst = u
 			}
 		}
-		err = e.video(uint32(i*1000/30), frame)
+		err = e.Video(uint32(i*1000/30), frame)
 		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / 30)))
 	}
-	if err := e.await("More than 80 Mb/s arrive: lower the bitrate", 5*time.Second); err != nil {
+	if err := e.Await("More than 80 Mb/s arrive: lower the bitrate", 5*time.Second); err != nil {
 		t.Error(err)
 	}
 	t.Logf("told after %v; at most %s", time.Since(began).Round(100*time.Millisecond), worst)
-	if n := s.metric("millrace_ingest_connections_refused_total", `reason="bitrate"`); n != 1 {
+	if n := s.Metric("millrace_ingest_connections_refused_total", `reason="bitrate"`); n != 1 {
 		t.Errorf("%v were refused for their bitrate", n)
 	}
 }
 
 // wrongKeys tries keys as fast as it can for a while.
-func wrongKeys(t *testing.T, s *server) {
+func wrongKeys(t *testing.T, s *harness.Server) {
 	const lasts = 5 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
@@ -292,7 +295,7 @@ func wrongKeys(t *testing.T, s *server) {
 		group.Go(func() {
 			for ctx.Err() == nil {
 				tries.Add(1)
-				if wrongKey(ctx, s.rtmp) {
+				if wrongKey(ctx, s.RTMP) {
 					heard.Add(1)
 				}
 			}
@@ -312,10 +315,10 @@ func wrongKey(ctx context.Context, address string) bool {
 	if err != nil {
 		return false
 	}
-	e, err := shakeHands(conn)
+	e, err := harness.ShakeHands(conn)
 	if err != nil {
 		return false
 	}
-	defer e.close()
-	return e.publish("live_wrong") == nil && strings.Contains(e.said(), "Denied")
+	defer e.Close()
+	return e.Publish("live_wrong") == nil && strings.Contains(e.Said(), "Denied")
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"millrace/e2e/harness"
 )
 
 // The clock in the picture: bits of the wall clock in milliseconds as black and
@@ -40,7 +42,7 @@ const readClock = `(() => {
 // TestLatency measures glass to glass, with a clock burned into the picture and
 // read back from the video element, and prints what it finds. It decides nothing.
 func TestLatency(t *testing.T) {
-	s := startAll(t)
+	s := harness.StartAll(t)
 	fifo := filepath.Join(t.TempDir(), "clock.yuv")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -52,29 +54,29 @@ func TestLatency(t *testing.T) {
 		drawClock(ctx, fifo)
 	}()
 	began := time.Now()
-	p := s.publish(t, s.key, []string{
+	p := s.Publish(t, s.Key, []string{
 		"-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", "1280x720", "-framerate", "30", "-i", fifo,
 		"-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
 		"-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "60", "-b:v", "3000k", "-maxrate", "3000k", "-bufsize", "3000k",
 		"-c:a", "aac", "-b:a", "128k",
 	})
-	b := openBrowser(t)
-	b.open(s.http + "/demo")
-	b.waitPlaying(30 * time.Second)
+	b := harness.OpenBrowser(t)
+	b.Open(s.HTTP + "/demo")
+	b.WaitPlaying(30 * time.Second)
 	t.Logf("published to first second played: %v", time.Since(began).Round(10*time.Millisecond))
 	for _, level := range []struct{ name, choose string }{
 		{"source", "window.millrace.hls.nextLevel = window.millrace.hls.levels.length - 1"},
 		{"rung", "window.millrace.hls.nextLevel = 0"},
 	} {
-		eval[int](b, level.choose)
-		b.open(s.http + "/demo") // a join of its own, as viewers have it
-		b.waitPlaying(30 * time.Second)
-		eval[int](b, level.choose)
+		harness.Eval[int](b, level.choose)
+		b.Open(s.HTTP + "/demo") // a join of its own, as viewers have it
+		b.WaitPlaying(30 * time.Second)
+		harness.Eval[int](b, level.choose)
 		settle(8 * time.Second)
-		eval[any](b, readClock)
+		harness.Eval[any](b, readClock)
 		settle(20 * time.Second)
-		ages := eval[[]float64](b, "window.ages")
-		now := b.stats()
+		ages := harness.Eval[[]float64](b, "window.ages")
+		now := b.Stats()
 		if len(ages) < 100 {
 			t.Fatalf("%s: only %d frames were read", level.name, len(ages))
 		}
@@ -82,9 +84,9 @@ func TestLatency(t *testing.T) {
 		at := func(q float64) float64 { return ages[int(q*float64(len(ages)-1))] }
 		t.Logf("%-6s %4dp  glass to glass p50 %4.0f ms  p95 %4.0f ms  p99 %4.0f ms  max %4.0f ms  first picture %4.0f ms  stalls %d  frames %d",
 			level.name, now.Height, at(0.5), at(0.95), at(0.99), at(1),
-			eval[float64](b, "window.millrace.stats().firstPictureMs"), now.Stalls, len(ages))
+			harness.Eval[float64](b, "window.millrace.stats().firstPictureMs"), now.Stalls, len(ages))
 	}
-	p.end()
+	p.End()
 	cancel()
 	<-drawn
 }

@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"millrace/e2e/harness"
+	"millrace/e2e/hls"
 )
 
 // longStream is a broadcast that is published faster than real time. Each frame
@@ -49,34 +52,34 @@ func TestLong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := startAll(t, longArgs...)
+		s := harness.StartAll(t, longArgs...)
 		// It wraps in the middle, and 4.66 h later has three full bytes.
 		half := uint32(-int32(d.Milliseconds() / 2))
 		longStream{name: "long", start: half, lasts: d, rate: 44100, bFrames: true}.run(t, s)
 		return
 	}
-	s := startAll(t, longArgs...)
+	s := harness.StartAll(t, longArgs...)
 	for _, l := range []longStream{
 		{name: "bytes24", start: 1<<24 - 1_800_000, lasts: time.Hour, rate: 44100, bFrames: true, absolute: true},
 		{name: "bytes32", start: -1_800_000 & math.MaxUint32, lasts: time.Hour, rate: 48000},
 		{name: "bytes31", start: 1<<31 - 60_000, lasts: 10 * time.Minute, rate: 48000, bFrames: true},
 	} {
 		t.Run(l.name, func(t *testing.T) {
-			l.run(t, s.in(t))
+			l.run(t, s.In(t))
 		})
 	}
 }
 
 // run publishes the stream, reads both its renditions and checks them.
-func (l longStream) run(t *testing.T, s *server) {
-	key := s.channel(l.name)
-	e, err := dialEncoder(s.rtmp)
+func (l longStream) run(t *testing.T, s *harness.Server) {
+	key := s.Channel(l.name)
+	e, err := harness.DialEncoder(s.RTMP)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer e.close()
-	e.absolute = l.absolute
-	if err := e.publish(key); err != nil {
+	defer e.Close()
+	e.Absolute = l.absolute
+	if err := e.Publish(key); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -89,7 +92,7 @@ func (l longStream) run(t *testing.T, s *server) {
 	began := time.Now()
 	group.Go(func() {
 		if err := l.publish(ctx, e, read); err != nil {
-			failed <- fmt.Errorf("publish: %w: the server said %q", err, lastLines(e.said(), 3))
+			failed <- fmt.Errorf("publish: %w: the server said %q", err, harness.LastLines(e.Said(), 3))
 		}
 	})
 	pictures, sounds := l.frames()
@@ -135,25 +138,25 @@ func (l longStream) frames() (pictures, sounds int) {
 
 // publish sends the frames in the order of their times, never further ahead of
 // the readers than longAhead.
-func (l longStream) publish(ctx context.Context, e *encoder, read *longReader) error {
+func (l longStream) publish(ctx context.Context, e *harness.Encoder, read *longReader) error {
 	at := func(seconds float64) uint32 { return l.start + uint32(int64(math.Round(seconds*1000))) }
 	asc := []byte{0x11, 0x90}
 	if l.rate == 44100 {
 		asc = []byte{0x12, 0x10}
 	}
-	err := errors.Join(e.video(l.start, append([]byte{0x17, 0, 0, 0, 0}, avcRecord...)),
-		e.audio(l.start, append([]byte{0xaf, 0}, asc...)))
+	err := errors.Join(e.Video(l.start, append([]byte{0x17, 0, 0, 0, 0}, harness.AVCRecord...)),
+		e.Audio(l.start, append([]byte{0xaf, 0}, asc...)))
 	pictures, sounds := l.frames()
 	for v, a := 0, 0; err == nil && (v < pictures || a < sounds); {
 		pictureAt, soundAt := float64(v)/longRate, float64(a)*aacFrame/float64(l.rate)
 		if a < sounds && soundAt < pictureAt || v >= pictures {
 			body := binary.BigEndian.AppendUint64([]byte{0xaf, 1, 0x21}, uint64(a))
-			err = e.audio(at(soundAt), body)
+			err = e.Audio(at(soundAt), body)
 			a++
 			continue
 		}
 		if v%longRate == 0 {
-			if err = e.w.Flush(); err == nil {
+			if err = e.W.Flush(); err == nil {
 				err = read.await(ctx, time.Duration(v/longRate-longAhead)*time.Second)
 			}
 		}
@@ -168,12 +171,12 @@ func (l longStream) publish(ctx context.Context, e *encoder, read *longReader) e
 			if v%longGOP == 0 {
 				body[0], body[9] = 0x17, 0x65
 			}
-			err = e.video(at(pictureAt), binary.BigEndian.AppendUint64(body, uint64(v)))
+			err = e.Video(at(pictureAt), binary.BigEndian.AppendUint64(body, uint64(v)))
 		}
 		v++
 	}
 	if err == nil {
-		err = e.end()
+		err = e.End()
 	}
 	return err
 }
@@ -240,7 +243,7 @@ type longTrack struct {
 
 	next   uint64 // the segment that is read next
 	frames int    // read so far
-	track  *track
+	track  *hls.Track
 	// first is where frame 0 would lie, in seconds; low and high are how far the
 	// frames are off from that.
 	first, low, high float64
@@ -250,24 +253,24 @@ type longTrack struct {
 }
 
 // follow reads a rendition segment by segment.
-func (x *longTrack) follow(ctx context.Context, s *server, channel, name string) error {
+func (x *longTrack) follow(ctx context.Context, s *harness.Server, channel, name string) error {
 	address := ""
-	err := until(ctx, 30*time.Second, func() error {
-		a, err := fetch(ctx, client, s.playlist(channel))
-		if err != nil || a.status != 200 {
-			return fmt.Errorf("the multivariant playlist: %d %v", a.status, err)
+	err := harness.Until(ctx, 30*time.Second, func() error {
+		a, err := hls.Fetch(ctx, hls.Client, s.Playlist(channel))
+		if err != nil || a.Status != 200 {
+			return fmt.Errorf("the multivariant playlist: %d %v", a.Status, err)
 		}
-		m, err := parseMultivariant(string(a.body))
+		m, err := hls.ParseMultivariant(string(a.Body))
 		if err != nil {
 			return err
 		}
-		for _, uri := range m.renditions() {
+		for _, uri := range m.Renditions() {
 			if strings.Contains(uri, "/"+name+"/") {
-				address = strings.TrimSuffix(s.playlist(channel), "index.m3u8") + uri
+				address = strings.TrimSuffix(s.Playlist(channel), "index.m3u8") + uri
 				return nil
 			}
 		}
-		return fmt.Errorf("no rendition %s in %s", name, a.body)
+		return fmt.Errorf("no rendition %s in %s", name, a.Body)
 	})
 	if err != nil {
 		return err
@@ -277,11 +280,11 @@ func (x *longTrack) follow(ctx context.Context, s *server, channel, name string)
 		return err
 	}
 	for {
-		a, err := fetch(ctx, client, fmt.Sprintf("%s?_HLS_msn=%d", address, x.next))
-		if err != nil || a.status != 200 {
-			return fmt.Errorf("reload: %d %s %w", a.status, a.body, err)
+		a, err := hls.Fetch(ctx, hls.Client, fmt.Sprintf("%s?_HLS_msn=%d", address, x.next))
+		if err != nil || a.Status != 200 {
+			return fmt.Errorf("reload: %d %s %w", a.Status, a.Body, err)
 		}
-		m, err := parseMedia(string(a.body))
+		m, err := hls.ParseMedia(string(a.Body))
 		if err != nil {
 			return err
 		}
@@ -290,7 +293,7 @@ func (x *longTrack) follow(ctx context.Context, s *server, channel, name string)
 		}
 		for i := range m.Segments {
 			l := &m.Segments[i]
-			if l.open() || l.Sequence < x.next {
+			if l.Open() || l.Sequence < x.next {
 				continue
 			}
 			if err := x.take(ctx, base, l); err != nil {
@@ -304,7 +307,7 @@ func (x *longTrack) follow(ctx context.Context, s *server, channel, name string)
 }
 
 // take fetches a segment and checks its frames.
-func (x *longTrack) take(ctx context.Context, base *url.URL, l *listedSegment) error {
+func (x *longTrack) take(ctx context.Context, base *url.URL, l *hls.ListedSegment) error {
 	if l.Sequence != x.next || l.Discontinuity != 0 || l.Gap {
 		return fmt.Errorf("segment %d comes, with discontinuity %d, gap %v", l.Sequence, l.Discontinuity, l.Gap)
 	}
@@ -313,18 +316,18 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *listedSegment) e
 		if err != nil {
 			return nil, err
 		}
-		a, err := fetch(ctx, client, at.String())
-		if err == nil && a.status != 200 {
-			err = fmt.Errorf("GET %s: %d %s", uri, a.status, a.body)
+		a, err := hls.Fetch(ctx, hls.Client, at.String())
+		if err == nil && a.Status != 200 {
+			err = fmt.Errorf("GET %s: %d %s", uri, a.Status, a.Body)
 		}
-		return a.body, err
+		return a.Body, err
 	}
 	if x.track == nil {
 		data, err := get(l.Map)
 		if err != nil {
 			return err
 		}
-		if x.track, err = parseInit(data); err != nil {
+		if x.track, err = hls.ParseInit(data); err != nil {
 			return err
 		}
 	}
@@ -332,7 +335,7 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *listedSegment) e
 	if err != nil {
 		return err
 	}
-	samples, err := x.track.parseFragments(data)
+	samples, err := x.track.ParseFragments(data)
 	if err != nil {
 		return err
 	}
@@ -341,7 +344,7 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *listedSegment) e
 			return err
 		}
 	}
-	start := float64(samples[0].pts) / float64(x.track.timescale)
+	start := float64(samples[0].PTS) / float64(x.track.Timescale)
 	if x.next == 0 {
 		x.began, x.start = l.Time, start
 	}
@@ -359,7 +362,7 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *listedSegment) e
 }
 
 // frame checks one frame's number and place.
-func (x *longTrack) frame(f sample) error {
+func (x *longTrack) frame(f hls.Sample) error {
 	skip, per := 5, float64(x.rate)
 	if x.sound {
 		skip, per = 1, float64(x.rate)/aacFrame
@@ -367,10 +370,10 @@ func (x *longTrack) frame(f sample) error {
 	if x.frames == x.last+1 && x.sound {
 		return nil // silence to the end of the last picture
 	}
-	if len(f.data) != skip+8 {
-		return fmt.Errorf("a frame of %d bytes came, the last one was number %d", len(f.data), x.frames-1)
+	if len(f.Data) != skip+8 {
+		return fmt.Errorf("a frame of %d bytes came, the last one was number %d", len(f.Data), x.frames-1)
 	}
-	n := int(binary.BigEndian.Uint64(f.data[skip:]))
+	n := int(binary.BigEndian.Uint64(f.Data[skip:]))
 	if x.frames == 0 && x.sound {
 		x.frames = n // sound from before the first picture is left out
 	}
@@ -378,7 +381,7 @@ func (x *longTrack) frame(f sample) error {
 		return fmt.Errorf("frame %d came where %d was due", n, x.frames)
 	}
 	x.frames++
-	first := float64(f.dts)/float64(x.track.timescale) - float64(n)/per
+	first := float64(f.DTS)/float64(x.track.Timescale) - float64(n)/per
 	if n == 0 || x.first == 0 {
 		x.first = first
 	}
@@ -422,7 +425,7 @@ func (l longStream) judge(t *testing.T, x [2]*longTrack, took time.Duration) {
 // longMemory is the server's memory along the stream.
 type longMemory struct {
 	t      *testing.T
-	s      *server
+	s      *harness.Server
 	read   *longReader
 	points []memoryPoint
 }
@@ -432,7 +435,7 @@ type memoryPoint struct {
 	heap, resident float64       // MiB: in use after a collection; of the process
 }
 
-func newLongMemory(t *testing.T, s *server, read *longReader) *longMemory {
+func newLongMemory(t *testing.T, s *harness.Server, read *longReader) *longMemory {
 	return &longMemory{t: t, s: s, read: read}
 }
 
@@ -445,8 +448,8 @@ func (m *longMemory) sample() {
 	if n := len(m.points); n > 0 && at < m.points[n-1].at+memoryEvery {
 		return
 	}
-	get(m.t, "http://"+m.s.ops+"/debug/pprof/heap?gc=1") // collects first
-	m.points = append(m.points, memoryPoint{at, m.s.metric("go_memstats_heap_alloc_bytes", "") / (1 << 20), m.s.metric("process_resident_memory_bytes", "") / (1 << 20)})
+	hls.Get(m.t, "http://"+m.s.Ops+"/debug/pprof/heap?gc=1") // collects first
+	m.points = append(m.points, memoryPoint{at, m.s.Metric("go_memstats_heap_alloc_bytes", "") / (1 << 20), m.s.Metric("process_resident_memory_bytes", "") / (1 << 20)})
 }
 
 // judge compares the end with the first hour.

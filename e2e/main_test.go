@@ -3,7 +3,7 @@ package e2e
 import (
 	"testing"
 
-	"millrace/internal/testenv"
+	"millrace/e2e/harness"
 )
 
-func TestMain(m *testing.M) { testenv.Main(suite{m}) }
+func TestMain(m *testing.M) { harness.Main(m) }

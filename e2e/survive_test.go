@@ -1,167 +1,50 @@
 package e2e
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"millrace/internal/objects"
+	"millrace/e2e/harness"
+	"millrace/e2e/hls"
 	"millrace/internal/testenv"
 )
 
 // The clips of these tests: what is published first, what after the break, and
 // that with all else than the first.
 var (
-	firstClip  = clip{name: "survive", seconds: "40", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
-	secondClip = clip{name: "survive2", seconds: "8", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
-	otherClip  = clip{
-		name: "survive3", seconds: "8", size: "480x270", rate: "25", video: []string{"-g", "50", "-profile:v", "baseline"},
-		audio: []string{"-c:a", "aac", "-b:a", "96k", "-ac", "2", "-ar", "44100"},
+	firstClip  = harness.Clip{Name: "survive", Seconds: "40", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
+	secondClip = harness.Clip{Name: "survive2", Seconds: "8", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
+	otherClip  = harness.Clip{
+		Name: "survive3", Seconds: "8", Size: "480x270", Rate: "25", Video: []string{"-g", "50", "-profile:v", "baseline"},
+		Audio: []string{"-c:a", "aac", "-b:a", "96k", "-ac", "2", "-ar", "44100"},
 	}
 )
-
-// fleet is every service in a process of its own.
-type fleet struct {
-	t                testing.TB
-	redis            string
-	bucket           *objects.Bucket
-	api, edge        *server
-	ingests, workers []*server
-	key              string // that of the channel demo
-	env, args        []string
-}
-
-// startFleet starts the services and makes the channel demo. args are those of
-// all services, workers those of each worker.
-func startFleet(t *testing.T, ingests int, args []string, workers ...[]string) *fleet {
-	t.Helper()
-	f := &fleet{t: t, redis: testenv.StartRedis(t).URL()}
-	cfg := testenv.BucketConfig(t)
-	var err error
-	if f.bucket, err = objects.Open(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.bucket.Create(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	f.env = []string{"MILLRACE_S3_ACCESS_KEY=" + cfg.AccessKey, "MILLRACE_S3_SECRET_KEY=" + cfg.SecretKey}
-	f.args = append([]string{"--redis", f.redis, "--s3-endpoint", cfg.Endpoint, "--s3-bucket", cfg.Bucket}, args...)
-	f.api, f.edge = f.start("api"), f.start("edge")
-	for range ingests {
-		f.ingests = append(f.ingests, f.start("ingest"))
-	}
-	for _, own := range workers {
-		f.workers = append(f.workers, f.start("transcode", own...))
-	}
-	for _, s := range append([]*server{f.api, f.edge}, append(f.ingests, f.workers...)...) {
-		ready(t, s)
-	}
-	f.key = createChannel(t, "demo", "--data", f.api.data, "--redis", f.redis)
-	return f
-}
-
-func (f *fleet) start(role string, own ...string) *server {
-	f.t.Helper()
-	return startRole(f.t, role, f.t.TempDir(), f.env, append(f.args[:len(f.args):len(f.args)], own...)...)
-}
-
-// busy returns the worker that makes the broadcast, and another one.
-func (f *fleet) busy() (busy, other *server) {
-	f.t.Helper()
-	for i, w := range f.workers {
-		if w.metric("millrace_transcode_broadcasts", "") > 0 {
-			return w, f.workers[(i+1)%len(f.workers)]
-		}
-	}
-	f.t.Fatal("no worker works")
-	return nil, nil
-}
-
-// state asks api for the channel demo.
-func (f *fleet) state() (state, broadcast string) {
-	f.t.Helper()
-	return channelState(f.t, f.api, "demo")
-}
-
-func channelState(t testing.TB, api *server, channel string) (state, broadcast string) {
-	t.Helper()
-	var now struct{ State, Broadcast string }
-	if err := json.Unmarshal(get(t, api.http+"/api/v1/channels/"+channel).body, &now); err != nil {
-		t.Fatal(err)
-	}
-	return now.State, now.Broadcast
-}
-
-// awaitState waits until api says that of a channel's broadcast.
-func awaitState(t testing.TB, api *server, channel, state, broadcast string) {
-	t.Helper()
-	eventually(t, 15*time.Second, func() error {
-		if s, b := channelState(t, api, channel); s != state || b != broadcast {
-			return fmt.Errorf("the channel is %s with broadcast %q, want %s with %q", s, b, state, broadcast)
-		}
-		return nil
-	})
-}
-
-// checkStored waits until S3 has what the reader got, byte by byte.
-func (f *fleet) checkStored(broadcast string, r *reader) {
-	f.t.Helper()
-	eventually(f.t, 30*time.Second, func() error {
-		for _, x := range r.renditions {
-			for _, s := range x.list() {
-				epoch, rest, _ := strings.Cut(s.URI, ".")
-				key := objects.Prefix(broadcast) + epoch + "/" + x.name + "/" + rest
-				stored, err := f.bucket.Get(f.t.Context(), key)
-				if err != nil {
-					return fmt.Errorf("%s, segment %d: %w", x.name, s.Sequence, err)
-				}
-				if !bytes.Equal(stored, s.data) {
-					f.t.Fatalf("%s, segment %d: S3 has %d bytes that aren't the %d that viewers got", x.name, s.Sequence, len(stored), len(s.data))
-				}
-			}
-		}
-		return nil
-	})
-}
-
-// terminate asks a service to end, and waits until it has, by itself and well.
-func terminate(t testing.TB, s *server, limit time.Duration) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.wait(limit); err != nil {
-		t.Errorf("%s ended with %v", s.name, err)
-	}
-}
 
 // TestPublisherComesBack kills the encoder, and starts it again within the
 // grace period, with the same settings and with others.
 func TestPublisherComesBack(t *testing.T) {
-	s := startAll(t, "--grace", "8s")
-	for name, second := range map[string]clip{"same": secondClip, "other": otherClip} {
+	s := harness.StartAll(t, "--grace", "8s")
+	for name, second := range map[string]harness.Clip{"same": secondClip, "other": otherClip} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := s.in(t)
-			key := s.channel(name)
-			p := s.publishClip(t, key, firstClip)
-			r := follow(t, s.playlist(name), true)
-			broadcast := s.awaitLive(name, "")
-			waitSegments(t, s.playlist(name), 2)
-			p.kill()
-			awaitState(t, s, name, "reconnecting", broadcast)
-			p = s.publishClip(t, key, second)
-			awaitState(t, s, name, "live", broadcast)
-			p.finish(30 * time.Second)
-			r.wait(40 * time.Second)
-			if d := r.verify(); d != 1 {
+			s := s.In(t)
+			key := s.Channel(name)
+			p := s.PublishClip(t, key, firstClip)
+			r := hls.Follow(t, s.Playlist(name), true)
+			broadcast := s.AwaitLive(name, "")
+			harness.WaitSegments(t, s.Playlist(name), 2)
+			p.Kill()
+			harness.AwaitState(t, s, name, "reconnecting", broadcast)
+			p = s.PublishClip(t, key, second)
+			harness.AwaitState(t, s, name, "live", broadcast)
+			p.Finish(30 * time.Second)
+			r.Wait(40 * time.Second)
+			if d := r.Verify(); d != 1 {
 				t.Errorf("%d discontinuities, want 1", d)
 			}
 		})
@@ -170,40 +53,40 @@ func TestPublisherComesBack(t *testing.T) {
 
 // TestIngestDies kills the ingest, and publishes to another one.
 func TestIngestDies(t *testing.T) {
-	f := startFleet(t, 2, []string{"--grace", "12s"}, nil)
-	p := f.ingests[0].publishClip(t, f.key, firstClip)
-	r := follow(t, f.edge.playlist("demo"), true)
-	waitSegments(t, f.edge.playlist("demo"), 2)
-	_, broadcast := f.state()
-	f.ingests[0].kill()
-	p.kill()
-	p = f.ingests[1].publishClip(t, f.key, secondClip)
-	awaitState(t, f.api, "demo", "live", broadcast)
-	p.finish(30 * time.Second)
-	r.wait(45 * time.Second)
-	if d := r.verify(); d != 1 {
+	f := harness.StartFleet(t, 2, []string{"--grace", "12s"}, nil)
+	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
+	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
+	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
+	_, broadcast := f.State()
+	f.Ingests[0].Kill()
+	p.Kill()
+	p = f.Ingests[1].PublishClip(t, f.Key, secondClip)
+	harness.AwaitState(t, f.API, "demo", "live", broadcast)
+	p.Finish(30 * time.Second)
+	r.Wait(45 * time.Second)
+	if d := r.Verify(); d != 1 {
 		t.Errorf("%d discontinuities, want 1", d)
 	}
-	f.checkStored(broadcast, r)
+	f.CheckStored(broadcast, r)
 }
 
 // TestIngestDrains asks the ingest to end while an encoder sends.
 func TestIngestDrains(t *testing.T) {
-	f := startFleet(t, 2, []string{"--grace", "12s", "--drain", "1s"}, nil)
-	p := f.ingests[0].publishClip(t, f.key, firstClip)
-	r := follow(t, f.edge.playlist("demo"), true)
-	waitSegments(t, f.edge.playlist("demo"), 2)
-	_, broadcast := f.state()
-	terminate(t, f.ingests[0], 20*time.Second)
-	_ = p.wait(10 * time.Second) // it was told to go
-	p = f.ingests[1].publishClip(t, f.key, secondClip)
-	awaitState(t, f.api, "demo", "live", broadcast)
-	p.finish(30 * time.Second)
-	r.wait(45 * time.Second)
-	if d := r.verify(); d != 1 {
+	f := harness.StartFleet(t, 2, []string{"--grace", "12s", "--drain", "1s"}, nil)
+	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
+	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
+	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
+	_, broadcast := f.State()
+	harness.Terminate(t, f.Ingests[0], 20*time.Second)
+	_ = p.Wait(10 * time.Second) // it was told to go
+	p = f.Ingests[1].PublishClip(t, f.Key, secondClip)
+	harness.AwaitState(t, f.API, "demo", "live", broadcast)
+	p.Finish(30 * time.Second)
+	r.Wait(45 * time.Second)
+	if d := r.Verify(); d != 1 {
 		t.Errorf("%d discontinuities, want 1", d)
 	}
-	f.checkStored(broadcast, r)
+	f.CheckStored(broadcast, r)
 }
 
 // TestWorkerDrains asks the worker to end in mid-broadcast: another one goes on
@@ -211,32 +94,32 @@ func TestIngestDrains(t *testing.T) {
 func TestWorkerDrains(t *testing.T) {
 	for name, own := range map[string][]string{"same profile": nil, "other profile": {"--ffmpeg", otherFFmpeg(t)}} {
 		t.Run(name, func(t *testing.T) {
-			f := startFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
+			f := harness.StartFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
 			c := firstClip
-			c.name, c.seconds = "survive22", "22"
-			p := f.ingests[0].publishClip(t, f.key, c)
-			r := follow(t, f.edge.playlist("demo"), true)
-			waitSegments(t, f.edge.playlist("demo"), 2)
-			_, broadcast := f.state()
-			busy, other := f.busy()
-			terminate(t, busy, 25*time.Second)
-			if !p.running() {
+			c.Name, c.Seconds = "survive22", "22"
+			p := f.Ingests[0].PublishClip(t, f.Key, c)
+			r := hls.Follow(t, f.Edge.Playlist("demo"), true)
+			harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
+			_, broadcast := f.State()
+			busy, other := f.Busy()
+			harness.Terminate(t, busy, 25*time.Second)
+			if !p.Running() {
 				t.Error("the publisher ended before the worker did: nothing is shown")
 			}
-			p.finish(time.Minute)
-			r.wait(30 * time.Second)
-			if d := r.verify(); d != 0 {
+			p.Finish(time.Minute)
+			r.Wait(30 * time.Second)
+			if d := r.Verify(); d != 0 {
 				t.Errorf("%d discontinuities, want 0", d)
 			}
-			if n := other.metric("millrace_transcode_conflicts_total", ""); n != 0 {
+			if n := other.Metric("millrace_transcode_conflicts_total", ""); n != 0 {
 				t.Errorf("%g parts or segments were made twice with different bytes", n)
 			}
-			checkCarried(t, r.rendition("source"), c.file(t), "v")
-			checkCarried(t, r.rendition("audio"), c.file(t), "a")
+			hls.CheckCarried(t, r.Rendition("source"), c.File(t), "v")
+			hls.CheckCarried(t, r.Rendition("audio"), c.File(t), "a")
 			for _, name := range []string{"240p30", "160p30"} {
-				checkRung(t, r.rendition(name), r.rendition("source"))
+				hls.CheckRung(t, r.Rendition(name), r.Rendition("source"))
 			}
-			f.checkStored(broadcast, r)
+			f.CheckStored(broadcast, r)
 		})
 	}
 }
@@ -260,32 +143,32 @@ func otherFFmpeg(t testing.TB) string {
 // TestAllStopsAndGoesOn ends millrace in mid-broadcast: what viewers have seen
 // is stored, and the next start goes on with the broadcast.
 func TestAllStopsAndGoesOn(t *testing.T) {
-	s := startAll(t, "--grace", "1m")
-	p := s.publishClip(t, s.key, firstClip)
-	broadcast := s.awaitLive("demo", "")
-	waitSegments(t, s.playlist("demo"), 2)
-	source := s.http + "/hls/demo/" + broadcast + "/source/index.m3u8"
-	before := mediaOf(t, source)
+	s := harness.StartAll(t, "--grace", "1m")
+	p := s.PublishClip(t, s.Key, firstClip)
+	broadcast := s.AwaitLive("demo", "")
+	harness.WaitSegments(t, s.Playlist("demo"), 2)
+	source := s.HTTP + "/hls/demo/" + broadcast + "/source/index.m3u8"
+	before := hls.MediaOf(t, source)
 	begin := time.Now()
-	terminate(t, s, 10*time.Second)
+	harness.Terminate(t, s, 10*time.Second)
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("it took %s to end", took)
 	}
-	_ = p.wait(10 * time.Second)
-	key := s.key
-	s = s.again(t)
-	s.publishClip(t, key, secondClip)
-	awaitState(t, s, "demo", "live", broadcast)
+	_ = p.Wait(10 * time.Second)
+	key := s.Key
+	s = s.Again(t)
+	s.PublishClip(t, key, secondClip)
+	harness.AwaitState(t, s, "demo", "live", broadcast)
 	last := before.Segments[len(before.Segments)-1] // perhaps an open one
-	var after *mediaPlaylist
-	eventually(t, 20*time.Second, func() error {
-		after = mediaOf(t, source)
-		if end := after.Segments[len(after.Segments)-1]; end.Discontinuity != 1 || end.open() {
+	var after *hls.MediaPlaylist
+	harness.Eventually(t, 20*time.Second, func() error {
+		after = hls.MediaOf(t, source)
+		if end := after.Segments[len(after.Segments)-1]; end.Discontinuity != 1 || end.Open() {
 			return fmt.Errorf("it hasn't gone on: it ends with segment %d of discontinuity %d", end.Sequence, end.Discontinuity)
 		}
 		return nil
 	})
-	found := after.find(last.Sequence)
+	found := after.Find(last.Sequence)
 	if found == nil || found.Gap {
 		t.Fatalf("segment %d, whose parts were shown before the end, is lost: %v", last.Sequence, found)
 	}
@@ -300,26 +183,8 @@ func TestAllStopsAndGoesOn(t *testing.T) {
 		if want := after.Segments[0].Sequence + uint64(i); segment.Sequence != want || segment.Gap {
 			t.Errorf("segment %d (gap %t) stands where %d should", segment.Sequence, segment.Gap, want)
 		}
-		if !segment.open() {
-			get(t, strings.TrimSuffix(source, "index.m3u8")+segment.URI)
+		if !segment.Open() {
+			hls.Get(t, strings.TrimSuffix(source, "index.m3u8")+segment.URI)
 		}
 	}
-}
-
-// mediaOf fetches a media playlist; it must be there soon.
-func mediaOf(t testing.TB, address string) *mediaPlaylist {
-	t.Helper()
-	var m *mediaPlaylist
-	eventually(t, 10*time.Second, func() error {
-		a, err := fetch(t.Context(), client, address)
-		if err == nil && a.status != 200 {
-			err = fmt.Errorf("GET %s: %d %s", address, a.status, a.body)
-		}
-		if err != nil {
-			return err
-		}
-		m, err = parseMedia(string(a.body))
-		return err
-	})
-	return m
 }

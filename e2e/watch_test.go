@@ -17,31 +17,33 @@ import (
 	"github.com/bluenviron/gohlslib/v2/pkg/codecs"
 	"github.com/chromedp/chromedp"
 
+	"millrace/e2e/harness"
+	"millrace/e2e/hls"
 	"millrace/internal/testenv"
 )
 
 var (
-	longClip  = clip{name: "long", seconds: "100", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo}
-	shortClip = clip{name: "short", seconds: "25", size: "640x360", rate: "30", video: []string{"-g", "60"}, audio: stereo}
+	longClip  = harness.Clip{Name: "long", Seconds: "100", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
+	shortClip = harness.Clip{Name: "short", Seconds: "25", Size: "640x360", Rate: "30", Video: []string{"-g", "60"}, Audio: harness.Stereo}
 )
 
 // TestWatchPage is a viewer's evening: the page is open before the streamer
 // comes, plays, changes quality, is loaded again, sees the end and the next
 // broadcast.
 func TestWatchPage(t *testing.T) {
-	s := startAll(t)
-	b := openBrowser(t)
-	b.open(s.http + "/demo")
+	s := harness.StartAll(t)
+	b := harness.OpenBrowser(t)
+	b.Open(s.HTTP + "/demo")
 	waitText(b, "demo is offline", 15*time.Second)
-	for _, c := range b.takeComplaints() {
+	for _, c := range b.TakeComplaints() {
 		if !strings.Contains(c, "404") { // the browser itself notes it
 			t.Errorf("the page of an offline channel complains: %s", c)
 		}
 	}
 
-	p := s.publishClip(t, s.key, longClip)
-	began := b.waitPlaying(30 * time.Second)
-	for _, c := range b.takeComplaints() {
+	p := s.PublishClip(t, s.Key, longClip)
+	began := b.WaitPlaying(30 * time.Second)
+	for _, c := range b.TakeComplaints() {
 		if !strings.Contains(c, "404") {
 			t.Errorf("the page complains at the start: %s", c)
 		}
@@ -52,42 +54,42 @@ func TestWatchPage(t *testing.T) {
 	playsSmoothly(b, 20*time.Second)
 	switchesQuality(b)
 
-	b.do(chromedp.Reload())
-	b.waitPlaying(20 * time.Second)
+	b.Do(chromedp.Reload())
+	b.WaitPlaying(20 * time.Second)
 	playsSmoothly(b, 3*time.Second)
-	if c := b.takeComplaints(); len(c) > 0 {
+	if c := b.TakeComplaints(); len(c) > 0 {
 		t.Errorf("the page complains: %q", c)
 	}
 
-	p.end()
+	p.End()
 	waitText(b, "The broadcast has ended", 30*time.Second)
-	p = s.publishClip(t, s.key, shortClip)
-	b.waitPlaying(30 * time.Second)
+	p = s.PublishClip(t, s.Key, shortClip)
+	b.WaitPlaying(30 * time.Second)
 	waitNoText(b, "The broadcast has ended")
-	p.end()
+	p.End()
 	waitText(b, "The broadcast has ended", 30*time.Second)
-	for _, c := range b.takeComplaints() {
+	for _, c := range b.TakeComplaints() {
 		if !strings.Contains(c, "404") {
 			t.Errorf("the page complains around the end: %s", c)
 		}
 	}
-	b.onlyHost(s.http)
+	b.OnlyHost(s.HTTP)
 }
 
-func waitText(b *browser, want string, limit time.Duration) {
-	b.t.Helper()
-	eventually(b.t, limit, func() error {
-		if text := b.text(); !strings.Contains(text, want) {
+func waitText(b *harness.Browser, want string, limit time.Duration) {
+	b.T.Helper()
+	harness.Eventually(b.T, limit, func() error {
+		if text := b.Text(); !strings.Contains(text, want) {
 			return fmt.Errorf("the page doesn't say %q: %s", want, text)
 		}
 		return nil
 	})
 }
 
-func waitNoText(b *browser, text string) {
-	b.t.Helper()
-	eventually(b.t, 5*time.Second, func() error {
-		if strings.Contains(b.text(), text) {
+func waitNoText(b *harness.Browser, text string) {
+	b.T.Helper()
+	harness.Eventually(b.T, 5*time.Second, func() error {
+		if strings.Contains(b.Text(), text) {
 			return fmt.Errorf("the page still says %q", text)
 		}
 		return nil
@@ -96,130 +98,130 @@ func waitNoText(b *browser, text string) {
 
 // playsSmoothly watches for a while: the playhead must move between any two
 // looks, and nothing may stall.
-func playsSmoothly(b *browser, length time.Duration) {
-	b.t.Helper()
-	before := b.stats()
+func playsSmoothly(b *harness.Browser, length time.Duration) {
+	b.T.Helper()
+	before := b.Stats()
 	start, last, at := time.Now(), before, time.Now()
 	for time.Since(start) < length {
 		time.Sleep(500 * time.Millisecond) // the length of a look: nothing can be waited for
-		now := b.stats()
+		now := b.Stats()
 		if now.CurrentTime <= last.CurrentTime {
-			b.t.Errorf("%s after the start the playhead stood at %g for %s: %+v", time.Since(start), now.CurrentTime, time.Since(at), now)
+			b.T.Errorf("%s after the start the playhead stood at %g for %s: %+v", time.Since(start), now.CurrentTime, time.Since(at), now)
 		}
 		last, at = now, time.Now()
 	}
 	moved, took := last.CurrentTime-before.CurrentTime, at.Sub(start).Seconds()
 	if moved < 0.9*took {
-		b.t.Errorf("the playhead moved %.1f s in %.1f s", moved, took)
+		b.T.Errorf("the playhead moved %.1f s in %.1f s", moved, took)
 	}
 	if last.Stalls != before.Stalls || last.Waits != before.Waits || last.Recoveries != before.Recoveries {
-		b.t.Errorf("it stalled within %s: %+v, then %+v", length, before, last)
+		b.T.Errorf("it stalled within %s: %+v, then %+v", length, before, last)
 	}
 }
 
 // switchesQuality chooses every quality and waits until it shows.
-func switchesQuality(b *browser) {
-	b.t.Helper()
+func switchesQuality(b *harness.Browser) {
+	b.T.Helper()
 	type level struct{ Width, Height int }
-	levels := eval[[]level](b, "window.millrace.hls.levels.map(l => ({Width: l.width, Height: l.height}))")
+	levels := harness.Eval[[]level](b, "window.millrace.hls.levels.map(l => ({Width: l.width, Height: l.height}))")
 	if len(levels) != 3 {
-		b.t.Fatalf("levels %v, want 3", levels)
+		b.T.Fatalf("levels %v, want 3", levels)
 	}
-	before := b.stats()
+	before := b.Stats()
 	for i, want := range levels {
-		b.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("window.millrace.hls.nextLevel = %d", i)))
-		eventually(b.t, 15*time.Second, func() error {
-			if now := b.stats(); now.Height != want.Height || now.Width != want.Width || now.Phase != "playing" {
+		b.Do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("window.millrace.hls.nextLevel = %d", i)))
+		harness.Eventually(b.T, 15*time.Second, func() error {
+			if now := b.Stats(); now.Height != want.Height || now.Width != want.Width || now.Phase != "playing" {
 				return fmt.Errorf("level %d should show %v: %+v", i, want, now)
 			}
 			return nil
 		})
 	}
-	if now := b.stats(); now.Stalls != before.Stalls || now.Recoveries != before.Recoveries {
-		b.t.Errorf("it stalled while the quality changed: %+v, then %+v", before, now)
+	if now := b.Stats(); now.Stalls != before.Stalls || now.Recoveries != before.Recoveries {
+		b.T.Errorf("it stalled while the quality changed: %+v, then %+v", before, now)
 	}
-	b.do(chromedp.Evaluate[chromedp.Void]("window.millrace.hls.nextLevel = -1"))
+	b.Do(chromedp.Evaluate[chromedp.Void]("window.millrace.hls.nextLevel = -1"))
 }
 
 // TestHomePage looks at who is live.
 func TestHomePage(t *testing.T) {
-	s := startAll(t)
-	b := openBrowser(t)
-	b.open(s.http + "/")
+	s := harness.StartAll(t)
+	b := harness.OpenBrowser(t)
+	b.Open(s.HTTP + "/")
 	cards := `[...document.querySelectorAll('a[href="/demo"] img.picture')].filter(i => i.naturalWidth > 0).length`
-	if n := eval[int](b, cards); n != 0 {
+	if n := harness.Eval[int](b, cards); n != 0 {
 		t.Errorf("%d pictures of live channels, and nobody is live", n)
 	}
-	p := s.publishClip(t, s.key, shortClip)
-	eventually(t, 30*time.Second, func() error {
-		if n := eval[int](b, cards); n != 1 {
-			return fmt.Errorf("%d live channels with a picture, want 1: %s", n, b.text())
+	p := s.PublishClip(t, s.Key, shortClip)
+	harness.Eventually(t, 30*time.Second, func() error {
+		if n := harness.Eval[int](b, cards); n != 1 {
+			return fmt.Errorf("%d live channels with a picture, want 1: %s", n, b.Text())
 		}
 		return nil
 	})
-	if text := b.text(); !strings.Contains(text, "demo") {
+	if text := b.Text(); !strings.Contains(text, "demo") {
 		t.Errorf("the page doesn't name the channel: %s", text)
 	}
 
 	// The picture is a JPEG of the stream's shape, and changes.
-	source := eval[string](b, `document.querySelector('a[href="/demo"] img.picture').src`)
-	first := get(t, source).body
-	eventually(t, 15*time.Second, func() error {
-		a := get(t, source)
-		if typ := a.header.Get("Content-Type"); typ != "image/jpeg" {
+	source := harness.Eval[string](b, `document.querySelector('a[href="/demo"] img.picture').src`)
+	first := hls.Get(t, source).Body
+	harness.Eventually(t, 15*time.Second, func() error {
+		a := hls.Get(t, source)
+		if typ := a.Header.Get("Content-Type"); typ != "image/jpeg" {
 			t.Fatalf("the picture is %q", typ)
 		}
-		size, err := jpeg.DecodeConfig(bytes.NewReader(a.body))
+		size, err := jpeg.DecodeConfig(bytes.NewReader(a.Body))
 		if err != nil {
 			t.Fatalf("the picture: %v", err)
 		}
 		if size.Width*9 < size.Height*15 || size.Width*9 > size.Height*17 {
 			t.Fatalf("the picture is %dx%d, want 16:9", size.Width, size.Height)
 		}
-		if _, err := jpeg.Decode(bytes.NewReader(a.body)); err != nil {
+		if _, err := jpeg.Decode(bytes.NewReader(a.Body)); err != nil {
 			t.Fatalf("the picture: %v", err)
 		}
-		if bytes.Equal(first, a.body) {
+		if bytes.Equal(first, a.Body) {
 			return errors.New("the picture doesn't change")
 		}
 		return nil
 	})
-	p.end()
-	eventually(t, 30*time.Second, func() error {
-		if n := eval[int](b, cards); n != 0 {
+	p.End()
+	harness.Eventually(t, 30*time.Second, func() error {
+		if n := harness.Eval[int](b, cards); n != 0 {
 			return errors.New("the channel is still listed after the end")
 		}
 		return nil
 	})
-	if c := b.takeComplaints(); len(c) > 0 {
+	if c := b.TakeComplaints(); len(c) > 0 {
 		t.Errorf("the page complains: %q", c)
 	}
-	b.onlyHost(s.http)
+	b.OnlyHost(s.HTTP)
 }
 
 // TestOtherPlayers plays with gohlslib's client, which is a low-latency one,
 // and with ffmpeg, which knows ordinary HLS only.
 func TestOtherPlayers(t *testing.T) {
-	s := startAll(t)
-	p := s.publishClip(t, s.key, clip{name: "players", seconds: "35", size: "640x360", rate: "30", video: []string{"-g", "60", "-bf", "2"}, audio: stereo})
-	waitSegments(t, s.playlist("demo"), 2) // neither can begin with parts alone
-	ffmpeg := run(t, "player", testenv.FFmpeg(t), nil, "-hide_banner", "-nostdin", "-v", "warning", "-i", s.playlist("demo"), "-map", "0", "-t", "8", "-c", "copy", "-f", "null", "-")
-	playWithGohlslib(t, s.playlist("demo"), 10*time.Second, &http.Transport{})
-	if err := ffmpeg.wait(40 * time.Second); err != nil {
+	s := harness.StartAll(t)
+	p := s.PublishClip(t, s.Key, harness.Clip{Name: "players", Seconds: "35", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
+	harness.WaitSegments(t, s.Playlist("demo"), 2) // neither can begin with parts alone
+	ffmpeg := harness.Run(t, "player", testenv.FFmpeg(t), nil, "-hide_banner", "-nostdin", "-v", "warning", "-i", s.Playlist("demo"), "-map", "0", "-t", "8", "-c", "copy", "-f", "null", "-")
+	playWithGohlslib(t, s.Playlist("demo"), 10*time.Second, &http.Transport{})
+	if err := ffmpeg.Wait(40 * time.Second); err != nil {
 		t.Errorf("ffmpeg: %v", err)
 	}
-	for line := range strings.Lines(ffmpeg.log.String()) {
+	for line := range strings.Lines(ffmpeg.Log.String()) {
 		// ffmpeg gives its demuxer the init section before each segment.
 		if !strings.Contains(line, "Found duplicated MOOV Atom") {
 			t.Errorf("ffmpeg warns of what it plays: %s", line)
 		}
 	}
-	probe := exec.Command(testenv.FFprobe(t), "-v", "warning", "-show_entries", "stream=codec_name,width", "-of", "csv=p=0", s.playlist("demo"))
+	probe := exec.Command(testenv.FFprobe(t), "-v", "warning", "-show_entries", "stream=codec_name,width", "-of", "csv=p=0", s.Playlist("demo"))
 	out, err := probe.CombinedOutput()
 	if err != nil || strings.Count(string(out), "h264") < 3 || !strings.Contains(string(out), "aac") {
 		t.Errorf("ffprobe: %v\n%s", err, out)
 	}
-	p.finish(time.Minute)
+	p.Finish(time.Minute)
 }
 
 // playWithGohlslib reads pictures and sound until there are so many of both.
@@ -271,7 +273,7 @@ func playWithGohlslib(t *testing.T, address string, length time.Duration, transp
 		<-ended
 	}()
 	seconds := int64(length / time.Second)
-	eventually(t, length+20*time.Second, func() error {
+	harness.Eventually(t, length+20*time.Second, func() error {
 		select {
 		case err := <-ended:
 			ended <- err

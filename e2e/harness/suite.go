@@ -1,0 +1,65 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"millrace/e2e/hls"
+	"millrace/internal/testenv"
+)
+
+// suite is what the tests share: the binary, and files made once.
+type suite struct {
+	tests interface{ Run() int }
+}
+
+// shared is set before the tests run; made is guarded by mu.
+var shared struct {
+	dir    string
+	binary string
+
+	mu   sync.Mutex
+	made map[string]*sync.Once
+}
+
+// Run builds the binary, runs the tests and removes what they shared.
+func (s suite) Run() int {
+	dir, err := os.MkdirTemp("", "millrace-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared.dir, shared.binary, shared.made = dir, filepath.Join(dir, "millrace"), make(map[string]*sync.Once)
+	build := exec.Command("go", "build", "-o", shared.binary, "millrace/cmd/millrace")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	code := s.tests.Run()
+	hls.Client.CloseIdleConnections()
+	return code
+}
+
+// Main runs a package's tests, and checks that they leave no goroutine behind.
+func Main(m *testing.M) { testenv.Main(suite{m}) }
+
+// Binary is the millrace that the tests run.
+func Binary() string { return shared.binary }
+
+// Root is the folder of the sources.
+var Root = sync.OnceValue(func() string {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "."
+	}
+	return filepath.Dir(strings.TrimSpace(string(out)))
+})
+
+// OutputDir is where logs are kept of what failed.
+func OutputDir() string { return filepath.Join(Root(), "e2e", "output") }

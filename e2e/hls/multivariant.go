@@ -1,0 +1,132 @@
+package hls
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Multivariant is a parsed multivariant playlist.
+type Multivariant struct {
+	Variants []Variant
+	// Audio is the URI of the audio rendition, empty without one.
+	Audio string
+}
+
+// Variant is an EXT-X-STREAM-INF.
+type Variant struct {
+	URI, Codecs                 string
+	Bandwidth, AverageBandwidth int
+	Width, Height               int
+	FrameRate                   float64
+}
+
+// Renditions returns the URIs of all media playlists.
+func (m *Multivariant) Renditions() []string {
+	var list []string
+	for _, v := range m.Variants {
+		list = append(list, v.URI)
+	}
+	if m.Audio != "" {
+		list = append(list, m.Audio)
+	}
+	return list
+}
+
+// ParseMultivariant parses a multivariant playlist as strictly as parseMedia.
+func ParseMultivariant(text string) (*Multivariant, error) {
+	m := new(Multivariant)
+	var next *Variant
+	var groups, wanted []string
+	err := eachLine(text, func(line string) error {
+		if !strings.HasPrefix(line, "#") {
+			if next == nil {
+				return errors.New("a URI without EXT-X-STREAM-INF")
+			}
+			next.URI = line
+			m.Variants = append(m.Variants, *next)
+			next = nil
+			return nil
+		}
+		if next != nil {
+			return errors.New("it stands between EXT-X-STREAM-INF and its URI")
+		}
+		name, value, _ := strings.Cut(line, ":")
+		if name == "#EXT-X-VERSION" {
+			return nil
+		}
+		a, err := parseAttributes(value)
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "#EXT-X-MEDIA":
+			if a["TYPE"] != "AUDIO" || m.Audio != "" {
+				return errors.New("another media type, or a second audio rendition")
+			}
+			if _, err := a.text("NAME"); err != nil {
+				return err
+			}
+			group, err := a.text("GROUP-ID")
+			if err != nil {
+				return err
+			}
+			groups = append(groups, group)
+			m.Audio, err = a.text("URI")
+			return err
+		case "#EXT-X-STREAM-INF":
+			next = new(Variant)
+			if group, err := a.text("AUDIO"); err == nil {
+				wanted = append(wanted, group)
+			}
+			return next.parse(a)
+		}
+		return errors.New("unknown tag")
+	})
+	if err != nil {
+		return nil, err
+	}
+	if next != nil || len(m.Variants) == 0 {
+		return nil, errors.New("no variant, or one without a URI")
+	}
+	for _, group := range wanted {
+		if len(groups) != 1 || groups[0] != group {
+			return nil, fmt.Errorf("a variant names the group %q, there are %q", group, groups)
+		}
+	}
+	if len(groups) > 0 && len(wanted) != len(m.Variants) {
+		return nil, errors.New("a variant without AUDIO beside an audio group")
+	}
+	seen := make(map[string]bool)
+	for _, uri := range m.Renditions() {
+		if seen[uri] {
+			return nil, fmt.Errorf("%s is listed twice", uri)
+		}
+		seen[uri] = true
+	}
+	return m, nil
+}
+
+func (v *Variant) parse(a attributes) (err error) {
+	if v.Codecs, err = a.text("CODECS"); err != nil {
+		return err
+	}
+	if v.Bandwidth, err = strconv.Atoi(a["BANDWIDTH"]); err != nil || v.Bandwidth <= 0 {
+		return errors.New("BANDWIDTH is no number above 0")
+	}
+	if average, ok := a["AVERAGE-BANDWIDTH"]; ok {
+		v.AverageBandwidth, err = strconv.Atoi(average)
+		if err != nil || v.AverageBandwidth <= 0 || v.AverageBandwidth > v.Bandwidth {
+			return errors.New("AVERAGE-BANDWIDTH is no number from 1 to BANDWIDTH")
+		}
+	}
+	if !strings.Contains(v.Codecs, "avc1") {
+		return nil
+	}
+	if n, err := fmt.Sscanf(a["RESOLUTION"], "%dx%d", &v.Width, &v.Height); n != 2 || err != nil {
+		return errors.New("RESOLUTION must be there for video")
+	}
+	v.FrameRate, err = strconv.ParseFloat(a["FRAME-RATE"], 64)
+	return err
+}
