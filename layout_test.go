@@ -24,7 +24,7 @@ var services = []string{"ingest", "transcode", "edge", "api", "chat"}
 var pure = []string{
 	"ingest/front", "ingest/timeline", "ingest/health.go",
 	"transcode/ladder.go", "transcode/args.go", "transcode/passthrough.go", "transcode/packager.go",
-	"edge/fold.go", "edge/playlist",
+	"edge/fold", "edge/playlist", "internal/window",
 	"chat/command.go",
 	"internal/channelname", "internal/media",
 }

@@ -10,19 +10,21 @@ import (
 	"testing"
 	"time"
 
+	"millrace/edge/fold"
+	"millrace/edge/fold/foldtest"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
 )
 
-func benchBoard(b *testing.B, segments int) (*script, *board) {
+func benchView(b *testing.B, segments int) (*foldtest.Script, *view) {
 	b.Helper()
-	return boardOf(b, fmt.Sprintf("begin\nbroadcast window=600\nwhole source 0 %d\nwhole audio 0 %d\npart source %d 0 independent", segments-1, segments-1, segments))
+	return viewOf(b, fmt.Sprintf("window 600\nbegin\nbroadcast\nwhole source 0 %d\nwhole audio 0 %d\npart source %d 0 independent", segments-1, segments-1, segments))
 }
 
 // BenchmarkRender renders a playlist of 10 minutes.
 func BenchmarkRender(b *testing.B) {
-	_, board := benchBoard(b, 300)
-	r := board.now.Load().renditions["source"]
+	_, v := benchView(b, 300)
+	r := v.rendition("source")
 	for name, skip := range map[string]playlist.Skip{"whole": playlist.SkipNone, "delta": playlist.SkipYes} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -45,17 +47,17 @@ func BenchmarkRender(b *testing.B) {
 
 // BenchmarkApply folds one part into a broadcast of 10 minutes and publishes it.
 func BenchmarkApply(b *testing.B) {
-	s, board := benchBoard(b, 300)
+	s, v := benchView(b, 300)
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
 		n++ // the open segment has part 0
-		e := s.entry(strings.Fields(fmt.Sprintf("part source %d %d", 300+n/partsEach, n%partsEach)))
+		e := s.Entry(strings.Fields(fmt.Sprintf("part source %d %d", 300+n/partsEach, n%partsEach)))
 		line := []index.Entry{e}
 		if n%partsEach == partsEach-1 {
-			line = append(line, s.entry(strings.Fields(fmt.Sprintf("segment source %d parts=%d", e.Sequence, partsEach))))
+			line = append(line, s.Entry(strings.Fields(fmt.Sprintf("segment source %d parts=%d", e.Sequence, partsEach))))
 		}
-		board.update(func(f *fold) bool { return f.apply(line) })
+		v.update(func(f *fold.Fold) { f.Apply(line) })
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"sync"
+
+	"millrace/edge/fold"
 )
 
 // object names one immutable piece of media.
 type object struct {
-	kind      kind
+	kind      fold.Kind
 	broadcast string
 	rendition string
 	epoch     uint64
@@ -31,6 +33,8 @@ var errTooLarge = errors.New("object exceeds the cache")
 type cache struct {
 	limit   int64
 	metrics *metrics
+	// spawn runs a fetch, which goes on when ctx ends: others may wait for it.
+	spawn func(ctx context.Context, fetch func(context.Context)) error
 
 	// mu guards the fields below.
 	mu      sync.Mutex
@@ -52,15 +56,23 @@ type flight struct {
 	err  error
 }
 
-func newCache(limit int64, m *metrics) *cache {
+func newCache(limit int64, spawn func(context.Context, func(context.Context)) error, m *metrics) *cache {
 	return &cache{
-		limit: limit, metrics: m,
+		limit: limit, metrics: m, spawn: spawn,
 		entries: make(map[object]*list.Element), recent: list.New(), flights: make(map[object]*flight),
 	}
 }
 
-// peek returns an object that is there, without counting.
-func (c *cache) peek(o object) ([]byte, bool) {
+// has reports whether an object is there.
+func (c *cache) has(o object) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.entries[o] != nil
+}
+
+// use returns an object that is there as the one that was asked for last. It
+// isn't counted as a hit.
+func (c *cache) use(o object) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.entries[o]
@@ -79,11 +91,9 @@ func (c *cache) add(o object, data []byte) {
 	c.metrics.held.Set(float64(c.size))
 }
 
-// get returns an object, fetched by fetch unless it is there or being fetched.
-// spawn runs the fetch, which goes on when ctx ends: others may wait for it.
-func (c *cache) get(ctx context.Context, o object, spawn func(context.Context, func(context.Context)) error,
-	fetch func(context.Context) ([]byte, error),
-) ([]byte, error) {
+// load returns an object. Unless it is there or being fetched, fetch fetches it,
+// and the cache keeps it.
+func (c *cache) load(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
 	c.mu.Lock()
 	if e := c.entries[o]; e != nil {
 		c.recent.MoveToFront(e)
@@ -102,7 +112,7 @@ func (c *cache) get(ctx context.Context, o object, spawn func(context.Context, f
 
 	if first {
 		c.metrics.misses.WithLabelValues(string(o.kind)).Inc()
-		err := spawn(ctx, func(ctx context.Context) {
+		err := c.spawn(ctx, func(ctx context.Context) {
 			data, err := fetch(ctx)
 			c.land(o, f, data, err)
 		})

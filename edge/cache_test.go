@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"millrace/edge/fold"
 )
 
 func inline(ctx context.Context, job func(context.Context)) error {
@@ -15,11 +17,11 @@ func inline(ctx context.Context, job func(context.Context)) error {
 }
 
 func TestCacheIsBounded(t *testing.T) {
-	c := newCache(10*(1000+overhead), newMetrics(discard{}))
+	c := newCache(10*(1000+overhead), inline, newMetrics(discard{}))
 	fetches := 0
 	get := func(n uint64) {
 		t.Helper()
-		data, err := c.get(t.Context(), object{kind: kindPart, sequence: n}, inline, func(context.Context) ([]byte, error) {
+		data, err := c.load(t.Context(), object{kind: fold.KindPart, sequence: n}, func(context.Context) ([]byte, error) {
 			fetches++
 			return bytes.Repeat([]byte{byte(n)}, 1000), nil
 		})
@@ -46,21 +48,22 @@ func TestCacheIsBounded(t *testing.T) {
 	if c.size > c.limit || c.recent.Len() != 10 || len(c.entries) != 10 {
 		t.Errorf("%d of %d bytes, %d entries", c.size, c.limit, c.recent.Len())
 	}
-	if _, err := c.get(t.Context(), object{}, inline, func(context.Context) ([]byte, error) { return make([]byte, c.limit+1), nil }); !errors.Is(err, errTooLarge) {
+	if _, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return make([]byte, c.limit+1), nil }); !errors.Is(err, errTooLarge) {
 		t.Errorf("an object larger than the cache: %v", err)
 	}
 }
 
 func TestCacheForgetsFailures(t *testing.T) {
-	c := newCache(1000, newMetrics(discard{}))
+	c := newCache(1000, inline, newMetrics(discard{}))
 	broken := errors.New("broken")
-	if _, err := c.get(t.Context(), object{}, inline, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if data, err := c.get(t.Context(), object{}, inline, func(context.Context) ([]byte, error) { return []byte("x"), nil }); err != nil || string(data) != "x" {
+	if data, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return []byte("x"), nil }); err != nil || string(data) != "x" {
 		t.Fatal(err)
 	}
-	if _, err := c.get(t.Context(), object{part: 1}, func(context.Context, func(context.Context)) error { return errStopped }, nil); !errors.Is(err, errStopped) {
+	c.spawn = func(context.Context, func(context.Context)) error { return errStopped }
+	if _, err := c.load(t.Context(), object{part: 1}, nil); !errors.Is(err, errStopped) {
 		t.Fatal(err)
 	}
 	if len(c.flights) != 0 {
@@ -69,17 +72,17 @@ func TestCacheForgetsFailures(t *testing.T) {
 }
 
 func TestCacheSharesFetches(t *testing.T) {
-	c := newCache(1<<20, newMetrics(discard{}))
 	var fetches atomic.Int64
 	var jobs, group sync.WaitGroup
 	spawn := func(ctx context.Context, job func(context.Context)) error {
 		jobs.Go(func() { job(context.WithoutCancel(ctx)) })
 		return nil
 	}
+	c := newCache(1<<20, spawn, newMetrics(discard{}))
 	for range 64 {
 		group.Go(func() {
 			for n := range uint64(100) {
-				data, err := c.get(t.Context(), object{sequence: n}, spawn, func(context.Context) ([]byte, error) {
+				data, err := c.load(t.Context(), object{sequence: n}, func(context.Context) ([]byte, error) {
 					fetches.Add(1)
 					return []byte{byte(n)}, nil
 				})

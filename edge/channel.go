@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"millrace/edge/fold"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 )
@@ -72,8 +74,8 @@ func newChannel(s *Service, name string) *channel {
 
 func (c *channel) idle() time.Duration { return time.Duration(time.Now().UnixNano() - c.asked.Load()) }
 
-// look waits until the channel's state is known.
-func (c *channel) look(ctx context.Context) (*channelState, error) {
+// await waits until the channel's state is known.
+func (c *channel) await(ctx context.Context) (*channelState, error) {
 	select {
 	case <-c.known:
 		return c.state.Load(), nil
@@ -84,6 +86,19 @@ func (c *channel) look(ctx context.Context) (*channelState, error) {
 	}
 }
 
+// following is what a channel's run has in hand. Only run uses it.
+type following struct {
+	*channel
+	log *slog.Logger
+	// served are the broadcasts that are served, by id; current is the live one.
+	served  map[string]*broadcast
+	current *broadcast
+	// record is the channel's newest, as it was at readAt.
+	record lease.Record
+	readAt time.Time
+	faults lineASecond
+}
+
 // run reads the channel's record and follows its broadcasts until nobody asks
 // for them any more.
 func (c *channel) run(ctx context.Context) {
@@ -91,63 +106,40 @@ func (c *channel) run(ctx context.Context) {
 	var group errgroup.Group
 	defer func() { _ = group.Wait() }() // its functions return nil
 	defer cancel()
-	log := c.service.log.With("channel", c.name)
-	served := make(map[string]*broadcast)
-	var current *broadcast
-	var last lease.Record // of current
-	var lastAt time.Time
-	var faults lineASecond
+	f := &following{channel: c, log: c.service.log.With("channel", c.name), served: make(map[string]*broadcast)}
 	for {
 		record, slots, err := c.read(ctx)
 		if ctx.Err() != nil {
 			c.service.forget(c, 0)
-			c.publish(nil, errStopped, nil)
+			c.show(nil, errStopped, nil)
 			return
 		}
 		now := time.Now()
 		switch {
 		case errors.Is(err, lease.ErrNone):
-			// A Redis that lost its memory ends nothing that goes on.
-			last.Age += now.Sub(lastAt)
-			lastAt = now
-			if current != nil && isOver(&last) && !current.alive(now) {
-				current = nil
-			}
+			f.noRecord(now)
 			err = errNotLive
 		case err != nil:
 			c.service.metrics.redis.Inc()
 			err = fmt.Errorf("%w: %w", errUnknown, err)
-			faults.log(log, "channel can't be read from Redis; going on with what is known", err)
+			f.faults.log(f.log, "channel can't be read from Redis; going on with what is known", err)
 		default:
-			last, lastAt = record, now
-			over := isOver(&record)
-			b := served[record.Broadcast]
-			if b == nil && (!over || record.State == lease.Ended && record.Age < followFor) && isName(record.Broadcast) {
-				b = newBroadcast(c, record.Broadcast, log)
-				served[b.id] = b
+			f.takeRecord(record, slots, now, func(id string) *broadcast {
+				ctx, stop := context.WithCancel(ctx)
+				b := newBroadcast(c, id, f.log, stop)
 				group.Go(func() error {
+					defer stop()
 					b.run(ctx)
 					return nil
 				})
-			}
-			if b != nil {
-				b.setSlots(slots)
-				b.lost.Store(record.State == lease.Reconnecting)
-			}
-			if over && (b == nil || record.State == lease.Ended || !b.alive(now)) {
-				if b != nil && b == current {
-					log.Info("broadcast is over", "broadcast", b.id, "state", string(record.State), "age", record.Age)
-				}
-				current = nil
-			} else {
-				current = b
-			}
+				return b
+			})
 			err = errNotLive
 		}
-		c.retire(served, current, now)
-		c.publish(current, err, served)
+		f.retire(now)
+		c.show(f.current, err, f.served)
 
-		interval, linger := c.interval(served, current, now)
+		interval, linger := f.interval(now)
 		if c.service.forget(c, linger) {
 			return
 		}
@@ -159,6 +151,40 @@ func (c *channel) run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+// noRecord deals with a channel that Redis knows nothing of. A Redis that lost
+// its memory ends nothing that goes on.
+func (f *following) noRecord(now time.Time) {
+	f.record.Age += now.Sub(f.readAt)
+	f.readAt = now
+	if f.current != nil && isOver(&f.record) && !f.current.alive(now) {
+		f.current = nil
+	}
+}
+
+// takeRecord takes the channel's record and the workers of the broadcast that
+// it names. start begins to follow a broadcast.
+func (f *following) takeRecord(record lease.Record, slots map[int]jobs.Slot, now time.Time, start func(id string) *broadcast) {
+	f.record, f.readAt = record, now
+	over := isOver(&record)
+	b := f.served[record.Broadcast]
+	if b == nil && (!over || record.State == lease.Ended && record.Age < followFor) && fold.IsName(record.Broadcast) {
+		b = start(record.Broadcast)
+		f.served[b.id] = b
+	}
+	if b != nil {
+		b.setSlots(slots)
+		b.lost.Store(record.State == lease.Reconnecting)
+	}
+	if !over || b != nil && record.State != lease.Ended && b.alive(now) {
+		f.current = b
+		return
+	}
+	if b != nil && b == f.current {
+		f.log.Info("broadcast is over", "broadcast", b.id, "state", string(record.State), "age", record.Age)
+	}
+	f.current = nil
 }
 
 // isOver reports whether a broadcast ended, or will never be ended by anybody.
@@ -185,14 +211,14 @@ func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, er
 
 // interval returns how long to wait until the next look at Redis, and for how
 // long after the last request the channel is kept.
-func (c *channel) interval(served map[string]*broadcast, current *broadcast, now time.Time) (next, linger time.Duration) {
-	if len(served) == 0 {
+func (f *following) interval(now time.Time) (next, linger time.Duration) {
+	if len(f.served) == 0 {
 		// Requests that come until then share this answer; the first one after
 		// it makes a channel anew.
 		return missingFor, missingFor
 	}
-	if current != nil {
-		switch since, ok := current.searching(now); {
+	if f.current != nil {
+		switch since, ok := f.current.searching(now); {
 		case ok && since < hurryFor:
 			return hurryInterval, followFor
 		case ok:
@@ -204,25 +230,26 @@ func (c *channel) interval(served map[string]*broadcast, current *broadcast, now
 
 // retire ends broadcasts that are over, and lets go of those that ended long
 // ago or that nobody asks for.
-func (c *channel) retire(served map[string]*broadcast, current *broadcast, now time.Time) {
-	for id, b := range served {
-		if b == current {
+func (f *following) retire(now time.Time) {
+	for id, b := range f.served {
+		if b == f.current {
 			b.over.Store(0)
 			continue
 		}
 		b.over.CompareAndSwap(0, now.UnixNano())
 		since := now.Sub(time.Unix(0, b.over.Load()))
 		if since > endAfter && !b.alive(now) || since > endAnyway {
-			b.board.update((*fold).finish)
+			b.update((*fold.Fold).EndNow)
 		}
-		if since > c.service.cfg.DVRWindow+followFor || since > followFor && b.idle(now) > followFor {
+		if since > f.service.cfg.DVRWindow+followFor || since > followFor && b.demand.idle(now) > followFor {
 			b.stop()
-			delete(served, id)
+			delete(f.served, id)
 		}
 	}
 }
 
-func (c *channel) publish(current *broadcast, err error, served map[string]*broadcast) {
+// show tells requests what is known of the channel.
+func (c *channel) show(current *broadcast, err error, served map[string]*broadcast) {
 	state := &channelState{live: current, err: err, broadcasts: maps.Clone(served)}
 	if current != nil {
 		state.err = nil

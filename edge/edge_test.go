@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"millrace/edge/fold/foldtest"
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
-	"millrace/internal/media"
 	"millrace/internal/objects"
 	"millrace/internal/private"
 	"millrace/internal/testenv"
@@ -31,21 +31,12 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 const (
 	testSecret  = private.Secret("shared")
-	testProfile = "p1"
-	partTicks   = media.Ticks(30000) // 1/3 s
-	partsEach   = 6
+	testProfile = foldtest.Profile
+	partTicks   = foldtest.PartTicks
+	partsEach   = foldtest.PartsEach
 )
 
-func testSettings() *index.Broadcast {
-	return &index.Broadcast{
-		TargetDuration: 4, PartTarget: partTicks, PartHoldBack: 108000,
-		Started: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC),
-		Renditions: []index.Rendition{
-			{Name: "source", Kind: media.Video, Source: true, Codec: "avc1.64001f", Width: 1280, Height: 720, FrameRate: 30, MaxBitrate: 5_000_000},
-			{Name: "audio", Kind: media.Audio, Codec: "mp4a.40.2", MaxBitrate: 128_000, Channels: 2},
-		},
-	}
-}
+func testSettings() *index.Broadcast { return foldtest.Settings() }
 
 // fakeWorker speaks the follow and window contracts.
 type fakeWorker struct {

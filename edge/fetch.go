@@ -8,9 +8,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"millrace/edge/fold"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
 	"millrace/internal/objects"
@@ -45,36 +45,36 @@ const (
 
 var errSize = errors.New("its size differs from the index")
 
-// part returns a part's bytes.
-func (b *broadcast) part(ctx context.Context, a *address) ([]byte, error) {
-	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+// loadPart returns a part's bytes.
+func (b *broadcast) loadPart(ctx context.Context, a *fold.Address) ([]byte, error) {
+	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
 		return b.fetchPart(ctx, a)
 	})
 }
 
-// segment returns a whole segment's bytes.
-func (b *broadcast) segment(ctx context.Context, a *address) ([]byte, error) {
-	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+// loadSegment returns a whole segment's bytes.
+func (b *broadcast) loadSegment(ctx context.Context, a *fold.Address) ([]byte, error) {
+	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
 		data, err := b.fetchSegment(ctx, a)
 		if errors.Is(err, objects.ErrNotFound) {
-			b.board.update(func(f *fold) bool { return f.vanish(a) })
+			b.update(func(f *fold.Fold) { f.Vanish(a) })
 		}
 		return data, err
 	})
 }
 
-// init returns an init section's bytes.
-func (b *broadcast) init(ctx context.Context, a *address) ([]byte, error) {
-	return b.cached(ctx, a.object(b.id), func(ctx context.Context) ([]byte, error) {
+// loadInit returns an init section's bytes.
+func (b *broadcast) loadInit(ctx context.Context, a *fold.Address) ([]byte, error) {
+	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
 		var patience time.Duration
-		if r := b.board.now.Load().renditions[a.rendition]; r != nil && r.initEpochs[a.profile] != nil {
+		if r := b.view.rendition(a.Rendition); r != nil && r.Inits[a.Profile] != nil {
 			patience = partPatience
 		}
 		return b.race(ctx, patience, func() []source {
-			sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.rendition, a.profile), 0)
-			if r := b.board.now.Load().renditions[a.rendition]; r != nil {
-				for _, epoch := range r.initEpochs[a.profile] {
-					sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.rendition, a.profile), 0))
+			sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.Rendition, a.Profile), 0)
+			if r := b.view.rendition(a.Rendition); r != nil {
+				for _, epoch := range r.Inits[a.Profile] {
+					sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.Rendition, a.Profile), 0))
 				}
 			}
 			return sources
@@ -82,10 +82,10 @@ func (b *broadcast) init(ctx context.Context, a *address) ([]byte, error) {
 	})
 }
 
-// thumbnail returns the newest picture, at most thumbnailFor old.
-func (b *broadcast) thumbnail(ctx context.Context, now time.Time) ([]byte, error) {
-	o := object{kind: kindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
-	return b.cached(ctx, o, func(ctx context.Context) ([]byte, error) {
+// loadThumbnail returns the newest picture, at most thumbnailFor old.
+func (b *broadcast) loadThumbnail(ctx context.Context, now time.Time) ([]byte, error) {
+	o := object{kind: fold.KindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
+	return b.load(ctx, o, func(ctx context.Context) ([]byte, error) {
 		data, err := b.race(ctx, 0, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
 		if err == nil && len(data) > maxThumbnail {
 			return nil, errSize
@@ -94,15 +94,17 @@ func (b *broadcast) thumbnail(ctx context.Context, now time.Time) ([]byte, error
 	})
 }
 
-func (a *address) object(broadcast string) object {
+// objectAt names what an address of the broadcast names.
+func objectAt(broadcast string, a *fold.Address) object {
 	return object{
-		kind: a.kind, broadcast: broadcast, rendition: a.rendition,
-		epoch: a.epoch, sequence: a.sequence, part: a.part, profile: a.profile,
+		kind: a.Kind, broadcast: broadcast, rendition: a.Rendition,
+		epoch: a.Epoch, sequence: a.Sequence, part: a.Part, profile: a.Profile,
 	}
 }
 
-func (b *broadcast) cached(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
-	return b.service.cache.get(ctx, o, b.service.spawn, func(ctx context.Context) ([]byte, error) {
+// load returns an object from the cache, which keeps what fetch fetches.
+func (b *broadcast) load(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+	return b.service.cache.load(ctx, o, func(ctx context.Context) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 		defer cancel()
 		return fetch(ctx)
@@ -112,66 +114,54 @@ func (b *broadcast) cached(ctx context.Context, o object, fetch func(context.Con
 // prefetch fetches a part that was just told of when viewers take the parts of
 // its rendition: they ask for it a round trip later.
 func (b *broadcast) prefetch(ctx context.Context, e *index.Entry) {
-	asked, ok := b.hot.Load(e.Rendition)
-	if !ok || time.Now().UnixNano()-asked.(*atomic.Int64).Load() > int64(hotFor) {
+	if !b.demand.wantsParts(e.Rendition, time.Now()) {
 		return
 	}
-	a := &address{
-		kind: kindPart, rendition: e.Rendition,
-		epoch: e.Epoch, sequence: e.Sequence, part: e.Part, profile: e.Profile,
+	a := &fold.Address{
+		Kind: fold.KindPart, Rendition: e.Rendition,
+		Epoch: e.Epoch, Sequence: e.Sequence, Part: e.Part, Profile: e.Profile,
 	}
-	if _, ok := b.service.cache.peek(a.object(b.id)); ok {
+	if b.service.cache.has(objectAt(b.id, a)) {
 		return
 	}
-	if r := b.board.now.Load().renditions[e.Rendition]; r == nil || findPart(r, a) == nil {
+	if r := b.view.rendition(e.Rendition); r == nil || r.Part(a) == nil {
 		return
 	}
 	// An error means that the edge is stopping; one of the fetch comes back to
 	// the viewer who asks.
-	_ = b.service.spawn(ctx, func(ctx context.Context) { _, _ = b.part(ctx, a) })
-}
-
-// heat notes that a viewer takes the parts of a rendition.
-func (b *broadcast) heat(rendition string) {
-	asked, ok := b.hot.Load(rendition)
-	if !ok {
-		asked, _ = b.hot.LoadOrStore(rendition, new(atomic.Int64))
-	}
-	asked.(*atomic.Int64).Store(time.Now().UnixNano())
+	_ = b.service.spawn(ctx, func(ctx context.Context) { _, _ = b.loadPart(ctx, a) })
 }
 
 // fetchPart asks the workers, then cuts the part out of its segment.
-func (b *broadcast) fetchPart(ctx context.Context, a *address) ([]byte, error) {
-	r := b.board.now.Load().renditions[a.rendition]
-	p := findPart(r, a)
+func (b *broadcast) fetchPart(ctx context.Context, a *fold.Address) ([]byte, error) {
+	r := b.view.rendition(a.Rendition)
+	p := r.Part(a)
 	if p == nil {
 		return nil, objects.ErrNotFound
 	}
-	s := r.Find(a.sequence)
+	s := r.Find(a.Sequence)
 	if s != r.Open {
-		whole := *a
-		whole.kind, whole.part, whole.profile, whole.epoch = kindSegment, playlist.NoPart, s.Profile, s.Epoch
-		if data, ok := b.service.cache.peek(whole.object(b.id)); ok {
-			if part := cut(data, s.Parts, a.part); part != nil {
+		if data, ok := b.service.cache.use(objectAt(b.id, segmentAddress(a.Rendition, s))); ok {
+			if part := cut(data, s.Parts, a.Part); part != nil {
 				return part, nil
 			}
 		}
 	}
 	return b.race(ctx, partPatience, func() []source {
-		sources := b.fromWorkers(piece{a.rendition, a.sequence, a.part}, b.windowMedia(a).Path(), p.Size)
-		r := b.board.now.Load().renditions[a.rendition]
-		s := r.Find(a.sequence)
+		sources := b.fromWorkers(piece{a.Rendition, a.Sequence, a.Part}, b.windowMedia(a).Path(), p.Size)
+		r := b.view.rendition(a.Rendition)
+		s := r.Find(a.Sequence)
 		if s == nil || s == r.Open || s.Gap {
 			return sources
 		}
-		whole := b.fromBucket(objects.SegmentKey(b.id, s.Epoch, a.rendition, s.Sequence, s.Profile), s.Size)
+		whole := b.fromBucket(objects.SegmentKey(b.id, s.Epoch, a.Rendition, s.Sequence, s.Profile), s.Size)
 		get := whole.get
 		whole.get = func(ctx context.Context, began func()) ([]byte, error) {
 			data, err := get(ctx, began)
 			if err != nil {
 				return nil, err
 			}
-			if part := cut(data, s.Parts, a.part); part != nil {
+			if part := cut(data, s.Parts, a.Part); part != nil {
 				return part, nil
 			}
 			return nil, errSize
@@ -200,11 +190,11 @@ func cut(segment []byte, parts []playlist.Part, part int) []byte {
 
 // fetchSegment joins the segment's parts where the cache has them all, else
 // asks the workers and S3, for an older segment S3 first.
-func (b *broadcast) fetchSegment(ctx context.Context, a *address) ([]byte, error) {
+func (b *broadcast) fetchSegment(ctx context.Context, a *fold.Address) ([]byte, error) {
 	size, recent := 0, false
-	if r := b.board.now.Load().renditions[a.rendition]; r != nil {
-		if s := r.Find(a.sequence); s != nil && s != r.Open {
-			if s.Gap || s.Epoch != a.epoch || s.Profile != a.profile {
+	if r := b.view.rendition(a.Rendition); r != nil {
+		if s := r.Find(a.Sequence); s != nil && s != r.Open {
+			if s.Gap || s.Epoch != a.Epoch || s.Profile != a.Profile {
 				return nil, objects.ErrNotFound
 			}
 			if data := b.join(a, s); data != nil {
@@ -212,13 +202,13 @@ func (b *broadcast) fetchSegment(ctx context.Context, a *address) ([]byte, error
 			}
 			size = s.Size
 			recent = r.Segments[len(r.Segments)-1].Time.Sub(s.Time) < recentFor
-		} else if s != nil || len(r.Segments) == 0 || a.sequence > r.Segments[0].Sequence {
+		} else if s != nil || len(r.Segments) == 0 || a.Sequence > r.Segments[0].Sequence {
 			return nil, objects.ErrNotFound // unfinished, or not there yet
 		}
 	}
-	bucket := b.fromBucket(objects.SegmentKey(b.id, a.epoch, a.rendition, a.sequence, a.profile), size)
+	bucket := b.fromBucket(objects.SegmentKey(b.id, a.Epoch, a.Rendition, a.Sequence, a.Profile), size)
 	workers := func() []source {
-		return b.fromWorkers(piece{a.rendition, a.sequence, playlist.NoPart}, b.windowMedia(a).Path(), size)
+		return b.fromWorkers(piece{a.Rendition, a.Sequence, playlist.NoPart}, b.windowMedia(a).Path(), size)
 	}
 	if recent {
 		return b.race(ctx, segmentPatience, func() []source { return append(workers(), bucket) })
@@ -226,19 +216,19 @@ func (b *broadcast) fetchSegment(ctx context.Context, a *address) ([]byte, error
 	return b.race(ctx, 0, func() []source { return append([]source{bucket}, workers()...) })
 }
 
-// holds reports whether the cache has all parts of a segment, and then keeps
-// them as a segment: nobody else may have it.
-func (b *broadcast) holds(rendition string, s *playlist.Segment) bool {
-	a := &address{kind: kindSegment, rendition: rendition, epoch: s.Epoch, sequence: s.Sequence, part: playlist.NoPart, profile: s.Profile}
+// keepSegment joins the parts of a segment in the cache to one object, since
+// nobody else may have it. It reports whether the cache has them all.
+func (b *broadcast) keepSegment(rendition string, s *playlist.Segment) bool {
+	a := segmentAddress(rendition, s)
 	data := b.join(a, s)
 	if data != nil {
-		b.service.cache.add(a.object(b.id), data)
+		b.service.cache.add(objectAt(b.id, a), data)
 	}
 	return data != nil
 }
 
 // join concatenates a segment's parts, or returns nil.
-func (b *broadcast) join(a *address, s *playlist.Segment) []byte {
+func (b *broadcast) join(a *fold.Address, s *playlist.Segment) []byte {
 	if len(s.Parts) == 0 {
 		return nil
 	}
@@ -246,10 +236,10 @@ func (b *broadcast) join(a *address, s *playlist.Segment) []byte {
 	total := 0
 	for i := range s.Parts {
 		o := object{
-			kind: kindPart, broadcast: b.id, rendition: a.rendition, epoch: s.Parts[i].Epoch,
+			kind: fold.KindPart, broadcast: b.id, rendition: a.Rendition, epoch: s.Parts[i].Epoch,
 			sequence: s.Sequence, part: i, profile: s.Parts[i].Profile,
 		}
-		data, ok := b.service.cache.peek(o)
+		data, ok := b.service.cache.use(o)
 		if !ok {
 			return nil
 		}
@@ -262,9 +252,9 @@ func (b *broadcast) join(a *address, s *playlist.Segment) []byte {
 	return bytes.Join(parts, nil)
 }
 
-func (b *broadcast) windowMedia(a *address) window.Media {
+func (b *broadcast) windowMedia(a *fold.Address) window.Media {
 	return window.Media{
-		Broadcast: b.id, Rendition: a.rendition, Epoch: a.epoch, Sequence: a.sequence, Part: a.part, Profile: a.profile,
+		Broadcast: b.id, Rendition: a.Rendition, Epoch: a.Epoch, Sequence: a.Sequence, Part: a.Part, Profile: a.Profile,
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/edge/fold"
 )
 
 // metrics are the counters of one Service.
@@ -77,7 +79,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) answered(k kind, code int, bytes int64, took time.Duration) {
+func (m *metrics) answered(k fold.Kind, code int, bytes int64, took time.Duration) {
 	m.requests.WithLabelValues(string(k), strconv.Itoa(code)).Inc()
 	m.seconds.WithLabelValues(string(k)).Observe(took.Seconds())
 	if bytes > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"millrace/edge/fold"
 	"millrace/internal/index"
 )
 
@@ -28,17 +29,33 @@ const (
 func (b *broadcast) remember(ctx context.Context) (last string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*redisTimeout)
 	defer cancel()
-	db, key := b.service.cfg.Redis, index.StreamKey(b.id)
-	head, err := db.XRangeN(ctx, key, "-", "+", 32).Result()
+	head, err := b.service.cfg.Redis.XRangeN(ctx, index.StreamKey(b.id), "-", "+", 32).Result()
 	if err != nil {
 		return "", fmt.Errorf("read index: %w", err)
 	}
+	tail, err := b.readTail(ctx)
+	if err != nil {
+		return "", err
+	}
+	if n := len(tail); n > 0 {
+		last = tail[n-1].ID
+	}
+	entries := slices.DeleteFunc(b.parse(head), func(e index.Entry) bool {
+		return e.Type != index.TypeBroadcast && e.Type != index.TypeInit
+	})
+	b.apply(append(entries, b.parse(tail)...))
+	return last, nil
+}
+
+// readTail returns the entries in Redis that are as new as playlists reach back,
+// the oldest first.
+func (b *broadcast) readTail(ctx context.Context) ([]redis.XMessage, error) {
 	var tail []redis.XMessage
 	newest, until := int64(0), "+"
 	for len(tail) < maxIndex {
-		page, err := db.XRevRangeN(ctx, key, until, "-", indexPage).Result()
+		page, err := b.service.cfg.Redis.XRevRangeN(ctx, index.StreamKey(b.id), until, "-", indexPage).Result()
 		if err != nil {
-			return "", fmt.Errorf("read index: %w", err)
+			return nil, fmt.Errorf("read index: %w", err)
 		}
 		tail = append(tail, page...)
 		if len(page) < indexPage {
@@ -53,27 +70,35 @@ func (b *broadcast) remember(ctx context.Context) (last string, err error) {
 		}
 		until = "(" + oldest
 	}
-	if len(tail) > 0 {
-		last = tail[0].ID
-	}
 	slices.Reverse(tail)
-	entries := b.parse(head)
-	entries = slices.DeleteFunc(entries, func(e index.Entry) bool {
-		return e.Type != index.TypeBroadcast && e.Type != index.TypeInit
-	})
-	entries = append(entries, b.parse(tail)...)
-	b.apply(entries)
-	return last, nil
+	return tail, nil
 }
 
-// catchUp applies what came into Redis after last: the way to go on while no
-// worker can be reached.
-func (b *broadcast) catchUp(ctx context.Context, last *string) error {
+// memory is what a broadcast has read of its index in Redis.
+type memory struct {
+	// reading is set while it is being read.
+	reading atomic.Bool
+
+	// Owned by who has set reading.
+	last   string // the id of the newest entry read
+	faults lineASecond
+}
+
+// catchUp applies what came into Redis after what was read last: the way to go
+// on while no worker can be reached.
+func (b *broadcast) catchUp(ctx context.Context, m *memory) {
+	if err := b.readAfter(ctx, m); err != nil && ctx.Err() == nil {
+		b.service.metrics.redis.Inc()
+		m.faults.log(b.log, "the index can't be read from Redis", err)
+	}
+}
+
+func (b *broadcast) readAfter(ctx context.Context, m *memory) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	from := "-"
-	if *last != "" {
-		from = "(" + *last
+	if m.last != "" {
+		from = "(" + m.last
 	}
 	page, err := b.service.cfg.Redis.XRangeN(ctx, index.StreamKey(b.id), from, "+", indexPage).Result()
 	if err != nil {
@@ -82,7 +107,7 @@ func (b *broadcast) catchUp(ctx context.Context, last *string) error {
 	if len(page) == 0 {
 		return nil
 	}
-	*last = page[len(page)-1].ID
+	m.last = page[len(page)-1].ID
 	entries := b.parse(page)
 	b.apply(entries)
 	return nil
@@ -95,7 +120,7 @@ func (b *broadcast) parse(messages []redis.XMessage) []index.Entry {
 		doc, _ := m.Values[index.Field].(string)
 		e, err := index.Parse([]byte(doc))
 		if err != nil {
-			b.service.metrics.refused.WithLabelValues("malformed").Inc()
+			b.service.metrics.refused.WithLabelValues(string(fold.RefusedMalformed)).Inc()
 			continue
 		}
 		entries = append(entries, e)

@@ -114,7 +114,6 @@ func New(cfg Config) (*Service, error) {
 	m := newMetrics(cfg.Registerer)
 	s := &Service{
 		cfg: cfg, log: cfg.Log, metrics: m,
-		cache:    newCache(cfg.CacheBytes, m),
 		client:   &http.Client{Transport: private.NewTransport(false), CheckRedirect: noRedirect},
 		audience: newAudience(cfg.TrustedProxies, m),
 		waiters:  &waiters{metrics: m},
@@ -123,6 +122,7 @@ func New(cfg Config) (*Service, error) {
 		stopped:  make(chan struct{}),
 		channels: make(map[string]*channel),
 	}
+	s.cache = newCache(cfg.CacheBytes, s.spawn, m)
 	if cfg.PublicURL != "" {
 		s.edges.self = newPathway(cfg.PublicURL)
 	}
@@ -195,7 +195,7 @@ func (s *Service) channel(ctx context.Context, name string) (*channel, error) {
 
 	if err := s.spawn(ctx, c.run); err != nil {
 		s.forget(c, 0)
-		c.publish(nil, err, nil)
+		c.show(nil, err, nil)
 		return nil, err
 	}
 	return c, nil

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"millrace/edge/fold"
 )
 
 const (
@@ -28,8 +30,6 @@ const (
 	maxEdges = 64
 	// steeringTTL is how often players ask for the steering manifest, in seconds.
 	steeringTTL = 10
-	// steeringName is the steering manifest's name below a channel.
-	steeringName = "steering.json"
 )
 
 var (
@@ -97,9 +97,9 @@ func byID(a, b pathway) int { return strings.Compare(a.id, b.id) }
 // its multivariant playlist: another edge's when this one is leaving.
 func (e *edges) steering(channel string, paths []pathway) string {
 	if len(paths) == 0 || paths[0] == e.self {
-		return steeringName
+		return fold.SteeringName
 	}
-	return paths[0].base + "/hls/" + channel + "/" + steeringName
+	return paths[0].base + "/hls/" + channel + "/" + fold.SteeringName
 }
 
 // priority returns the ids of the edges that are alive: first the one in use,
@@ -203,6 +203,6 @@ func (s *Service) serveSteering(w *response, r *http.Request) {
 		TTL       int      `json:"TTL"`
 		ReloadURI string   `json:"RELOAD-URI"`
 		Priority  []string `json:"PATHWAY-PRIORITY"`
-	}{1, steeringTTL, steeringName, s.edges.priority(strings.Trim(r.URL.Query().Get("_HLS_pathway"), `"`))})
+	}{1, steeringTTL, fold.SteeringName, s.edges.priority(strings.Trim(r.URL.Query().Get("_HLS_pathway"), `"`))})
 	serveBytes(w, r, typeJSON, []string{"no-store"}, append(doc, '\n'))
 }

@@ -184,7 +184,7 @@ func TestServesWithoutUpstream(t *testing.T) {
 // TestSlotsAreKept: a Redis that lost its memory names no worker; those known
 // are followed on.
 func TestSlotsAreKept(t *testing.T) {
-	b := newBroadcast(&channel{service: &Service{}}, "b1", slog.New(slog.DiscardHandler))
+	b := newBroadcast(&channel{service: &Service{metrics: newMetrics(discard{})}}, "b1", slog.New(slog.DiscardHandler), func() {})
 	epoch := jobs.Epoch{Lease: 1, Grant: 1}
 	b.setSlots(map[int]jobs.Slot{0: {Address: "http://worker", Epoch: epoch}})
 	b.setSlots(nil)

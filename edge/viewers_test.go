@@ -4,7 +4,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -70,4 +72,40 @@ func TestAudienceIsBounded(t *testing.T) {
 	if got := a.count(now)["one"]; got != maxViewers {
 		t.Errorf("%d viewers are kept, want %d", got, maxViewers)
 	}
+}
+
+func TestSessionID(t *testing.T) {
+	long := strings.Repeat("x", 65)
+	tests := []struct{ query, header, want string }{
+		{query: "CMCD=" + url.QueryEscape(`br=100,sid="6e2f,b5",v=1`), want: "6e2f,b5"},
+		{query: "a=b&CMCD=" + url.QueryEscape(`bs,sid="a\"b"`), want: `a"b`},
+		{header: `sid="h"`, query: "CMCD=" + url.QueryEscape(`sid="q"`), want: "h"},
+		{header: `cid="c",sid="h"`, want: "h"},
+		{query: "CMCD=" + url.QueryEscape(`sid=""`)},
+		{query: "CMCD=" + url.QueryEscape(`sid="open`)},
+		{query: "CMCD=" + url.QueryEscape(`sid="`+long+`"`)},
+		{query: "CMCD=%zz"},
+		{query: "CMCD="},
+		{},
+	}
+	for _, tt := range tests {
+		r := &http.Request{URL: &url.URL{RawQuery: tt.query}, Header: http.Header{}}
+		if tt.header != "" {
+			r.Header.Set("CMCD-Session", tt.header)
+		}
+		if got := sessionID(r); got != tt.want {
+			t.Errorf("%q %q: %q, want %q", tt.query, tt.header, got, tt.want)
+		}
+	}
+}
+
+func FuzzCMCD(f *testing.F) {
+	for _, seed := range []string{`br=100,sid="6e2f",v=1`, `bs,sid="a\"b"`, `sid=`, `=,=,"`, `sid="x`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if sid := cmcdSession(s); len(sid) > maxSessionID {
+			t.Errorf("%d characters", len(sid))
+		}
+	})
 }

@@ -3,12 +3,10 @@ package edge
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"millrace/edge/playlist"
-	"millrace/internal/index"
+	"millrace/edge/fold"
 )
 
 // maxWaiters bounds the requests that wait for something to exist.
@@ -48,8 +46,8 @@ func (w *waiters) leave() {
 // errReleased with the unchanged state when it has waited for half a target
 // duration, the time before the pause included: hls.js gives up after 0.8 of
 // one. The rendition must exist.
-func (w *waiters) wait(ctx context.Context, b *board, name string, limit time.Duration, done func(*rendition) bool) (*rendition, error) {
-	r := b.now.Load().renditions[name]
+func (w *waiters) wait(ctx context.Context, v *view, name string, limit time.Duration, done func(*shownRendition) bool) (*shownRendition, error) {
+	r := v.rendition(name)
 	if done(r) {
 		return r, nil
 	}
@@ -78,7 +76,7 @@ func (w *waiters) wait(ctx context.Context, b *board, name string, limit time.Du
 		case <-ctx.Done():
 			return r, ctx.Err()
 		}
-		r = b.now.Load().renditions[name]
+		r = v.rendition(name)
 		if done(r) {
 			return r, nil
 		}
@@ -86,63 +84,33 @@ func (w *waiters) wait(ctx context.Context, b *board, name string, limit time.Du
 }
 
 // waitReload waits for what a blocking playlist reload asks for.
-func (w *waiters) waitReload(ctx context.Context, b *board, name string, d directives) (*rendition, error) {
+func (w *waiters) waitReload(ctx context.Context, v *view, name string, d fold.Directives) (*shownRendition, error) {
 	// A Server that cannot provide the requested Playlist after blocking for
 	// more than three Target Durations SHOULD return Service Unavailable.
-	limit := 3 * b.now.Load().renditions[name].Target().Duration()
-	return w.wait(ctx, b, name, limit, func(r *rendition) bool {
+	limit := 3 * v.rendition(name).Target().Duration()
+	return w.wait(ctx, v, name, limit, func(r *shownRendition) bool {
 		// A Server MUST ignore _HLS_msn and _HLS_part if the Playlist contains
 		// an EXT-X-ENDLIST tag.
-		return r.Ended || r.Has(d.sequence, d.part)
+		return r.Ended || r.Has(d.Sequence, d.Part)
 	})
 }
 
 // waitPart waits until a part that was hinted exists.
-func (w *waiters) waitPart(ctx context.Context, b *board, a *address) (*rendition, error) {
-	limit := 3 * b.now.Load().renditions[a.rendition].Target().Duration()
-	r, err := w.wait(ctx, b, a.rendition, limit, func(r *rendition) bool {
-		return findPart(r, a) != nil || !awaitable(r, a)
+func (w *waiters) waitPart(ctx context.Context, v *view, a *fold.Address) (*shownRendition, error) {
+	limit := 3 * v.rendition(a.Rendition).Target().Duration()
+	r, err := w.wait(ctx, v, a.Rendition, limit, func(r *shownRendition) bool {
+		return r.Part(a) != nil || !r.Awaits(a)
 	})
-	if err == nil && findPart(r, a) == nil {
+	if err == nil && r.Part(a) == nil {
 		return r, errSkipped
 	}
 	return r, err
 }
 
-// findPart returns the part that a names, if it exists.
-func findPart(r *rendition, a *address) *playlist.Part {
-	s := r.Find(a.sequence)
-	if s == nil || a.part >= len(s.Parts) {
-		return nil
-	}
-	p := &s.Parts[a.part]
-	if p.Gap || p.Epoch != a.epoch || p.Profile != a.profile {
-		return nil
-	}
-	return p
-}
-
-// awaitable reports whether a names the part that is expected next, or the one
-// after: another edge that is a little ahead may have hinted that.
-func awaitable(r *rendition, a *address) bool {
-	h, ok := r.Hint()
-	if !ok {
-		// A part hinted before a pause may come after it: the next segment's
-		// first, or one of a rendition that isn't yet where the log ended.
-		last, part, known := r.Last()
-		return known && r.Paused && !r.Ended && (a.sequence == last+1 && a.part == 0 || r.Open != nil && a.sequence == last && a.part == part+1)
-	}
-	if h.Epoch != a.epoch || h.Profile != a.profile {
-		return false
-	}
-	return a.sequence == h.Sequence && (a.part == h.Part || a.part == h.Part+1) ||
-		a.sequence == h.Sequence+1 && a.part == 0
-}
-
 // waitListable waits until the multivariant playlist can be shown.
-func (w *waiters) waitListable(ctx context.Context, b *board, limit time.Duration) (*snapshot, error) {
-	s := b.now.Load()
-	if complete, _ := s.listable(); complete {
+func (w *waiters) waitListable(ctx context.Context, v *view, limit time.Duration) (*shown, error) {
+	s := v.now.Load()
+	if complete, _ := s.Listable(); complete {
 		return s, nil
 	}
 	if err := w.enter(); err != nil {
@@ -155,15 +123,15 @@ func (w *waiters) waitListable(ctx context.Context, b *board, limit time.Duratio
 		select {
 		case <-s.changed:
 		case <-timeout.C:
-			if _, playable := s.listable(); playable {
+			if _, playable := s.Listable(); playable {
 				return s, nil
 			}
 			return nil, errTimeout
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		s = b.now.Load()
-		if complete, _ := s.listable(); complete || s.ended {
+		s = v.now.Load()
+		if complete, _ := s.Listable(); complete || s.Ended {
 			return s, nil
 		}
 	}
@@ -173,9 +141,9 @@ func (w *waiters) waitListable(ctx context.Context, b *board, limit time.Duratio
 // complete: players that know nothing of parts start with nothing less. With
 // keyframes far apart it takes too long to be waited for, so the longer wait
 // is only for the renditions that lag behind the first one to have it.
-func (w *waiters) waitSegments(ctx context.Context, b *board, first, all time.Duration) *snapshot {
-	s := b.now.Load()
-	some, every := s.segmented()
+func (w *waiters) waitSegments(ctx context.Context, v *view, first, all time.Duration) *shown {
+	s := v.now.Load()
+	some, every := s.Segmented()
 	if every || w.enter() != nil {
 		return s
 	}
@@ -186,7 +154,7 @@ func (w *waiters) waitSegments(ctx context.Context, b *board, first, all time.Du
 	}
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
-	for !every && !s.ended {
+	for !every && !s.Ended {
 		if some && limit != all {
 			limit = all
 			timeout.Reset(all)
@@ -198,16 +166,16 @@ func (w *waiters) waitSegments(ctx context.Context, b *board, first, all time.Du
 		case <-ctx.Done():
 			return s
 		}
-		s = b.now.Load()
-		some, every = s.segmented()
+		s = v.now.Load()
+		some, every = s.Segmented()
 	}
 	return s
 }
 
 // waitRendition waits until a rendition has something to play.
-func (w *waiters) waitRendition(ctx context.Context, b *board, name string, limit time.Duration) (*rendition, error) {
-	s := b.now.Load()
-	if r := s.renditions[name]; r != nil && r.ready() {
+func (w *waiters) waitRendition(ctx context.Context, v *view, name string, limit time.Duration) (*shownRendition, error) {
+	s := v.now.Load()
+	if r := s.rendition(name); r != nil && r.Ready() {
 		return r, nil
 	}
 	if err := w.enter(); err != nil {
@@ -217,7 +185,7 @@ func (w *waiters) waitRendition(ctx context.Context, b *board, name string, limi
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	for {
-		if s.settings != nil && !slices.ContainsFunc(s.settings.Renditions, func(r index.Rendition) bool { return r.Name == name }) {
+		if listed, known := s.Lists(name); known && !listed {
 			return nil, errSkipped
 		}
 		select {
@@ -227,8 +195,8 @@ func (w *waiters) waitRendition(ctx context.Context, b *board, name string, limi
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		s = b.now.Load()
-		if r := s.renditions[name]; r != nil && r.ready() {
+		s = v.now.Load()
+		if r := s.rendition(name); r != nil && r.Ready() {
 			return r, nil
 		}
 	}

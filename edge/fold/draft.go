@@ -1,4 +1,4 @@
-package edge
+package fold
 
 import (
 	"time"
@@ -28,20 +28,6 @@ type draft struct {
 	favoured *version
 }
 
-// version is what is known of a segment as one profile makes it. Hot standbys
-// with different profiles, and one that sheds the rung beside one that makes
-// it, tell of several.
-type version struct {
-	// writer is the highest epoch that spoke of it.
-	writer        jobs.Epoch
-	epoch         uint64
-	init, profile string
-	// first is the entry of part 0, which carries what is known of the segment.
-	first   *index.Entry
-	segment *index.Entry
-	parts   map[int]playlist.Part
-}
-
 // find returns the version that e tells of, nil for none.
 func (d *draft) find(e *index.Entry) *version {
 	for _, v := range d.versions {
@@ -54,19 +40,19 @@ func (d *draft) find(e *index.Entry) *version {
 
 // note keeps what a part, segment or gap entry says. It reports whether that
 // is new.
-func (d *draft) note(e *index.Entry) (news bool, err error) {
+func (d *draft) note(e *index.Entry) (news bool, why Refusal) {
 	v := d.find(e)
 	switch {
 	case e.Type == index.TypeGap:
 		if e.Writer.Less(d.writer) {
-			return false, errStale
+			return false, RefusedStale
 		}
 	case e.Writer.Lease < d.writer.Lease && (v == nil || v.writer.Lease < d.writer.Lease):
 		// A lower lease is heard only where it says what a higher one says too.
 		// Workers under one lease read the same log, and may both be at work.
-		return false, errStale
+		return false, RefusedStale
 	case v == nil && len(d.versions) >= maxVersions:
-		return false, errTooMany
+		return false, RefusedTooMany
 	}
 	if d.writer.Less(e.Writer) {
 		d.writer = e.Writer
@@ -74,44 +60,16 @@ func (d *draft) note(e *index.Entry) (news bool, err error) {
 	kept := *e
 	if e.Type == index.TypeGap {
 		if d.complete() {
-			return false, nil
+			return false, accepted
 		}
 		d.gap = &kept
-		return true, nil
+		return true, accepted
 	}
 	if v == nil {
 		v = &version{epoch: e.Epoch, profile: e.Profile, parts: make(map[int]playlist.Part)}
 		d.versions = append(d.versions, v)
 	}
-	return v.note(&kept), nil
-}
-
-// note keeps what a part or segment entry says. What another writer said before
-// is the same: one profile makes the same bytes.
-func (v *version) note(e *index.Entry) (news bool) {
-	if v.init == "" {
-		v.init = e.Init
-	}
-	if v.writer.Less(e.Writer) {
-		v.writer = e.Writer
-	}
-	if e.Type == index.TypeSegment {
-		if v.segment != nil {
-			return false
-		}
-		v.segment = e
-		return true
-	}
-	if _, known := v.parts[e.Part]; known {
-		return false
-	}
-	v.parts[e.Part] = playlist.Part{
-		Epoch: e.Epoch, Profile: e.Profile, Duration: e.Duration, Size: e.Size, Independent: e.Independent,
-	}
-	if e.Part == 0 {
-		v.first = e
-	}
-	return true
+	return v.note(&kept), accepted
 }
 
 // told returns the entry that says most of the segment, nil for none.
@@ -174,7 +132,7 @@ func (d *draft) whole(open *playlist.Segment) (whole *version) {
 
 // completion returns the entry that completes the segment, nil while there is none.
 // Where parts are listed already and others weren't told, they are waited for (see
-// decide): a segment known from Redis comes without its parts, and those that are
+// endLag): a segment known from Redis comes without its parts, and those that are
 // listed would have to go.
 func (d *draft) completion(open *playlist.Segment) *index.Entry {
 	v := d.pick(open)
@@ -206,9 +164,10 @@ func (d *draft) rival(open *playlist.Segment) (rival *version, mixes bool) {
 	return rival, mixes
 }
 
-// settle has the segment completed with what is known: as a version that is
-// whole, else as a gap of the length that such a version has, or lasting so long.
-func (d *draft) settle(open *playlist.Segment, lasting media.Ticks) {
+// giveUp ends the wait for the rest of the segment. It is completed with what is
+// known: as a version that is whole, else as a gap of the length that such a
+// version has, or lasting so long.
+func (d *draft) giveUp(open *playlist.Segment, lasting media.Ticks) {
 	if d.completion(open) != nil {
 		return
 	}
@@ -224,15 +183,4 @@ func (d *draft) settle(open *playlist.Segment, lasting media.Ticks) {
 	if v := d.whole(nil); v != nil {
 		d.gap.Duration = v.segment.Duration
 	}
-}
-
-// continues reports whether v can go on behind the parts that open lists.
-func (v *version) continues(open *playlist.Segment) bool {
-	return v.epoch == open.Epoch && (v.init == open.Init || v.init == "")
-}
-
-// has reports whether v knows of the part, or of the whole segment.
-func (v *version) has(part int) bool {
-	_, ok := v.parts[part]
-	return ok || v.segment != nil
 }

@@ -1,4 +1,4 @@
-package edge
+package fold_test
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"millrace/edge/fold"
+	"millrace/edge/fold/foldtest"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
 	"millrace/internal/jobs"
@@ -17,8 +19,8 @@ import (
 // wholeBroadcast returns what one worker says of a broadcast, line by line, in
 // the order of its making.
 func wholeBroadcast(t *rapid.T, writer jobs.Epoch, profile string, durations [][]media.Ticks, disc []uint64) [][]index.Entry {
-	lines := [][]index.Entry{{{Type: index.TypeBroadcast, Writer: writer, Broadcast: testSettings()}}}
-	at := testSettings().Started
+	lines := [][]index.Entry{{{Type: index.TypeBroadcast, Writer: writer, Broadcast: foldtest.Settings()}}}
+	at := foldtest.Settings().Started
 	for n, parts := range durations {
 		var total media.Ticks
 		for i, d := range parts {
@@ -49,7 +51,7 @@ func TestFoldProperties(t *testing.T) {
 		for n := range durations {
 			parts := rapid.IntRange(1, 8).Draw(t, "parts")
 			for range parts {
-				durations[n] = append(durations[n], media.Ticks(rapid.IntRange(15000, int(partTicks)).Draw(t, "ticks")))
+				durations[n] = append(durations[n], media.Ticks(rapid.IntRange(15000, int(foldtest.PartTicks)).Draw(t, "ticks")))
 			}
 			if n > 0 {
 				disc[n] = disc[n-1] + uint64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "breaks"))
@@ -69,17 +71,15 @@ func TestFoldProperties(t *testing.T) {
 		}
 		lossy := rapid.Bool().Draw(t, "lossy")
 
-		f := newFold(30 * time.Second)
-		b := newBoard(0)
-		b.fold = f
-		now := testSettings().Started
+		f := fold.New(30 * time.Second)
+		now := foldtest.Settings().Started
 		next := []int{0, 0}
 		if rapid.Bool().Draw(t, "cold") {
-			defer f.begin()
+			defer f.Begin()
 		} else {
-			f.begin()
+			f.Begin()
 		}
-		shown := &observer{shown: map[uint64]string{}}
+		shown := &observer{fold: f, shown: map[uint64]string{}}
 		for next[0] < len(workers[0]) || next[1] < len(workers[1]) {
 			w := rapid.IntRange(0, 1).Draw(t, "worker")
 			if next[w] >= len(workers[w]) {
@@ -101,31 +101,29 @@ func TestFoldProperties(t *testing.T) {
 					break
 				}
 				now = now.Add(4 * time.Second)
-				b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
+				f.GiveUp(now)
 				continue
 			default:
 				next[w]++
 			}
-			b.update(func(f *fold) bool { return f.apply(workers[w][at]) })
-			shown.check(t, b)
+			f.Apply(workers[w][at])
+			shown.check(t)
 		}
-		b.update((*fold).begin)
-		b.update(func(f *fold) bool {
-			return f.apply([]index.Entry{{Type: index.TypeEnd, Writer: high, Sequence: uint64(count)}})
-		})
+		f.Begin()
+		f.Apply([]index.Entry{{Type: index.TypeEnd, Writer: high, Sequence: uint64(count)}})
 		for range 2 * count {
 			now = now.Add(7 * time.Second)
-			b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
-			shown.check(t, b)
+			f.GiveUp(now)
+			shown.check(t)
 		}
-		r := b.now.Load().renditions["source"]
+		r := shown.now.Find("source")
 		if r == nil {
 			return // both broadcast lines were lost
 		}
-		if f.settings != nil && (!r.Ended || len(f.renditions["source"].drafts) != 0) {
-			t.Fatalf("not ended after the end: next %d of %d, %d drafts", f.renditions["source"].next, count, len(f.renditions["source"].drafts))
+		if drafts := f.Drafts("source"); !r.Ended || drafts != 0 {
+			t.Fatalf("not ended after the end of %d segments: %d drafts", count, drafts)
 		}
-		if !lossy && f.settings != nil {
+		if !lossy {
 			if last := r.Segments[len(r.Segments)-1]; last.Sequence != uint64(count-1) {
 				t.Fatalf("the last segment is %d of %d", last.Sequence, count)
 			}
@@ -138,8 +136,11 @@ func TestFoldProperties(t *testing.T) {
 	})
 }
 
-// observer remembers what was shown.
+// observer remembers what a fold has shown.
 type observer struct {
+	fold *fold.Fold
+	now  *fold.Snapshot
+
 	shown          map[uint64]string
 	first, disc    uint64
 	lastMSN        uint64
@@ -149,8 +150,10 @@ type observer struct {
 	listed map[uint64]playlist.Segment
 }
 
-func (o *observer) check(t *rapid.T, b *board) {
-	r := b.now.Load().renditions["source"]
+func (o *observer) check(t *rapid.T) {
+	foldtest.Answer(o.fold)
+	o.now = o.fold.Snapshot(o.now)
+	r := o.now.Find("source")
 	if r == nil || r.TargetDuration == 0 {
 		return
 	}
@@ -207,7 +210,7 @@ func (o *observer) check(t *rapid.T, b *board) {
 		}
 	}
 	for s := range o.listed {
-		if now := r.Find(s); now != nil && now.Parts != nil {
+		if now := r.Media.Find(s); now != nil && now.Parts != nil {
 			for i, p := range o.listed[s].Parts {
 				if now.Init != o.listed[s].Init || now.Parts[i] != p {
 					t.Fatalf("part %d of segment %d, listed as %+v under %s, is %+v under %s", i, s, p, o.listed[s].Init, now.Parts[i], now.Init)
@@ -229,7 +232,7 @@ func (o *observer) check(t *rapid.T, b *board) {
 	}
 	for _, skip := range []playlist.Skip{playlist.SkipNone, playlist.SkipYes, playlist.SkipV2} {
 		text := string(r.Append(nil, skip, nil))
-		checkPlaylist(t, text)
+		foldtest.CheckPlaylist(t, text)
 		if skip == playlist.SkipNone && strings.Contains(text, "EXT-X-SKIP") {
 			t.Fatal("a delta that nobody asked for")
 		}

@@ -1,27 +1,33 @@
-package edge
+package fold_test
 
 import (
 	"strings"
 	"testing"
 	"time"
+
+	"millrace/edge/fold"
+	"millrace/edge/fold/foldtest"
 )
 
 // tail returns what a rendition's playlist lists from segment 1 on.
 func (s *script) tail(rendition string) string {
-	s.t.Helper()
-	text := string(s.render(s.board(), rendition+".m3u8"))
-	checkPlaylist(s.t, text)
+	s.T.Helper()
+	text := string(s.render(rendition + ".m3u8"))
+	foldtest.CheckPlaylist(s.T, text)
 	_, text, ok := strings.Cut(text, "\n7.0.p1.m4s\n")
 	if !ok {
-		s.t.Fatalf("no segment 0:\n%s", text)
+		s.T.Fatalf("no segment 0:\n%s", text)
 	}
 	return text
 }
 
-// pass looks at the fold every quarter of a second, as its follower does.
+// tick is how often an edge looks for what doesn't come.
+const tick = 250 * time.Millisecond
+
+// pass has the fold give up what doesn't come, each tick.
 func (s *script) pass(d time.Duration) {
-	for end := s.now.Add(d); !s.now.After(end); s.now = s.now.Add(tickInterval) {
-		s.fold.giveUp(s.now, 6*time.Second)
+	for end := s.Now.Add(d); !s.Now.After(end); s.Now = s.Now.Add(tick) {
+		s.GiveUp(s.Now)
 	}
 }
 
@@ -30,8 +36,7 @@ func (s *script) pass(d time.Duration) {
 func TestStandbyThatShedsMixesNothing(t *testing.T) {
 	for name, shedding := range map[string]string{"the lower grant": "1.1", "the higher grant": "1.3"} {
 		t.Run(name, func(t *testing.T) {
-			s := &script{t: t}
-			s.run(strings.ReplaceAll(`begin
+			s := play(t, strings.ReplaceAll(`begin
 				broadcast ladder
 				whole 360p30 0 0 writer=1.2
 				part 360p30 1 0 independent writer=1.2
@@ -67,17 +72,16 @@ func TestPartsKeepTheirInit(t *testing.T) {
 		`
 	const other = `whole 360p30 1 1 writer=1.2 profile=psrc init=isrc
 		part 360p30 2 0 independent writer=1.2 profile=psrc init=isrc`
-	s := &script{t: t}
-	s.run(died + other)
+	s := play(t, died+other)
 	open := s.tail("360p30")
 	if strings.Contains(open, "psrc") || strings.Contains(open, "isrc") || strings.Count(open, "EXT-X-PART:") != 3 {
 		t.Errorf("the open segment is mixed:\n%s", open)
 	}
-	s.pass(lagPatience / 2)
+	s.pass(fold.LagPatience / 2)
 	if got := s.tail("360p30"); got != open {
 		t.Errorf("nobody was waited for:\n%s", got)
 	}
-	s.pass(lagPatience)
+	s.pass(fold.LagPatience)
 	got := s.tail("360p30")
 	parts, _, _ := strings.Cut(open, "#EXT-X-PRELOAD-HINT")
 	rest, ok := strings.CutPrefix(got, parts)
@@ -93,17 +97,15 @@ func TestPartsKeepTheirInit(t *testing.T) {
 	}
 
 	// The next worker makes the rung's segment, a moment later.
-	s = &script{t: t}
-	s.run(died + other)
-	s.pass(lagPatience / 2)
-	s.line("whole 360p30 1 1 writer=1.3")
+	s = play(t, died+other)
+	s.pass(fold.LagPatience / 2)
+	s.Line("whole 360p30 1 1 writer=1.3")
 	if got := s.tail("360p30"); !strings.HasPrefix(got, parts) || strings.Contains(got, "GAP") || !strings.Contains(got, "7.1.5.p1.m4s\"\n#EXTINF:2.00000,\n7.1.p1.m4s\n#EXT-X-MAP") {
 		t.Errorf("the segment isn't completed:\n%s", got)
 	}
 
 	// Nothing of it was listed: it is listed as the one that there is.
-	s = &script{t: t}
-	s.run("begin\nbroadcast ladder\nwhole 360p30 0 0\npart 360p30 1 1\n" + other)
+	s = play(t, "begin\nbroadcast ladder\nwhole 360p30 0 0\npart 360p30 1 1\n"+other)
 	if got := s.tail("360p30"); !strings.Contains(got, "7.1.psrc.m4s\n") || strings.Contains(got, ".p1.m4s") || strings.Contains(got, "GAP") {
 		t.Errorf("segment 1 isn't the other version:\n%s", got)
 	}
@@ -113,22 +115,21 @@ func TestPartsKeepTheirInit(t *testing.T) {
 // part of a segment: the other one's is gone on with, at once from the next
 // segment on.
 func TestLowerGrantGoesOn(t *testing.T) {
-	s := &script{t: t}
-	s.run(`begin
+	s := play(t, `begin
 		broadcast
 		whole source 0 0
 		part source 1 0 independent
 		part source 1 0 independent writer=1.2 profile=p2
 		part source 1 1
 		part source 1 2`)
-	s.pass(lagPatience + tickInterval)
+	s.pass(fold.LagPatience + tick)
 	if got := s.tail("source"); !strings.Contains(got, "7.1.2.p1.m4s") {
 		t.Errorf("it waits for the higher grant:\n%s", got)
 	}
-	s.line("part source 1 3")
-	s.line("part source 1 4")
-	s.line("part source 1 5 + segment source 1 parts=6")
-	s.line("part source 2 0 independent")
+	s.Line("part source 1 3")
+	s.Line("part source 1 4")
+	s.Line("part source 1 5 + segment source 1 parts=6")
+	s.Line("part source 2 0 independent")
 	if got := s.tail("source"); !strings.Contains(got, "7.1.p1.m4s\n") || !strings.Contains(got, "7.2.0.p1.m4s") || strings.Contains(got, "p2") || strings.Contains(got, "GAP") {
 		t.Errorf("the lower grant's isn't gone on with:\n%s", got)
 	}
@@ -137,27 +138,25 @@ func TestLowerGrantGoesOn(t *testing.T) {
 // Of two slots that of the lower grant is left, and the publisher leaves.
 func TestLowerGrantEndsTheBroadcast(t *testing.T) {
 	const left = "begin\nbroadcast\nwhole source 0 1 writer=1.2\nwhole source 2 3\n"
-	s := &script{t: t}
-	s.run(left + "pause 4")
-	if !s.fold.paused {
+	s := play(t, left+"pause 4")
+	if !s.Fold.Paused() {
 		t.Error("its pause is refused")
 	}
-	s.line("end 4")
-	if s.board(); !s.fold.renditions["source"].media.Ended {
+	s.Line("end 4")
+	if !s.snapshot().Find("source").Ended {
 		t.Error("its end is refused")
 	}
 
 	// A worker that was replaced knows the log up to where its successor went on.
 	for _, late := range []string{"pause 4", "end 4", "pause", "end 4 writer=0.9"} {
-		s = &script{t: t}
-		s.run(left + "part source 4 0 independent writer=1.2\n" + late)
-		if s.fold.paused || s.fold.end != noEnd || s.fold.refused[errStale.Error()] != 1 {
-			t.Errorf("%s: paused %t, ends at %d, refused %v", late, s.fold.paused, s.fold.end, s.fold.refused)
+		s = play(t, left+"part source 4 0 independent writer=1.2\n"+late)
+		if refused := s.Fold.TakeRefused(); s.Fold.Paused() || s.Fold.EndKnown() || refused[fold.RefusedStale] != 1 {
+			t.Errorf("%s: paused %t, end known %t, refused %v", late, s.Fold.Paused(), s.Fold.EndKnown(), refused)
 		}
 	}
 	// So it is where the successor's part isn't listed yet.
-	s.run("begin\nbroadcast\nwhole source 0 2\npart source 4 0 independent writer=1.2\npause 4")
-	if s.fold.paused {
+	s = play(t, "begin\nbroadcast\nwhole source 0 2\npart source 4 0 independent writer=1.2\npause 4")
+	if s.Fold.Paused() {
 		t.Error("it is paused by a worker that knows less")
 	}
 }
@@ -172,22 +171,20 @@ func TestListedPartsStayUntilAllAreTold(t *testing.T) {
 		part 360p30 1 1
 		segment 360p30 1 parts=6 writer=1.2
 		`
-	s := &script{t: t}
-	s.run(told)
-	s.pass(lagPatience / 2)
+	s := play(t, told)
+	s.pass(fold.LagPatience / 2)
 	if got := s.tail("360p30"); strings.Count(got, "EXT-X-PART:") != 2 || strings.Contains(got, "EXTINF") {
 		t.Errorf("before its parts are told the segment is\n%s", got)
 	}
 	for _, part := range []string{"2", "3", "4", "5"} {
-		s.line("part 360p30 1 " + part + " writer=1.2")
+		s.Line("part 360p30 1 " + part + " writer=1.2")
 	}
 	if got := s.tail("360p30"); strings.Count(got, "EXT-X-PART:") != 6 || !strings.Contains(got, "#EXTINF:2.00000,\n7.1.p1.m4s\n") {
 		t.Errorf("with all its parts the segment is\n%s", got)
 	}
 
-	s = &script{t: t}
-	s.run(told)
-	s.pass(2 * lagPatience)
+	s = play(t, told)
+	s.pass(2 * fold.LagPatience)
 	if got := s.tail("360p30"); strings.Contains(got, "EXT-X-PART:") || !strings.Contains(got, "7.1.p1.m4s\n") {
 		t.Errorf("where they never come the segment is\n%s", got)
 	}

@@ -1,4 +1,4 @@
-package edge
+package fold_test
 
 import (
 	"testing"
@@ -6,6 +6,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"millrace/edge/fold"
+	"millrace/edge/fold/foldtest"
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/media"
@@ -20,7 +22,7 @@ func TestFoldOtherIngest(t *testing.T) {
 		durations, disc := make([][]media.Ticks, count), make([]uint64, count)
 		for n := range durations {
 			for range rapid.IntRange(1, 6).Draw(t, "parts") {
-				durations[n] = append(durations[n], partTicks)
+				durations[n] = append(durations[n], foldtest.PartTicks)
 			}
 		}
 		low, high := jobs.Epoch{Lease: 1, Grant: 2}, jobs.Epoch{Lease: 2, Grant: 1}
@@ -45,14 +47,13 @@ func TestFoldOtherIngest(t *testing.T) {
 			}
 		}
 
-		b := newBoard(0)
-		b.fold = newFold(time.Minute)
-		b.fold.begin()
-		now := testSettings().Started
-		shown := &observer{shown: map[uint64]string{}}
+		f := fold.New(time.Minute)
+		f.Begin()
+		now := foldtest.Settings().Started
+		shown := &observer{fold: f, shown: map[uint64]string{}}
 		say := func(line []index.Entry) {
-			b.update(func(f *fold) bool { return f.apply(line) })
-			shown.check(t, b)
+			f.Apply(line)
+			shown.check(t)
 		}
 		for _, line := range before {
 			say(line)
@@ -66,20 +67,20 @@ func TestFoldOtherIngest(t *testing.T) {
 				say(rapid.SampledFrom(stale).Draw(t, "stale line"))
 			}
 			if rapid.Bool().Draw(t, "time passes") {
-				now = now.Add(orphanPatience)
-				b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
-				shown.check(t, b)
+				now = now.Add(fold.OrphanPatience)
+				f.GiveUp(now)
+				shown.check(t)
 			}
 		}
 		for _, line := range late {
 			say(line)
 		}
 		for range 3 {
-			now = now.Add(orphanPatience)
-			b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
-			shown.check(t, b)
+			now = now.Add(fold.OrphanPatience)
+			f.GiveUp(now)
+			shown.check(t)
 		}
-		r := b.now.Load().renditions["source"]
+		r := shown.now.Find("source")
 		if last := r.Segments[len(r.Segments)-1]; last.Sequence != uint64(count-1) {
 			t.Fatalf("it stands at %d of %d", last.Sequence, count)
 		}

@@ -1,10 +1,12 @@
-package edge
+package fold_test
 
 import (
 	"bytes"
 	"testing"
 	"time"
 
+	"millrace/edge/fold"
+	"millrace/edge/fold/foldtest"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
 	"millrace/internal/jobs"
@@ -26,7 +28,7 @@ func FuzzFold(f *testing.F) {
 	part := func(sequence uint64, n int) index.Entry {
 		return index.Entry{
 			Type: index.TypePart, Writer: writer, Rendition: "source", Init: "i", Epoch: 7, Sequence: sequence, Part: n,
-			Profile: "p", Duration: 30000, Size: 100, Independent: n == 0, Time: testSettings().Started,
+			Profile: "p", Duration: 30000, Size: 100, Independent: n == 0, Time: foldtest.Settings().Started,
 		}
 	}
 	whole := func(sequence uint64) index.Entry {
@@ -34,7 +36,7 @@ func FuzzFold(f *testing.F) {
 		e.Type, e.Parts, e.Duration, e.Size = index.TypeSegment, 2, 60000, 200
 		return e
 	}
-	about := []index.Entry{{Type: index.TypeBroadcast, Writer: writer, Broadcast: testSettings()}}
+	about := []index.Entry{{Type: index.TypeBroadcast, Writer: writer, Broadcast: foldtest.Settings()}}
 	gap := whole(2)
 	gap.Type, gap.Parts, gap.Size = index.TypeGap, 0, 0
 	f.Add(lines(about, []index.Entry{part(0, 0)}, nil, []index.Entry{part(0, 1), whole(0)}, []index.Entry{part(1, 0)}), uint8(1))
@@ -44,31 +46,35 @@ func FuzzFold(f *testing.F) {
 	f.Add(lines(about, []index.Entry{whole(1 << 62), whole(1<<62 + 1)}, []index.Entry{{Type: index.TypeEnd, Writer: writer, Sequence: 1<<63 + 9}}), uint8(1))
 
 	f.Fuzz(func(t *testing.T, input []byte, begin uint8) {
-		b := newBoard(0)
-		b.fold = newFold(30 * time.Second)
-		now := testSettings().Started
+		b := fold.New(30 * time.Second)
+		var shown *fold.Snapshot
+		now := foldtest.Settings().Started
 		last := map[string]uint64{}
 		for n := 0; len(input) > 0 && n < 200; n++ {
 			var line []byte
 			line, input, _ = bytes.Cut(input, []byte("\n"))
 			if n == int(begin) {
-				b.update((*fold).begin)
+				b.Begin()
 			}
 			if len(line) == 0 { // time passes
 				now = now.Add(4 * time.Second)
-				b.update(func(f *fold) bool { return f.giveUp(now, 6*time.Second) })
+				b.GiveUp(now)
+				foldtest.Answer(b)
 				continue
 			}
 			entries, err := index.ParseLine(line)
 			if err != nil {
 				continue
 			}
-			b.update(func(f *fold) bool { return f.apply(entries) })
-			if len(b.fold.renditions) > maxRenditions {
-				t.Fatalf("%d renditions", len(b.fold.renditions))
+			b.Apply(entries)
+			foldtest.Answer(b)
+			shown = b.Snapshot(shown)
+			if len(shown.Renditions) > fold.MaxRenditions {
+				t.Fatalf("%d renditions", len(shown.Renditions))
 			}
-			for name, r := range b.now.Load().renditions {
-				if drafts := len(b.fold.renditions[name].drafts); drafts > maxDrafts {
+			for _, r := range shown.Renditions {
+				name := r.Info.Name
+				if drafts := b.Drafts(name); drafts > fold.MaxDrafts {
 					t.Fatalf("%d drafts", drafts)
 				}
 				if sequence, _, ok := r.Last(); ok {
@@ -82,7 +88,7 @@ func FuzzFold(f *testing.F) {
 				}
 				for skip := playlist.SkipNone; skip < playlist.Flavours; skip++ {
 					if text := string(r.Append(nil, skip, nil)); r.Open != nil || len(r.Segments) > 0 {
-						checkPlaylist(t, text)
+						foldtest.CheckPlaylist(t, text)
 					}
 				}
 			}

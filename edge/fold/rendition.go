@@ -1,4 +1,4 @@
-package edge
+package fold
 
 import (
 	"maps"
@@ -10,8 +10,8 @@ import (
 	"millrace/internal/media"
 )
 
-// foldRendition is the state of one rendition.
-type foldRendition struct {
+// rendition is the state of one rendition.
+type rendition struct {
 	info index.Rendition
 	// listed is set for renditions of the broadcast entry.
 	listed bool
@@ -25,21 +25,56 @@ type foldRendition struct {
 	// lost are listed segments of which a worker told later that it couldn't
 	// store them.
 	lost map[uint64]bool
-	// initEpochs are, by hash, the ingest epochs under which an init section
-	// may lie in S3, the newest first.
-	initEpochs   map[string][]uint64
-	initsChanged bool
+	// inits are, by hash, the ingest epochs under which an init section may lie
+	// in S3, the newest first. Snapshots share the map: a change makes a new one.
+	inits map[string][]uint64
 	// begin is the broadcast's start.
 	begin time.Time
 	// stalled is since when entries past a hole wait for it, lagging since when
 	// a rival version waits to go on with the open segment.
 	stalled, lagging time.Time
-	rate             bitrate
-	changed          bool
+	// asking is the open segment while it is asked whether it can be served as
+	// it stands.
+	asking *playlist.Segment
+	rate   bitrate
+	// revision rises with each change of what snapshots show.
+	revision uint64
+}
+
+// touch notes that what snapshots show of the rendition has changed.
+func (r *rendition) touch() { r.revision++ }
+
+// introduce takes what the broadcast entry says of a rendition that media was
+// told of before. An init section that came first knows better.
+func (r *rendition) introduce(info index.Rendition) {
+	if r.info.Codec != "" {
+		info.Codec = r.info.Codec
+		if r.info.Width > 0 {
+			info.Width, info.Height = r.info.Width, r.info.Height
+		}
+	}
+	r.info = info
+}
+
+// draftFor returns the draft that an entry of media is noted in.
+func (r *rendition) draftFor(e *index.Entry) (*draft, Refusal) {
+	d := r.drafts[e.Sequence]
+	if shown := r.media.Open != nil && r.media.Open.Sequence == e.Sequence; d.epoch() != 0 && d.epoch() < e.Epoch && !shown {
+		delete(r.drafts, e.Sequence)
+		d = nil
+	}
+	if d == nil {
+		if len(r.drafts) >= maxDrafts {
+			return nil, RefusedTooMany
+		}
+		d = &draft{}
+		r.drafts[e.Sequence] = d
+	}
+	return d, accepted
 }
 
 // base chooses a rendition's first segment among its drafts.
-func (r *foldRendition) base() {
+func (r *rendition) base() {
 	known := slices.Sorted(maps.Keys(r.drafts))
 	i := len(known) - 1
 	for i >= 0 && !r.drafts[known[i]].showable() {
@@ -58,7 +93,7 @@ func (r *foldRendition) base() {
 }
 
 // joins reports whether what comes before a draft can be listed with it.
-func (r *foldRendition) joins(before, after uint64) bool {
+func (r *rendition) joins(before, after uint64) bool {
 	a, b := r.drafts[before], r.drafts[after]
 	if before+1 == after && a.complete() {
 		return true
@@ -68,7 +103,7 @@ func (r *foldRendition) joins(before, after uint64) bool {
 
 // orphaned reports whether what is shown last is from an ingest that the given
 // one, by its epoch, has taken over from.
-func (r *foldRendition) orphaned(ingest uint64) bool {
+func (r *rendition) orphaned(ingest uint64) bool {
 	now := uint64(0)
 	if r.media.Open != nil {
 		now = r.media.Open.Epoch
@@ -80,9 +115,9 @@ func (r *foldRendition) orphaned(ingest uint64) bool {
 	return now != 0 && ingest > now
 }
 
-// closeShort completes the open segment with the parts that it has; where
-// holds denies that they can be had, as a gap.
-func (r *foldRendition) closeShort(holds func(string, *playlist.Segment) bool) {
+// closeShort completes the open segment with the parts that it has; where they
+// can't be served, as a gap.
+func (r *rendition) closeShort(served bool) {
 	if r.media.Open == nil {
 		return
 	}
@@ -91,11 +126,18 @@ func (r *foldRendition) closeShort(holds func(string, *playlist.Segment) bool) {
 		s.Duration += p.Duration
 		s.Size += p.Size
 	}
-	s.Gap = holds != nil && !holds(r.info.Name, &s)
-	r.finishOpen(&s)
+	s.Gap = !served
+	r.list(&s)
 }
 
-func (r *foldRendition) advance() {
+// endHere ends the rendition behind what is listed.
+func (r *rendition) endHere() {
+	clear(r.drafts)
+	r.media.Ended = true
+	r.touch()
+}
+
+func (r *rendition) advance() {
 	for {
 		d := r.drafts[r.next]
 		if d == nil {
@@ -115,7 +157,7 @@ func (r *foldRendition) advance() {
 }
 
 // showParts makes the draft's parts up to the first missing one the open segment.
-func (r *foldRendition) showParts(d *draft) {
+func (r *rendition) showParts(d *draft) {
 	v := d.pick(r.media.Open)
 	if v == nil || r.media.Open == nil && v.first == nil {
 		return
@@ -143,13 +185,14 @@ func (r *foldRendition) showParts(d *draft) {
 		open = r.head(v.first)
 	}
 	open.Parts = parts
-	r.media.Open, r.changed = &open, true
+	r.media.Open = &open
 	r.lagging = time.Time{}
+	r.touch()
 }
 
 // head starts a segment from the first entry that told of it. What the entry
 // leaves out follows from the segment before.
-func (r *foldRendition) head(e *index.Entry) playlist.Segment {
+func (r *rendition) head(e *index.Entry) playlist.Segment {
 	s := playlist.Segment{
 		Sequence: r.next, Epoch: e.Epoch, Profile: e.Profile, Init: e.Init,
 		Time: e.Time, Discontinuity: e.Discontinuity,
@@ -171,7 +214,7 @@ func (r *foldRendition) head(e *index.Entry) playlist.Segment {
 }
 
 // complete makes what is due a complete segment, or with a gap entry a gap.
-func (r *foldRendition) complete(e *index.Entry) {
+func (r *rendition) complete(e *index.Entry) {
 	var s playlist.Segment
 	if r.media.Open != nil {
 		s = *r.media.Open
@@ -199,22 +242,22 @@ func (r *foldRendition) complete(e *index.Entry) {
 	} else {
 		r.completeGap(&s, sum)
 	}
-	r.finishOpen(&s)
+	r.list(&s)
 }
 
-// finishOpen lists what was due as s.
-func (r *foldRendition) finishOpen(s *playlist.Segment) {
+// list adds s, the segment that was due, to what playlists show.
+func (r *rendition) list(s *playlist.Segment) {
 	r.media.Segments = append(r.media.Segments, s)
 	r.media.Open = nil
 	delete(r.drafts, r.next)
 	r.next++
-	r.stalled, r.lagging = time.Time{}, time.Time{}
-	r.changed = true
+	r.stalled, r.lagging, r.asking = time.Time{}, time.Time{}, nil
+	r.touch()
 }
 
 // completeGap fills a missing segment with missing parts, so that the position
 // of the last part is always known.
-func (r *foldRendition) completeGap(s *playlist.Segment, sum media.Ticks) {
+func (r *rendition) completeGap(s *playlist.Segment, sum media.Ticks) {
 	s.Gap = true
 	if s.Profile == "" {
 		s.Profile = "gap"
@@ -235,7 +278,7 @@ func (r *foldRendition) completeGap(s *playlist.Segment, sum media.Ticks) {
 }
 
 // trim drops the oldest segments beyond the window.
-func (r *foldRendition) trim(window media.Ticks) {
+func (r *rendition) trim(window media.Ticks) {
 	var total media.Ticks
 	for _, s := range r.media.Segments {
 		total += s.Duration
@@ -248,12 +291,12 @@ func (r *foldRendition) trim(window media.Ticks) {
 	}
 	if n > 0 {
 		r.media.Segments = r.media.Segments[n:]
-		r.changed = true
+		r.touch()
 	}
 }
 
 // noteLost remembers a gap entry that is about what is listed.
-func (r *foldRendition) noteLost(e *index.Entry) {
+func (r *rendition) noteLost(e *index.Entry) {
 	s := r.media.Find(e.Sequence)
 	if e.Type == index.TypeGap && s != nil && !s.Gap && s.Epoch == e.Epoch && s.Profile == e.Profile {
 		r.lost[e.Sequence] = true
@@ -263,16 +306,16 @@ func (r *foldRendition) noteLost(e *index.Entry) {
 // vanish lists a segment as a gap that is lost indeed. A Server MUST NOT change
 // what is listed (6.2.1), but listed media MUST be there too, and a player can
 // look for another rendition instead of asking for what it can't get.
-func (r *foldRendition) vanish(a *address) bool {
-	if !r.lost[a.sequence] {
-		return false
+func (r *rendition) vanish(a *Address) {
+	if !r.lost[a.Sequence] {
+		return
 	}
-	at := a.sequence - r.media.Segments[0].Sequence
+	at := a.Sequence - r.media.Segments[0].Sequence
 	s := *r.media.Segments[at]
-	if s.Epoch != a.epoch || s.Profile != a.profile {
-		return false
+	if s.Epoch != a.Epoch || s.Profile != a.Profile {
+		return
 	}
-	delete(r.lost, a.sequence)
+	delete(r.lost, a.Sequence)
 	s.Gap, s.Parts = true, slices.Clone(s.Parts)
 	for i := range s.Parts {
 		s.Parts[i].Gap = true
@@ -280,13 +323,12 @@ func (r *foldRendition) vanish(a *address) bool {
 	// Snapshots share the segments.
 	r.media.Segments = slices.Clone(r.media.Segments)
 	r.media.Segments[at] = &s
-	r.changed = true
-	return true
+	r.touch()
 }
 
 // afterHole returns the first segment known past the one that is due, or the
 // broadcast's end.
-func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
+func (r *rendition) afterHole(end uint64) (uint64, bool) {
 	if !r.based || r.media.Ended {
 		return 0, false
 	}
@@ -299,9 +341,9 @@ func (r *foldRendition) afterHole(end uint64) (uint64, bool) {
 	return first, ok
 }
 
-// decide ends the wait for the version that is in charge of the open segment
+// endLag ends the wait for the version that is in charge of the open segment
 // where another one has had for a while what comes next.
-func (r *foldRendition) decide(now time.Time) {
+func (r *rendition) endLag(now time.Time) {
 	d := r.drafts[r.next]
 	v, mixes := d.rival(r.media.Open)
 	switch {
@@ -311,7 +353,7 @@ func (r *foldRendition) decide(now time.Time) {
 		r.lagging = now
 	case now.Sub(r.lagging) >= lagPatience:
 		if mixes {
-			d.settle(r.media.Open, 0)
+			d.giveUp(r.media.Open, 0)
 		} else {
 			d.favoured = v
 		}
@@ -319,9 +361,10 @@ func (r *foldRendition) decide(now time.Time) {
 	}
 }
 
-// fill completes all segments before after: what another ingest's death left
-// open as it stands, the rest as gaps.
-func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.Segment) bool) {
+// fill completes all segments before after as far as they are known, and the
+// rest as gaps. What an ingest left open before another one took over is asked
+// about first, and nothing is filled.
+func (r *rendition) fill(after, ingest uint64) {
 	if after-r.next > maxJump {
 		// Too much is missing to say anything of it.
 		for sequence := range r.drafts {
@@ -330,13 +373,17 @@ func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.
 			}
 		}
 		clear(r.lost)
-		r.media.Segments, r.media.Open, r.next, r.changed = nil, nil, after, true
+		r.media.Segments, r.media.Open, r.next = nil, nil, after
+		r.touch()
+		return
+	}
+	orphaned := r.orphaned(ingest)
+	if orphaned && r.media.Open != nil {
+		r.asking = r.media.Open
 		return
 	}
 	var each media.Ticks
-	orphaned := r.orphaned(ingest)
 	if orphaned {
-		r.closeShort(holds)
 		each = r.media.PartTarget // numbers that were never used: no time to lose on them
 	}
 	// Where the time after the hole is known, the gaps share what lies between.
@@ -357,19 +404,21 @@ func (r *foldRendition) fill(after, ingest uint64, holds func(string, *playlist.
 		if sequence == r.next {
 			open = r.media.Open
 		}
-		d.settle(open, each)
+		d.giveUp(open, each)
 	}
 }
 
 // noteInit remembers the ingest epoch under which an init section may lie in S3.
-func (r *foldRendition) noteInit(hash string, epoch uint64) {
-	epochs, known := r.initEpochs[hash]
-	if known && (epoch == 0 || slices.Contains(epochs, epoch)) || !known && len(r.initEpochs) >= maxDrafts {
+func (r *rendition) noteInit(hash string, epoch uint64) {
+	epochs, known := r.inits[hash]
+	if known && (epoch == 0 || slices.Contains(epochs, epoch)) || !known && len(r.inits) >= maxDrafts {
 		return
 	}
 	if epoch != 0 {
 		epochs = append([]uint64{epoch}, epochs...)
 	}
-	r.initEpochs[hash] = epochs[:min(len(epochs), maxInitEpochs)]
-	r.initsChanged = true
+	inits := make(map[string][]uint64, len(r.inits)+1)
+	maps.Copy(inits, r.inits)
+	inits[hash] = epochs[:min(len(epochs), maxInitEpochs)]
+	r.inits = inits
 }

@@ -1,4 +1,4 @@
-package edge
+package fold
 
 import "millrace/internal/media"
 
