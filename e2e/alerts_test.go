@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"millrace/e2e/harness"
 	"millrace/e2e/hls"
@@ -25,6 +27,14 @@ func TestAlertsBeginAtZero(t *testing.T) {
 	if !wrongKey(t.Context(), s.RTMP) {
 		t.Fatal("a wrong key isn't looked at")
 	}
+	// The refusal is counted when its connection has ended, which may be after the
+	// encoder has heard of it.
+	harness.Eventually(t, 10*time.Second, func() error {
+		if s.Metric("millrace_ingest_connections_refused_total", "") == 0 {
+			return errors.New("the refusal isn't counted")
+		}
+		return nil
+	})
 	series := string(hls.Get(t, "http://"+s.Ops+"/metrics").Body)
 	used := regexp.MustCompile(`(millrace_\w+)(?:\{(\w+="[^"]*")\})?`).FindAllStringSubmatch(string(rules), -1)
 	if len(used) == 0 {

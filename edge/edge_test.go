@@ -339,29 +339,25 @@ func (st *stage) media(name string) string { return "/hls/demo/" + st.broadcast 
 // until asks for path until ok says true.
 func (st *stage) until(path string, ok func(answer) bool) answer {
 	st.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		a := st.get(path)
-		if ok(a) {
-			return a
+	var a answer
+	testenv.Eventually(st.t, 20*time.Second, func() error {
+		if a = st.get(path); !ok(a) {
+			return fmt.Errorf("GET %s: still %d: %s", path, a.status, a.body)
 		}
-		if time.Now().After(deadline) {
-			st.t.Fatalf("GET %s: still %d: %s", path, a.status, a.body)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return nil
+	})
+	return a
 }
 
 // waiting waits until n requests wait.
 func (st *stage) waiting(n int64) {
 	st.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for st.service.waiters.count.Load() != n {
-		if time.Now().After(deadline) {
-			st.t.Fatalf("%d requests wait, want %d", st.service.waiters.count.Load(), n)
+	testenv.Eventually(st.t, 10*time.Second, func() error {
+		if now := st.service.waiters.count.Load(); now != n {
+			return fmt.Errorf("%d requests wait, want %d", now, n)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // metric returns the sum of a metric over the label values that all of values

@@ -230,13 +230,7 @@ func TestOneFetchForAll(t *testing.T) {
 		defer close(gone)
 		_, _ = st.fetch(ctx, st.media("source/7.1.3.p1.m4s"))
 	}()
-	deadline := time.Now().Add(10 * time.Second)
-	for st.worker.fetched(path) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing is fetched")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	st.eventually("something is fetched", func() bool { return st.worker.fetched(path) > 0 })
 	cancel()
 	<-gone
 	var group sync.WaitGroup
@@ -687,13 +681,7 @@ func TestHungWorker(t *testing.T) {
 	standby.part(st.epoch, 0, 0)
 	st.slot(1, standby)
 	st.want(200, "/hls/demo/index.m3u8")
-	deadline := time.Now().Add(10 * time.Second)
-	for st.metric("follow_breaks_total", "quiet") == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("the silence wasn't noticed")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	st.eventually("the silence is noticed", func() bool { return st.metric("follow_breaks_total", "quiet") > 0 })
 	standby.part(st.epoch, 0, 1)
 	st.want(200, st.media("source/index.m3u8?_HLS_msn=0&_HLS_part=1"))
 	// Media is found at the worker that has it.

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/testenv"
 	"millrace/internal/window"
 )
 
@@ -26,13 +28,12 @@ func (st *stage) next(w *fakeWorker) {
 // eventually waits until ok says true.
 func (st *stage) eventually(what string, ok func() bool) {
 	st.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			st.t.Fatalf("%s: not within 20 s", what)
+	testenv.Eventually(st.t, 20*time.Second, func() error {
+		if !ok() {
+			return errors.New(what)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 // TestFormerWorkerIsHeard: a worker that handed its slot over still tells of
