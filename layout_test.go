@@ -22,7 +22,7 @@ var services = []string{"ingest", "transcode", "edge", "api", "chat"}
 // pure files compute and do no I/O. One that doesn't exist yet, or goes, is
 // no error: it is listed once it does.
 var pure = []string{
-	"ingest/front", "ingest/timeline", "ingest/health.go",
+	"ingest/front", "ingest/timeline", "ingest/health.go", "ingest/phase.go", "ingest/slots.go", "ingest/grant.go",
 	"transcode/ladder.go", "transcode/args.go", "transcode/passthrough.go", "transcode/packager.go",
 	"edge/fold", "edge/playlist", "internal/window",
 	"chat/command.go",

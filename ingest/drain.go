@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -55,15 +56,7 @@ func (s *Service) drain(failed context.Context) {
 }
 
 func (s *Service) publishing() bool {
-	for _, b := range s.all() {
-		b.mu.Lock()
-		has := b.publisher != nil
-		b.mu.Unlock()
-		if has {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.all(), (*broadcast).publishing)
 }
 
 // listeners are those that encoders connect to.

@@ -40,7 +40,7 @@ type publisher struct {
 	end       func(front.Refusal) // ends its connection
 	logger    *slog.Logger
 
-	// guarded by the broadcast's mu
+	// guarded by the source's lock
 	last     time.Time // of the newest audio or video
 	health   health
 	keyframe time.Time          // of the newest IDR, by our clock; before it, of the connection
@@ -51,19 +51,25 @@ type publisher struct {
 	told     map[problem]time.Time
 }
 
+// newPublisher makes the publisher of a request.
+func newPublisher(b *broadcast, r front.Request, now time.Time) *publisher {
+	return &publisher{broadcast: b, end: r.End, last: now, keyframe: now, logger: b.logger.With("remote", r.Remote)}
+}
+
 // adviceInterval is how often the log repeats a problem that stays.
 const adviceInterval = time.Minute
 
 // Metadata takes the frame rate that the encoder claims.
 func (p *publisher) Metadata(m map[string]any) {
-	p.broadcast.mu.Lock()
-	defer p.broadcast.mu.Unlock()
-	if p.broadcast.publisher != p {
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher != p {
 		return
 	}
 	for _, name := range []string{"framerate", "videoframerate"} {
 		if rate, ok := m[name].(float64); ok && rate >= 1 && rate <= 240 {
-			p.broadcast.seq.Claim(rate)
+			s.seq.Claim(rate)
 			p.health.nominal = rate
 			break
 		}
@@ -71,28 +77,28 @@ func (p *publisher) Metadata(m map[string]any) {
 }
 
 // take counts what was received. An error ends the publisher: it sends more than
-// any broadcast needs, however often it connects. The caller holds the broadcast's mu.
+// any broadcast needs, however often it connects. The caller holds the source's lock.
 func (p *publisher) take(payload []byte, now time.Time) error {
 	p.last = now
-	if p.broadcast.flow.Add(float64(len(payload)), flowLimit, now) {
+	if p.broadcast.source.flow.Add(float64(len(payload)), flowLimit, now) {
 		return front.TooMuch(front.MaxBitrate)
 	}
 	return nil
 }
 
 // breaks counts a discontinuity that the publisher makes. An error ends it: each
-// begins a segment. The caller holds the broadcast's mu.
+// begins a segment. The caller holds the source's lock.
 func (p *publisher) breaks(now time.Time) error {
-	if !p.broadcast.breaks.Take(1, breaksLimit, now) {
+	if !p.broadcast.source.breaks.Take(1, breaksLimit, now) {
 		return &front.Refusal{Kind: front.Failed, Reason: front.Breaks, Text: "Settings or timestamps change again and again: restart the encoder."}
 	}
 	return nil
 }
 
 // pace notes how far the newest frame is ahead of the clock. Timestamps' jumps are
-// closed up before. The caller holds the broadcast's mu.
+// closed up before. The caller holds the source's lock.
 func (p *publisher) pace(now time.Time) {
-	newest := p.broadcast.seq.Newest()
+	newest := p.broadcast.source.seq.Newest()
 	if p.began.IsZero() {
 		p.began, p.from = now, newest
 	}
@@ -102,7 +108,7 @@ func (p *publisher) pace(now time.Time) {
 }
 
 // timed looks at the time of the newest frame, before which timestamps may have
-// jumped. An error ends the publisher. The caller holds the broadcast's mu.
+// jumped. An error ends the publisher. The caller holds the source's lock.
 func (p *publisher) timed(jumped bool, now time.Time) error {
 	p.pace(now)
 	if !jumped {
@@ -114,18 +120,18 @@ func (p *publisher) timed(jumped bool, now time.Time) error {
 
 // Pace is how long the front should wait before it reads on.
 func (p *publisher) Pace() time.Duration {
-	p.broadcast.mu.Lock()
-	defer p.broadcast.mu.Unlock()
+	p.broadcast.source.mu.Lock()
+	defer p.broadcast.source.mu.Unlock()
 	return min(max(0, p.lead-p.broadcast.service.cfg.MaxAhead), longestWait)
 }
 
 // overdue returns why the publisher must end: it sends nothing, or nothing that
-// can be shown. The caller holds the broadcast's mu.
+// can be shown. The caller holds the source's lock.
 func (p *publisher) overdue(now time.Time) *front.Refusal {
 	switch {
 	case now.Sub(p.last) >= publisherSilence:
 		return &front.Refusal{Kind: front.Failed, Reason: front.Silent, Text: "Nothing was received for 30 s."}
-	case p.broadcast.seq.PicturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
+	case p.broadcast.source.seq.PicturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
 		return &front.Refusal{Kind: front.Failed, Reason: front.NoKeyframe, Text: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
 	}
 	return nil
@@ -160,16 +166,16 @@ func (p *publisher) Video(timestamp uint32, payload []byte) error {
 		return p.refuse(err)
 	}
 	now := time.Now()
-	b := p.broadcast
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.publisher != p {
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher != p {
 		return nil
 	}
 	if err := p.take(payload, now); err != nil {
 		return err
 	}
-	if st, settled := b.seq.Settings(); settled && !st.Video {
+	if st, settled := s.seq.Settings(); settled && !st.Video {
 		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
 		return nil
 	}
@@ -178,34 +184,34 @@ func (p *publisher) Video(timestamp uint32, payload []byte) error {
 		if err != nil {
 			return badConfig(media.Video, err)
 		}
-		if b.seq.SetVideo(config) {
+		if s.seq.SetVideo(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
 			if err := p.breaks(now); err != nil {
 				return err
 			}
 		}
-		if b.width != config.Width || b.height != config.Height {
+		if s.width != config.Width || s.height != config.Height {
 			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
 		}
 		if profile, odd := oddProfile(config.Codec); odd {
 			p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as H.264 %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", profile)}})
 		}
-		b.width, b.height = config.Width, config.Height
+		s.width, s.height = config.Width, config.Height
 		return nil
 	}
-	if len(tag.Data) == 0 || b.seq.Video() == nil {
+	if len(tag.Data) == 0 || s.seq.Video() == nil {
 		return nil // end of sequence, or before any configuration
 	}
 	idr, err := media.ScanAVC(tag.Data)
 	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
 	if err != nil || composition > timeline.MaxComposition || composition < -timeline.MaxComposition {
-		b.service.metrics.dropped.WithLabelValues("malformed").Inc()
+		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}
 	if idr {
 		p.keyframe = now
 	}
-	at, jumped := b.seq.PushVideo(timestamp, composition, idr, tag.Data, now)
+	at, jumped := s.seq.PushVideo(timestamp, composition, idr, tag.Data, now)
 	if err := p.timed(jumped, now); err != nil {
 		return err
 	}
@@ -236,16 +242,16 @@ func (p *publisher) Audio(timestamp uint32, payload []byte) error {
 		return p.refuse(err)
 	}
 	now := time.Now()
-	b := p.broadcast
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.publisher != p {
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher != p {
 		return nil
 	}
 	if err := p.take(payload, now); err != nil {
 		return err
 	}
-	if st, settled := b.seq.Settings(); settled && !st.Audio {
+	if st, settled := s.seq.Settings(); settled && !st.Audio {
 		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
 		return nil
 	}
@@ -254,32 +260,32 @@ func (p *publisher) Audio(timestamp uint32, payload []byte) error {
 		if err != nil {
 			return badConfig(media.Audio, err)
 		}
-		if b.seq.SetAudio(config) {
+		if s.seq.SetAudio(config) {
 			p.note([]advice{{problemChanged, fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", config.Rate, config.Channels)}})
 			return p.breaks(now)
 		}
 		return nil
 	}
-	if len(tag.Data) == 0 || b.seq.Audio() == nil {
+	if len(tag.Data) == 0 || s.seq.Audio() == nil {
 		return nil
 	}
-	if err := p.timed(b.seq.PushAudio(timestamp, tag.Data, now), now); err != nil {
+	if err := p.timed(s.seq.PushAudio(timestamp, tag.Data, now), now); err != nil {
 		return err
 	}
-	p.health.audio(&media.AccessUnit{DTS: b.seq.Newest()})
+	p.health.audio(&media.AccessUnit{DTS: s.seq.Newest()})
 	return nil
 }
 
 // End comes once, when the connection is over.
 func (p *publisher) End(clean bool) {
 	b := p.broadcast
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.publisher != p {
+	b.source.mu.Lock()
+	defer b.source.mu.Unlock()
+	if b.source.publisher != p {
 		return
 	}
 	b.detach()
-	b.logger.Info("publisher gone, waiting for it", "stopped", clean, "grace", b.grace)
+	b.logger.Info("publisher gone, waiting for it", "stopped", clean, "grace", b.source.grace)
 }
 
 func (p *publisher) jumped() {
@@ -326,7 +332,7 @@ func (p *publisher) note(found []advice) {
 }
 
 // advice is what the streamer can read: the problems there are, as [lease.Record]
-// has them. The caller holds the broadcast's mu.
+// has them. The caller holds the source's lock.
 func (p *publisher) advice() string {
 	if len(p.has) == 0 {
 		return ""

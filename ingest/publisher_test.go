@@ -182,11 +182,11 @@ func TestPublisherTakeover(t *testing.T) {
 		size := b.log.Size()
 		first.send(first.Video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
 		first.End(true)
-		if b.log.Size() != size || !b.ended.IsZero() {
+		if b.log.Size() != size || b.source.life.phase.over() {
 			t.Error("the first one still counts")
 		}
 		second.film(100, everySecond)
-		if m, _ := b.seq.Mark(); m.Discontinuity != 1 || m.Sequence != 3 || len(second.closed) != 0 {
+		if m, _ := b.source.seq.Mark(); m.Discontinuity != 1 || m.Sequence != 3 || len(second.closed) != 0 {
 			t.Errorf("the newest mark is %+v; the second one was told %v", m, second.closed)
 		}
 	})
@@ -272,8 +272,8 @@ func TestPublisherIgnores(t *testing.T) {
 			c.send(c.Audio, payload)
 		}
 		sound()
-		st, _ := b.seq.Settings()
-		if m, _ := b.seq.Mark(); st.Video || !st.Audio || m.Discontinuity != 0 || b.width != 0 {
+		st, _ := b.source.seq.Settings()
+		if m, _ := b.source.seq.Mark(); st.Video || !st.Audio || m.Discontinuity != 0 || b.source.width != 0 {
 			t.Errorf("settings are %+v, the newest mark %+v", st, m)
 		}
 		if n := strings.Count(logged.String(), "pictures began in a broadcast without pictures"); n != 1 {
@@ -292,7 +292,7 @@ func TestPublisherOddSound(t *testing.T) {
 			b, _ := testBroadcast(t)
 			c := newCamera(t, b)
 			c.send(c.Audio, append([]byte{0xaf, 0}, asc...))
-			if a := b.seq.Audio(); a == nil || a.Plain || string(a.ASC) != string(asc) {
+			if a := b.source.seq.Audio(); a == nil || a.Plain || string(a.ASC) != string(asc) {
 				t.Errorf("%s gave %+v", name, a)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	"millrace/ingest/front"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -99,13 +98,6 @@ func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-// sending reports whether a publisher is there, and not silent.
-func (b *broadcast) sending() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return !b.over() && b.lostSince(time.Now()).IsZero()
 }
 
 // carry finds out from where a broadcast goes on, under the lease epoch: from
@@ -237,29 +229,4 @@ func (s *Service) serveRelease(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(c) // who asked sees when it breaks
-}
-
-// giveUp leaves the broadcast to another ingest, and says from where that goes on.
-func (b *broadcast) giveUp(to string) (relay.Carry, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.ended.IsZero() {
-		return relay.Carry{}, errEnded
-	}
-	b.move(to)
-	return b.seq.Carry(), nil
-}
-
-// move ends the log with a pause: another ingest goes on with the broadcast.
-// Log and claims stay until the workers have stored what is in it. The caller
-// holds mu.
-func (b *broadcast) move(to string) {
-	if !b.ended.IsZero() || !b.moved.IsZero() {
-		return
-	}
-	b.dismiss(front.Refusal{Kind: front.Busy, Reason: front.TakenOver, Text: "Another encoder publishes to this channel through another server."})
-	b.moved = time.Now()
-	b.log.Close()
-	b.logger.Info("another ingest has taken the broadcast over", "by", to, "segments", b.segments())
-	b.wakeUp()
 }
