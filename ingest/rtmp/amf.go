@@ -185,7 +185,7 @@ func (r *amfReader) take(n int) ([]byte, error) {
 }
 
 // appendAMF appends values in AMF0. It writes the types that answers and rewritten commands need:
-// nil, float64, string (cut at 65,535 bytes), and amfProperties.
+// nil, float64, string (cut at 65,535 bytes), []string, and amfProperties.
 func appendAMF(b []byte, values ...any) []byte {
 	for _, v := range values {
 		switch v := v.(type) {
@@ -194,6 +194,11 @@ func appendAMF(b []byte, values ...any) []byte {
 			b = binary.BigEndian.AppendUint64(b, math.Float64bits(v))
 		case string:
 			b = appendAMFText(append(b, amfString), v)
+		case []string:
+			b = binary.BigEndian.AppendUint32(append(b, amfStrictArray), uint32(len(v)))
+			for _, text := range v {
+				b = appendAMF(b, text)
+			}
 		case amfProperties:
 			b = append(b, amfObject)
 			for _, p := range v {
@@ -211,7 +216,10 @@ func appendAMF(b []byte, values ...any) []byte {
 // amfProperties is an object to write, in order.
 type amfProperties []amfProperty
 
-type amfProperty struct{ key, value string }
+type amfProperty struct {
+	key   string
+	value any
+}
 
 func appendAMFText(b []byte, s string) []byte {
 	s = s[:min(len(s), math.MaxUint16)]

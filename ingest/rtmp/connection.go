@@ -153,6 +153,7 @@ func (c *connection) OnServe(conn *gortmp.Conn) { c.control = conn }
 func (c *connection) OnConnect(_ uint32, cmd *message.NetConnectionConnect) error {
 	c.app = cmd.Command.App
 	c.encoder = clip(cmd.Command.FlashVer, 100)
+	c.filter.answerConnect()
 	return nil
 }
 
@@ -261,13 +262,13 @@ func (c *connection) payload(body io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// OnFCUnpublish ends the front.Publication: "closeStream" comes here, too (see screen.rewrite).
+// OnFCUnpublish ends the publication: "closeStream" comes here, too (see sanitizer.rewrite).
 func (c *connection) OnFCUnpublish(uint32, *message.NetStreamFCUnpublish) error {
 	c.unpublish(true)
 	return nil
 }
 
-// OnDeleteStream ends the front.Publication.
+// OnDeleteStream ends the publication.
 func (c *connection) OnDeleteStream(uint32, *message.NetStreamDeleteStream) error {
 	c.unpublish(true)
 	return nil
@@ -296,7 +297,7 @@ func (c *connection) OnUnknownMessage(_ uint32, msg message.Message) error {
 	return nil
 }
 
-// OnClose ends the front.Publication, if the encoder didn't.
+// OnClose ends the publication, if the encoder didn't.
 func (c *connection) OnClose() {
 	defer func() {
 		if r := recover(); r != nil { // go-rtmp wouldn't
@@ -417,8 +418,8 @@ func (c *connection) report(refusal *front.Refusal, reject *filterError) {
 		"remote", c.RemoteAddr().String(), "encoder", c.encoder, "reason", reason, "detail", detail,
 		"received", c.received.Load(), "duration", time.Since(c.started).Round(time.Millisecond),
 	}
-	if len(c.filter.screen.fourCCs) > 0 {
-		args = append(args, "codecs", c.filter.screen.fourCCs)
+	if len(c.filter.sanitizer.fourCCs) > 0 {
+		args = append(args, "codecs", c.filter.sanitizer.fourCCs)
 	}
 	if c.cause != nil {
 		args = append(args, "err", clip(c.cause.Error(), 500))

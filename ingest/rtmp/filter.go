@@ -64,7 +64,7 @@ var errStopped = errors.New("the connection was ended from this side")
 // filter stands between an encoder and go-rtmp, which alone must not face the internet: two kinds
 // of short input end the process, extended timestamps are read wrongly, and nothing has a bound or
 // a deadline. The filter reads chunks, puts them together into messages (assembler), decides which
-// go on (screen), and hands each to go-rtmp as one chunk of the plainest form.
+// go on (sanitizer), and hands each to go-rtmp as one chunk of the plainest form.
 //
 // Read is for go-rtmp's reading goroutine; Write, stop and say are safe beside it. Closing conn is
 // its owner's affair.
@@ -74,7 +74,7 @@ type filter struct {
 
 	// owned by the reader
 	in        *assembler
-	screen    screen
+	sanitizer sanitizer
 	handshake int       // bytes of it that are still to come
 	armed     time.Time // when the read deadline was set last
 	head      [16]byte
@@ -87,6 +87,7 @@ type filter struct {
 
 	mu      sync.Mutex // guards the deadlines
 	writing sync.Mutex // held while a chunk is written
+	answer  *answer    // to connect, while go-rtmp writes it; guarded by writing
 }
 
 // newFilter starts the handshake's deadline. cfg must have its defaults filled in. dropped is told
@@ -95,10 +96,10 @@ func newFilter(conn net.Conn, cfg FilterConfig, dropped func(reason string)) *fi
 	f := &filter{
 		conn:      conn,
 		cfg:       cfg,
-		screen:    screen{limits: cfg, dropped: dropped},
+		sanitizer: sanitizer{limits: cfg, dropped: dropped},
 		handshake: handshakeSize,
 	}
-	f.in = newAssembler(bufio.NewReaderSize(conn, 16<<10), cfg, f.screen.limit)
+	f.in = newAssembler(bufio.NewReaderSize(conn, 16<<10), cfg, f.sanitizer.limit)
 	f.in.beforeChunk = f.arm
 	_ = conn.SetReadDeadline(time.Now().Add(cfg.HandshakeTimeout)) // fails only if closed: so will Read
 	return f
@@ -132,7 +133,7 @@ func (f *filter) Read(p []byte) (n int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		m, chunks, err := f.screen.pass(m)
+		m, chunks, err := f.sanitizer.pass(m)
 		if err != nil {
 			return 0, err
 		}
@@ -206,7 +207,7 @@ func (f *filter) Write(p []byte) (int, error) {
 	}
 	_ = f.conn.SetWriteDeadline(time.Now().Add(f.cfg.WriteTimeout))
 	f.mu.Unlock()
-	if _, err := f.conn.Write(p); err != nil {
+	if _, err := f.conn.Write(f.answered(p)); err != nil {
 		f.stop()
 	}
 	return len(p), nil

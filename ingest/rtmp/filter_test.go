@@ -35,7 +35,7 @@ func filtered(t testing.TB, input []byte, publishing bool) ([]rtmpMessage, error
 	t.Helper()
 	f := newFilter(memoryConn{in: io.MultiReader(bytes.NewReader(handshakeBytes), bytes.NewReader(input))},
 		FilterConfig{}.withDefaults(), nil)
-	f.screen.publishing = publishing
+	f.sanitizer.publishing = publishing
 	out, err := io.ReadAll(f)
 	greeting := slices.Concat(handshakeBytes, oneChunkPerMessage)
 	if !bytes.HasPrefix(out, greeting) {
@@ -111,16 +111,16 @@ func TestFilterBeforePublish(t *testing.T) {
 
 // What Enhanced RTMP's connect announces is kept for the log, within bounds.
 func TestFilterFourCCs(t *testing.T) {
-	s := screen{limits: FilterConfig{}.withDefaults()}
-	list := []byte{amfObject, 0, 10}
-	list = append(list, "fourCcList"...)
-	list = append(list, amfStrictArray, 0, 0, 0, 4)
-	list = appendAMF(list, "av01", 1.0, "hvc1", "too long to be one")
-	payload := slices.Concat(appendAMF(nil, "connect", 1.0), list, objectEnd)
+	s := sanitizer{limits: FilterConfig{}.withDefaults()}
+	payload := appendAMF(nil, "connect", 1.0, amfProperties{
+		{"fourCcList", []string{"hvc1", "av01", "too long to be one"}},
+		{"videoFourCcInfoMap", amfProperties{{"av01", 4.0}, {"vp09", 4.0}}},
+		{"audioFourCcInfoMap", amfProperties{{"*", 4.0}}},
+	})
 	if _, _, err := s.pass(rtmpMessage{kind: typeCommandAMF0, payload: payload}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"av01", "hvc1"}; !slices.Equal(s.fourCCs, want) {
+	if want := []string{"*", "av01", "hvc1", "vp09"}; !slices.Equal(s.fourCCs, want) {
 		t.Errorf("got %q, want %q", s.fourCCs, want)
 	}
 }
@@ -244,7 +244,7 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte, publishing bool) {
 		filter := newFilter(memoryConn{in: io.MultiReader(bytes.NewReader(handshakeBytes), bytes.NewReader(input))},
 			FilterConfig{}.withDefaults(), nil)
-		filter.screen.publishing = publishing
+		filter.sanitizer.publishing = publishing
 		if _, err := io.CopyN(io.Discard, readerOnly{filter}, handshakeSize); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +305,7 @@ func BenchmarkFilter(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		f := newFilter(memoryConn{in: bytes.NewReader(input)}, FilterConfig{}.withDefaults(), nil)
-		f.screen.publishing = true
+		f.sanitizer.publishing = true
 		if _, err := io.Copy(io.Discard, readerOnly{f}); err != nil {
 			b.Fatal(err)
 		}

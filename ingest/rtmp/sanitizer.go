@@ -3,7 +3,9 @@ package rtmp
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 )
 
 // Chunk streams on which messages are handed to go-rtmp.
@@ -26,14 +28,17 @@ const minAckWindow = 64 << 10
 
 const eventPingRequest = 6 // of User Control messages (7.1.7)
 
-// screen decides for each message of an encoder whether it reaches go-rtmp, and in which form.
+// maxFourCCs bounds how many codecs the log names of those that a connect announces.
+const maxFourCCs = 16
+
+// sanitizer decides for each message of an encoder whether it reaches go-rtmp, and in which form.
 //
 // Commands are not passed on but written anew, with just those arguments that go-rtmp reads:
 // its AMF0 decoder loses its place in input that is legal but unexpected (an object for a name,
 // an ECMA array with two objects), and what it then takes for a value may be an array of two
 // thousand million elements, which ends the process. So no byte that it decodes comes from the
 // encoder, save for the inside of strings.
-type screen struct {
+type sanitizer struct {
 	limits  FilterConfig
 	dropped func(reason string) // told of each message that is left out
 
@@ -41,13 +46,13 @@ type screen struct {
 	publishing bool // a publish was passed on
 	streamOpen bool // a createStream was, and no deleteStream since
 
-	// fourCCs are the codecs that connect announced (Enhanced RTMP's fourCcList), for the log only:
-	// encoders that announce none send them all the same.
+	// fourCCs are the codecs that connect announced (Enhanced RTMP's fourCcList, or its maps), for
+	// the log only: encoders that announce none send them all the same.
 	fourCCs []string
 }
 
 // limit is the most bytes that a message of the given type may have.
-func (s *screen) limit(kind byte) int {
+func (s *sanitizer) limit(kind byte) int {
 	switch {
 	case kind == typeVideo && s.publishing:
 		return s.limits.MaxVideo
@@ -60,7 +65,7 @@ func (s *screen) limit(kind byte) int {
 
 // pass returns m as go-rtmp may have it, and the chunk stream for it; 0 if it may not have it.
 // The error is a *filterError, and ends the connection.
-func (s *screen) pass(m rtmpMessage) (rtmpMessage, byte, error) {
+func (s *sanitizer) pass(m rtmpMessage) (rtmpMessage, byte, error) {
 	if len(m.payload) == 0 {
 		return s.drop("empty")
 	}
@@ -119,7 +124,7 @@ func amf0(m rtmpMessage, kind byte) rtmpMessage {
 }
 
 // command writes a command anew if it is one that matters here; else it is dropped.
-func (s *screen) command(m rtmpMessage) (rtmpMessage, byte, error) {
+func (s *sanitizer) command(m rtmpMessage) (rtmpMessage, byte, error) {
 	if s.commands++; s.commands > s.limits.MaxCommands {
 		return rtmpMessage{}, 0, rejected("too_many_commands", "more than %d commands were sent", s.limits.MaxCommands)
 	}
@@ -142,13 +147,13 @@ func (s *screen) command(m rtmpMessage) (rtmpMessage, byte, error) {
 }
 
 // rewrite writes a known command. args are its transaction id, its command object, and the rest.
-func (s *screen) rewrite(name string, args []any) (rtmpMessage, byte, error) {
+func (s *sanitizer) rewrite(name string, args []any) (rtmpMessage, byte, error) {
 	stream := uint32(controlStream)
 	var rest []any
 	switch name {
 	case "connect":
 		object, _ := argument(args, 1).(map[string]any)
-		s.noteFourCCs(object["fourCcList"])
+		s.noteFourCCs(object)
 		var p amfProperties
 		for _, key := range []string{"app", "type", "flashVer", "tcUrl"} {
 			if v, ok := object[key].(string); ok {
@@ -194,7 +199,7 @@ func (s *screen) rewrite(name string, args []any) (rtmpMessage, byte, error) {
 
 // data passes metadata on as "@setDataFrame", "onMetaData", values, which go-rtmp doesn't decode.
 // Metadata that can't be read is dropped: a broadcast goes on without.
-func (s *screen) data(m rtmpMessage) (rtmpMessage, byte, error) {
+func (s *sanitizer) data(m rtmpMessage) (rtmpMessage, byte, error) {
 	r := amfReader{b: m.payload}
 	name, err := r.value(1)
 	if err == nil && name == "@setDataFrame" {
@@ -215,18 +220,25 @@ func (s *screen) data(m rtmpMessage) (rtmpMessage, byte, error) {
 	return m, chunksData, nil
 }
 
-// noteFourCCs keeps a bounded copy of connect's fourCcList.
-func (s *screen) noteFourCCs(list any) {
-	values, _ := list.([]any)
-	s.fourCCs = nil
-	for _, v := range values[:min(len(values), 16)] {
-		if name, ok := v.(string); ok && len(name) <= 4 {
-			s.fourCCs = append(s.fourCCs, name)
-		}
+// noteFourCCs keeps a bounded, sorted copy of the codecs that connect's object announces.
+func (s *sanitizer) noteFourCCs(object map[string]any) {
+	var names []string
+	list, _ := object["fourCcList"].([]any)
+	for _, v := range list {
+		name, _ := v.(string)
+		names = append(names, name)
 	}
+	for _, property := range []string{"videoFourCcInfoMap", "audioFourCcInfoMap"} {
+		m, _ := object[property].(map[string]any)
+		names = slices.AppendSeq(names, maps.Keys(m))
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "" || len(name) > 4 })
+	slices.Sort(names)
+	names = slices.Compact(names)
+	s.fourCCs = names[:min(len(names), maxFourCCs)]
 }
 
-func (s *screen) drop(reason string) (rtmpMessage, byte, error) {
+func (s *sanitizer) drop(reason string) (rtmpMessage, byte, error) {
 	if s.dropped != nil {
 		s.dropped(reason)
 	}
