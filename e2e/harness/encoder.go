@@ -149,6 +149,9 @@ func (e *Encoder) Audio(timestamp uint32, body []byte) error {
 	return e.message(4, 8, 1, timestamp, body)
 }
 
+// Flush sends what was written.
+func (e *Encoder) Flush() error { return e.W.Flush() }
+
 // End says goodbye as encoders do, and hangs up.
 func (e *Encoder) End() error {
 	err := errors.Join(e.message(3, 20, 0, 0, amf("FCUnpublish", 4.0, nil, "")),
