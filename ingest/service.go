@@ -153,14 +153,13 @@ func (s *Service) makeGroup(ctx context.Context) error {
 	return nil
 }
 
-// Private serves relay, claims and releases; the caller guards it.
-func (s *Service) Private() http.Handler {
-	mux := http.NewServeMux()
+// Private adds the routes for other services to mux: relay, claims and releases.
+// Whoever serves mux guards it.
+func (s *Service) Private(mux *http.ServeMux) {
 	mux.HandleFunc("GET /relay/{file}", s.serveRelay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.serveClaim)
 	mux.HandleFunc("POST /release/{broadcast}", s.serveRelease)
 	mux.HandleFunc("GET /sending/{broadcast}", s.serveSending)
-	return mux
 }
 
 func (s *Service) broadcastByID(id string) *broadcast {

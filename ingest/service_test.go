@@ -71,7 +71,9 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 	if s.service, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	server := private.NewServer(s.service.Private())
+	mux := http.NewServeMux()
+	s.service.Private(mux)
+	server := private.NewServer(mux)
 	transport := private.NewTransport(true)
 	s.client = &http.Client{Transport: transport}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -293,7 +293,8 @@ type workerProcess struct {
 func startWorker(t *testing.T, db redis.UniversalClient, bucket *objects.Bucket, change func(*Config)) *workerProcess {
 	t.Helper()
 	p := &workerProcess{}
-	p.private = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.Private().ServeHTTP(w, r) }))
+	mux := http.NewServeMux()
+	p.private = httptest.NewServer(mux)
 	c := Config{
 		Redis: db, Bucket: bucket, Advertise: p.private.URL, Preset: "ultrafast", Ladder: testLadder,
 		SpoolDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)), Registerer: prometheus.NewRegistry(),
@@ -305,6 +306,7 @@ func startWorker(t *testing.T, db redis.UniversalClient, bucket *objects.Bucket,
 	if p.Service, err = New(c); err != nil {
 		t.Fatal(err)
 	}
+	p.Private(mux)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

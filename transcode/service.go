@@ -148,10 +148,9 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Private serves follow, window and close; the caller guards it.
-func (s *Service) Private() http.Handler {
-	mux := http.NewServeMux()
+// Private adds the routes for other services to mux: follow, window and close.
+// Whoever serves mux guards it.
+func (s *Service) Private(mux *http.ServeMux) {
 	s.storage.routes(mux)
 	mux.HandleFunc("POST /close/{broadcast}", s.serveClose)
-	return mux
 }

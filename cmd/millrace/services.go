@@ -97,9 +97,7 @@ func (p *process) startTranscode() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/follow/", "/window/", "/close/"} {
-		p.private.Handle(path, s.Private())
-	}
+	s.Private(p.private)
 	p.layers.start(levelTranscode, "transcode", s.Run)
 	return nil
 }
@@ -123,9 +121,7 @@ func (p *process) startIngest() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/relay/", "/claim/", "/release/", "/sending/"} {
-		p.private.Handle(path, s.Private())
-	}
+	s.Private(p.private)
 	p.layers.start(levelIngest, "ingest", s.Run)
 	return nil
 }
