@@ -1,5 +1,5 @@
 import type Hls from 'hls.js'
-import type { PlayerStats } from './player'
+import type { PlayerStats } from './meter'
 
 declare global {
   interface Window {
