@@ -121,7 +121,7 @@ func (v *Variant) parse(a attributes) (err error) {
 			return errors.New("AVERAGE-BANDWIDTH is no number from 1 to BANDWIDTH")
 		}
 	}
-	if !strings.Contains(v.Codecs, "avc1") {
+	if strings.HasPrefix(v.Codecs, "mp4a") { // sound alone
 		return nil
 	}
 	if n, err := fmt.Sscanf(a["RESOLUTION"], "%dx%d", &v.Width, &v.Height); n != 2 || err != nil {

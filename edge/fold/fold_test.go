@@ -167,3 +167,22 @@ func TestFoldFillsAnOrphansHolesAtOnce(t *testing.T) {
 		shown(t, s)
 	})
 }
+
+// Without a picture that every player can play the playlist isn't shown where
+// one is to come: players load it once. The source may be missing.
+func TestListableWithSourceInAnotherFormat(t *testing.T) {
+	const begin = "begin\nbroadcast source=hvc1.1.6.L93.B0 720p ladder\npart audio 0 0 independent\n"
+	for told, want := range map[string]bool{
+		"part source 0 0 independent":                              false,
+		"part 360p30 0 0 independent":                              true,
+		"part 720p30 0 0 independent\npart source 0 0 independent": true,
+	} {
+		complete, playable := play(t, begin+told).snapshot().Listable()
+		if complete || playable != want {
+			t.Errorf("%s: complete %t, playable %t", told, complete, playable)
+		}
+	}
+	if complete, _ := play(t, begin+"part source 0 0\npart 720p30 0 0\npart 360p30 0 0").snapshot().Listable(); !complete {
+		t.Error("all are ready")
+	}
+}

@@ -3,7 +3,6 @@ package fold
 import (
 	"millrace/edge/playlist"
 	"millrace/internal/index"
-	"millrace/internal/media"
 )
 
 // Snapshot is what is known of a broadcast at one moment. It is immutable.
@@ -143,22 +142,35 @@ func (r *Rendition) Awaits(a *Address) bool {
 
 // Listable reports whether the multivariant playlist can be shown: complete
 // when every rendition is ready, playable when those that are ready make a
-// picture and sound, or sound where there is no picture.
+// picture and sound, or sound where there is no picture, in formats that every
+// player can play unless no such rendition is to come.
 func (s *Snapshot) Listable() (complete, playable bool) {
 	if s.Settings == nil || len(s.Settings.Renditions) == 0 {
 		return false, false
 	}
 	complete = true
-	wanted, got := map[media.Kind]bool{}, map[media.Kind]bool{}
-	for _, info := range s.Settings.Renditions {
-		wanted[info.Kind] = true
+	var wanted, got needs
+	for i := range s.Settings.Renditions {
+		info := &s.Settings.Renditions[i]
+		wanted.add(info)
 		if r := s.Find(info.Name); r != nil && r.Ready() {
-			got[info.Kind] = true
+			got.add(info)
 		} else {
 			complete = false
 		}
 	}
-	return complete, len(wanted) == len(got)
+	return complete, wanted == got
+}
+
+// needs are the kinds of media that a playlist must offer, each with two bits:
+// that there is some, and that every player can play some.
+type needs uint64
+
+func (n *needs) add(info *index.Rendition) {
+	*n |= 1 << (2 * info.Kind)
+	if universal(info.Codec) {
+		*n |= 2 << (2 * info.Kind)
+	}
 }
 
 // Segmented reports whether some, and whether every rendition that is ready has

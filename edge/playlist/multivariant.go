@@ -32,6 +32,9 @@ type Variant struct {
 	Width, Height int
 	// FrameRate is 0 where unknown.
 	FrameRate float64
+	// Score is how much a player should prefer it to those with less, whatever
+	// their bandwidth; 0 for no word on that. All variants have one, or none.
+	Score int
 }
 
 // Multivariant is what a multivariant playlist shows.
@@ -57,60 +60,72 @@ func (m *Multivariant) Append(b []byte) []byte {
 		b = append(b, "\"\n"...)
 	}
 	for i := range m.Audio {
-		a := &m.Audio[i]
-		b = append(b, `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="`...)
-		b = append(b, a.Group...)
-		b = append(b, `",NAME="`...)
-		b = append(b, a.Name...)
-		b = append(b, `",AUTOSELECT=YES,DEFAULT=`...)
-		if i == 0 || a.Group != m.Audio[i-1].Group {
-			b = append(b, "YES"...)
-		} else {
-			b = append(b, "NO"...)
-		}
-		if a.Channels > 0 {
-			b = append(b, `,CHANNELS="`...)
-			b = strconv.AppendInt(b, int64(a.Channels), 10)
-			b = append(b, '"')
-		}
-		b = append(b, `,URI="`...)
-		b = append(b, a.URI...)
-		b = append(b, "\"\n"...)
+		b = m.Audio[i].append(b, i == 0 || m.Audio[i].Group != m.Audio[i-1].Group)
 	}
 	for i := range m.Variants {
-		v := &m.Variants[i]
-		b = append(b, "#EXT-X-STREAM-INF:BANDWIDTH="...)
-		b = strconv.AppendInt(b, int64(v.Bandwidth), 10)
-		if v.AverageBandwidth > 0 {
-			b = append(b, ",AVERAGE-BANDWIDTH="...)
-			b = strconv.AppendInt(b, int64(v.AverageBandwidth), 10)
-		}
-		b = append(b, `,CODECS="`...)
-		b = append(b, v.Codecs...)
-		b = append(b, '"')
-		if v.Width > 0 && v.Height > 0 {
-			b = append(b, ",RESOLUTION="...)
-			b = strconv.AppendInt(b, int64(v.Width), 10)
-			b = append(b, 'x')
-			b = strconv.AppendInt(b, int64(v.Height), 10)
-		}
-		if v.FrameRate > 0 {
-			b = append(b, ",FRAME-RATE="...)
-			b = strconv.AppendFloat(b, v.FrameRate, 'f', 3, 64)
-		}
-		if v.Audio != "" {
-			b = append(b, `,AUDIO="`...)
-			b = append(b, v.Audio...)
-			b = append(b, '"')
-		}
-		if v.Pathway != "" {
-			b = append(b, `,PATHWAY-ID="`...)
-			b = append(b, v.Pathway...)
-			b = append(b, '"')
-		}
-		b = append(b, '\n')
-		b = append(b, v.URI...)
-		b = append(b, '\n')
+		b = m.Variants[i].append(b)
 	}
 	return b
+}
+
+// append appends the EXT-X-MEDIA tag; first is set for its group's first one.
+func (a *Audio) append(b []byte, first bool) []byte {
+	b = append(b, `#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="`...)
+	b = append(b, a.Group...)
+	b = append(b, `",NAME="`...)
+	b = append(b, a.Name...)
+	b = append(b, `",AUTOSELECT=YES,DEFAULT=`...)
+	if first {
+		b = append(b, "YES"...)
+	} else {
+		b = append(b, "NO"...)
+	}
+	if a.Channels > 0 {
+		b = append(b, `,CHANNELS="`...)
+		b = strconv.AppendInt(b, int64(a.Channels), 10)
+		b = append(b, '"')
+	}
+	b = append(b, `,URI="`...)
+	b = append(b, a.URI...)
+	return append(b, "\"\n"...)
+}
+
+// append appends the EXT-X-STREAM-INF tag and the URI.
+func (v *Variant) append(b []byte) []byte {
+	b = append(b, "#EXT-X-STREAM-INF:BANDWIDTH="...)
+	b = strconv.AppendInt(b, int64(v.Bandwidth), 10)
+	if v.AverageBandwidth > 0 {
+		b = append(b, ",AVERAGE-BANDWIDTH="...)
+		b = strconv.AppendInt(b, int64(v.AverageBandwidth), 10)
+	}
+	if v.Score > 0 {
+		b = append(b, ",SCORE="...)
+		b = strconv.AppendInt(b, int64(v.Score), 10)
+	}
+	b = append(b, `,CODECS="`...)
+	b = append(b, v.Codecs...)
+	b = append(b, '"')
+	if v.Width > 0 && v.Height > 0 {
+		b = append(b, ",RESOLUTION="...)
+		b = strconv.AppendInt(b, int64(v.Width), 10)
+		b = append(b, 'x')
+		b = strconv.AppendInt(b, int64(v.Height), 10)
+	}
+	if v.FrameRate > 0 {
+		b = append(b, ",FRAME-RATE="...)
+		b = strconv.AppendFloat(b, v.FrameRate, 'f', 3, 64)
+	}
+	if v.Audio != "" {
+		b = append(b, `,AUDIO="`...)
+		b = append(b, v.Audio...)
+		b = append(b, '"')
+	}
+	if v.Pathway != "" {
+		b = append(b, `,PATHWAY-ID="`...)
+		b = append(b, v.Pathway...)
+		b = append(b, '"')
+	}
+	b = append(b, '\n')
+	b = append(b, v.URI...)
+	return append(b, '\n')
 }

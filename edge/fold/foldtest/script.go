@@ -36,7 +36,7 @@ func Settings() *index.Broadcast {
 // Script tells a fold entries in a short notation, one follow line a line,
 // entries of one line separated by " + ":
 //
-//	broadcast [audio-only] [ladder]
+//	broadcast [audio-only] [source=CODEC] [720p] [ladder]
 //	init R HASH [codec=] [size=WxH]
 //	part R SEQUENCE PART [ticks=] [independent] [init=] [disc=] [profile=] [writer=L.G] [time=seconds]
 //	segment R SEQUENCE [ticks=] [parts=] [bytes=] ...
@@ -191,6 +191,12 @@ func (s *Script) setOption(e *index.Entry, word string) {
 	switch name {
 	case "audio-only":
 		e.Broadcast.Renditions = e.Broadcast.Renditions[1:]
+	case "source":
+		e.Broadcast.Renditions[0].Codec = value
+	case "720p":
+		e.Broadcast.Renditions = append(e.Broadcast.Renditions, index.Rendition{
+			Name: "720p30", Kind: media.Video, Codec: "avc1.64001f", Width: 1280, Height: 720, FrameRate: 30, MaxBitrate: 3_000_000,
+		})
 	case "ladder":
 		e.Broadcast.Renditions = append(e.Broadcast.Renditions, index.Rendition{
 			Name: "360p30", Kind: media.Video, Codec: "avc1.4d401e", Width: 640, Height: 360, FrameRate: 30, MaxBitrate: 800_000,
