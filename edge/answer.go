@@ -146,10 +146,10 @@ func (s *Service) failWith(w *response, r *http.Request, err error) {
 	case errors.Is(err, errUnknown):
 		fail(w, r, failUnknown)
 	case errors.Is(err, context.DeadlineExceeded):
-		s.upstream.log(s.log, "media can't be fetched in time", err, slog.String("kind", string(w.kind)))
+		s.fetchFaults.Warn(s.log, "media can't be fetched in time", err, slog.String("kind", string(w.kind)))
 		fail(w, r, failSlow)
 	default:
-		s.upstream.log(s.log, "media can't be fetched", err, slog.String("kind", string(w.kind)))
+		s.fetchFaults.Warn(s.log, "media can't be fetched", err, slog.String("kind", string(w.kind)))
 		fail(w, r, failUpstream)
 	}
 }

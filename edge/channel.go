@@ -14,6 +14,7 @@ import (
 	"millrace/edge/fold"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/sparselog"
 )
 
 const (
@@ -72,6 +73,7 @@ func newChannel(s *Service, name string) *channel {
 	return c
 }
 
+// idle returns for how long nobody has asked for the channel.
 func (c *channel) idle() time.Duration { return time.Duration(time.Now().UnixNano() - c.asked.Load()) }
 
 // await waits until the channel's state is known.
@@ -96,7 +98,7 @@ type following struct {
 	// record is the channel's newest, as it was at readAt.
 	record lease.Record
 	readAt time.Time
-	faults lineASecond
+	faults sparselog.Limiter
 }
 
 // run reads the channel's record and follows its broadcasts until nobody asks
@@ -122,7 +124,7 @@ func (c *channel) run(ctx context.Context) {
 		case err != nil:
 			c.service.metrics.redis.Inc()
 			err = fmt.Errorf("%w: %w", errUnknown, err)
-			f.faults.log(f.log, "channel can't be read from Redis; going on with what is known", err)
+			f.faults.Warn(f.log, "channel can't be read from Redis; going on with what is known", err)
 		default:
 			f.takeRecord(record, slots, now, func(id string) *broadcast {
 				ctx, stop := context.WithCancel(ctx)

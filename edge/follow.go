@@ -15,6 +15,7 @@ import (
 	"millrace/edge/fold"
 	"millrace/internal/index"
 	"millrace/internal/jobs"
+	"millrace/internal/sparselog"
 )
 
 const (
@@ -104,7 +105,7 @@ func (f *followStream) again() {
 func (b *broadcast) followWorker(ctx context.Context, f *followStream) {
 	const shortest, longest = 50 * time.Millisecond, time.Second
 	backoff := shortest
-	var faults lineASecond
+	var faults sparselog.Limiter
 	for {
 		heard, err := b.followOnce(ctx, f.address)
 		if ctx.Err() != nil || f.leaving.Load() {
@@ -112,7 +113,7 @@ func (b *broadcast) followWorker(ctx context.Context, f *followStream) {
 		}
 		b.service.metrics.follows.WithLabelValues(breakReason(err)).Inc()
 		if !b.view.now.Load().Ended {
-			faults.log(b.log.With("worker", f.address), "follow stream broke; connecting again", err)
+			faults.Warn(b.log.With("worker", f.address), "follow stream broke; connecting again", err)
 		}
 		if heard {
 			backoff = shortest

@@ -11,11 +11,12 @@ import (
 
 // source is a place to fetch one object from.
 type source struct {
-	// name tells it from others; worker is set when it is a worker's address.
+	// name tells the source from others; worker is set when that is a worker's
+	// address.
 	name   string
 	worker bool
-	// hedge is how long it may take to its first byte before another one is
-	// asked too, again after how long it may be asked once more.
+	// hedge is how long the source may take to its first byte before another one
+	// is asked too, again how long after one request it may be asked once more.
 	hedge, again time.Duration
 	// get fetches the object; it calls began at the first byte.
 	get func(ctx context.Context, began func()) ([]byte, error)
@@ -38,11 +39,11 @@ type news struct {
 	err   error
 }
 
-// race returns what the first of the sources has: it asks them in order, the
-// next one when the one before fails or lets it wait. list is asked again and
-// again, since workers come and go. For as long as patience, sources that
-// failed are asked again. Without a result the error is objects.ErrNotFound
-// only if every source said so.
+// race returns the object from the source that is first to have it. It asks the
+// sources in order, the next one when the one before fails or lets it wait. It
+// calls list again and again, since workers come and go. For as long as patience,
+// sources that failed are asked again. Without a result the error is
+// objects.ErrNotFound only if every source said so.
 func (b *broadcast) race(ctx context.Context, patience time.Duration, list func() []source) ([]byte, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup

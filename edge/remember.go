@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"millrace/edge/fold"
 	"millrace/internal/index"
+	"millrace/internal/sparselog"
 )
 
 const (
@@ -81,7 +81,7 @@ type memory struct {
 
 	// Owned by who has set reading.
 	last   string // the id of the newest entry read
-	faults lineASecond
+	faults sparselog.Limiter
 }
 
 // catchUp applies what came into Redis after what was read last: the way to go
@@ -89,7 +89,7 @@ type memory struct {
 func (b *broadcast) catchUp(ctx context.Context, m *memory) {
 	if err := b.readAfter(ctx, m); err != nil && ctx.Err() == nil {
 		b.service.metrics.redis.Inc()
-		m.faults.log(b.log, "the index can't be read from Redis", err)
+		m.faults.Warn(b.log, "the index can't be read from Redis", err)
 	}
 }
 
@@ -136,16 +136,4 @@ func streamTime(id string) int64 {
 		return 0
 	}
 	return n
-}
-
-// lineASecond logs repeated faults once a second. The zero value is ready; it
-// is safe for concurrent use.
-type lineASecond struct{ last atomic.Int64 }
-
-func (l *lineASecond) log(log *slog.Logger, msg string, err error, attrs ...any) {
-	now, last := time.Now().UnixNano(), l.last.Load()
-	if now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
-		return
-	}
-	log.Warn(msg, append([]any{"err", err}, attrs...)...)
 }

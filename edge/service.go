@@ -20,6 +20,7 @@ import (
 
 	"millrace/internal/objects"
 	"millrace/internal/private"
+	"millrace/internal/sparselog"
 )
 
 // The defaults of Config.
@@ -82,8 +83,8 @@ type Service struct {
 	audience *audience
 	waiters  *waiters
 	edges    *edges
-	// upstream logs failed fetches.
-	upstream lineASecond
+	// fetchFaults logs failed fetches.
+	fetchFaults sparselog.Limiter
 	// work takes what a request starts but doesn't own; Run does it.
 	work chan func(context.Context)
 	// stopped is closed when Run's context ends.

@@ -17,13 +17,15 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/edge/fold"
+	"millrace/internal/sparselog"
 )
 
 const (
-	// edgesKey is the Redis hash in which edges tell of themselves: by URL, when
-	// they did so last.
+	// edgesKey is the Redis hash in which edges tell of themselves: by URL, when an
+	// edge did so last.
 	edgesKey = "millrace:edges"
-	// announceInterval is how often they do, edgeFor how long one is known after it.
+	// announceInterval is how often an edge tells of itself, edgeFor how long it
+	// is known after that.
 	announceInterval = 2 * time.Second
 	edgeFor          = 6 * time.Second
 	// maxEdges bounds the edges that are known.
@@ -158,13 +160,13 @@ func (s *Service) Announce(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	var faults lineASecond
+	var faults sparselog.Limiter
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
 	for {
 		if err := s.announce(ctx); err != nil && ctx.Err() == nil {
 			s.metrics.redis.Inc()
-			faults.log(s.log, "this edge can't be announced to the others", err)
+			faults.Warn(s.log, "this edge can't be announced to the others", err)
 		}
 		select {
 		case <-tick.C:
@@ -180,7 +182,8 @@ func (s *Service) Announce(ctx context.Context) error {
 	}
 }
 
-// announce does so once. While Redis is away, the edges known stay.
+// announce tells the other edges of this one, and learns which they are. While
+// Redis is away, the edges known stay.
 func (s *Service) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()

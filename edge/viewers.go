@@ -19,7 +19,7 @@ import (
 const (
 	// seenFor is how long after a request a viewer counts.
 	seenFor = 15 * time.Second
-	// maxViewers bounds the viewers that are kept apart, on all channels; more
+	// maxViewers bounds the viewers that are told apart, on all channels; more
 	// than these aren't counted.
 	maxViewers = 500_000
 	// maxSessionID bounds a CMCD session id (CTA-5004 says 64 characters).
@@ -77,9 +77,9 @@ func (a *audience) saw(channel string, r *http.Request, now time.Time) {
 	m[who] = now
 }
 
-// count forgets viewers not seen lately and returns how many each channel has;
-// a channel that has none any more is returned once with 0.
-func (a *audience) count(now time.Time) map[string]int {
+// sweep forgets viewers not seen lately and returns how many each channel has
+// left; a channel that has none any more is returned once with 0.
+func (a *audience) sweep(now time.Time) map[string]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	counts := make(map[string]int)
@@ -105,16 +105,17 @@ func (a *audience) count(now time.Time) map[string]int {
 	return counts
 }
 
-// run reports until ctx ends, and takes the last report back then.
+// run reports to Redis how many viewers each channel has, until ctx ends; then
+// it takes the last report back.
 func (a *audience) run(ctx context.Context, db redis.UniversalClient, id string, log *slog.Logger) {
 	tick := time.NewTicker(viewers.Interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			a.report(ctx, db, id, log, a.count(time.Now()))
+			a.report(ctx, db, id, log, a.sweep(time.Now()))
 		case <-ctx.Done():
-			gone := a.count(time.Now())
+			gone := a.sweep(time.Now())
 			for channel := range gone {
 				gone[channel] = 0
 			}

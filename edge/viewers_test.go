@@ -29,13 +29,13 @@ func TestAudience(t *testing.T) {
 	a.saw("one", viewerRequest("1.2.3.4:2000", "y", ""), start)
 	a.saw("two", viewerRequest("10.0.0.1:1", "x", "5.6.7.8, 10.0.0.2"), start)
 	a.saw("two", viewerRequest("10.0.0.1:1", "x", "9.9.9.9, 10.0.0.2"), start.Add(10*time.Second))
-	if got := a.count(start.Add(14 * time.Second)); got["one"] != 2 || got["two"] != 2 {
+	if got := a.sweep(start.Add(14 * time.Second)); got["one"] != 2 || got["two"] != 2 {
 		t.Errorf("%v", got)
 	}
-	if got := a.count(start.Add(16 * time.Second)); got["two"] != 1 || len(got) != 2 || got["one"] != 0 {
+	if got := a.sweep(start.Add(16 * time.Second)); got["two"] != 1 || len(got) != 2 || got["one"] != 0 {
 		t.Errorf("%v: one that has no viewers any more is told once", got)
 	}
-	if got := a.count(start.Add(17 * time.Second)); got["two"] != 1 || len(got) != 1 {
+	if got := a.sweep(start.Add(17 * time.Second)); got["two"] != 1 || len(got) != 1 {
 		t.Errorf("%v", got)
 	}
 	if a.total != 1 {
@@ -69,7 +69,7 @@ func TestAudienceIsBounded(t *testing.T) {
 		r.Header.Set("CMCD-Session", `sid="`+strconv.Itoa(i)+`"`)
 		a.saw("one", r, now)
 	}
-	if got := a.count(now)["one"]; got != maxViewers {
+	if got := a.sweep(now)["one"]; got != maxViewers {
 		t.Errorf("%d viewers are kept, want %d", got, maxViewers)
 	}
 }

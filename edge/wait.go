@@ -19,7 +19,7 @@ var (
 	errReleased = errors.New("answered without news")
 )
 
-// waiters counts and bounds those who wait.
+// waiters counts and bounds the requests that wait.
 type waiters struct {
 	metrics *metrics
 	count   atomic.Int64

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// maxTold bounds the pieces of media of which it is remembered who told of them.
+	// maxTold bounds the pieces of media of which a worker is remembered that told
+	// of them.
 	maxTold = 4096
 	// slowFor is how long a worker that let a fetch wait is asked last.
 	slowFor = 2 * time.Second
-	// maxLeft bounds the workers remembered that have no slot any more.
+	// maxLeft bounds the former workers that are remembered.
 	maxLeft = 8
 )
 
@@ -26,12 +27,13 @@ type workers struct {
 	// mu guards the fields below.
 	mu    sync.Mutex
 	slots map[int]jobs.Slot
-	// former had slots before and are still listened to.
+	// former are workers that had slots before and are still listened to.
 	former []string
-	// told is who told of a piece last; order holds its keys, the oldest first.
+	// told is, by piece, the worker that told of it last; order holds its keys,
+	// the oldest first.
 	told  map[piece]string
 	order []piece
-	// slow is when a worker let a fetch wait.
+	// slow is, by worker, when it let a fetch wait.
 	slow map[string]time.Time
 }
 
@@ -83,7 +85,7 @@ func (w *workers) slotted() map[string]jobs.Epoch {
 	return epochs
 }
 
-// note remembers who told of media.
+// note remembers the worker that told of media.
 func (w *workers) note(entries []index.Entry, address string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -121,8 +123,8 @@ func (w *workers) stalled(address string, now time.Time) {
 }
 
 // of returns the base URLs of the workers in the order in which to ask them for
-// a piece: who told of it, then those in slots, the newest grant first, then
-// those that had slots; slow ones last.
+// a piece: first the worker that told of it, then those in slots, the newest
+// grant first, then the former ones; slow workers come last.
 func (w *workers) of(p piece, now time.Time) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

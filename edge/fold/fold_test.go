@@ -186,3 +186,35 @@ func TestListableWithSourceInAnotherFormat(t *testing.T) {
 		t.Error("all are ready")
 	}
 }
+
+// What an ingest left open is closed as it stands once another one went on, or is
+// a gap where nobody can serve it. Until that is answered nothing comes after it.
+func TestFoldAsksBeforeItClosesShort(t *testing.T) {
+	for served, want := range map[bool]string{
+		true:  "#EXT-X-PART:DURATION=0.33333,URI=\"7.1.0.p1.m4s\",INDEPENDENT=YES\n#EXTINF:0.33333,\n7.1.p1.m4s\n#EXT-X-DISCONTINUITY\n",
+		false: "#EXT-X-GAP\n#EXTINF:0.33333,\n7.1.p1.m4s\n#EXT-X-DISCONTINUITY\n",
+	} {
+		s := play(t, `begin
+			broadcast
+			whole source 0 0
+			part source 1 0 independent
+			part source 2 0 independent epoch=8 disc=1 writer=2.1`)
+		s.Fold.GiveUp(s.Now)
+		s.Fold.GiveUp(s.Now.Add(fold.OrphanPatience))
+		if last, _, _ := s.snapshot().Find("source").Last(); last != 1 {
+			t.Errorf("it went on to %d without an answer", last)
+		}
+		q, ok := s.Fold.Question()
+		if !ok || q.Rendition != "source" || q.Segment.Sequence != 1 || len(q.Segment.Parts) != 1 {
+			t.Fatalf("it asks %+v, %t", q, ok)
+		}
+		s.Fold.Answer(q, served)
+		if _, again := s.Fold.Question(); again {
+			t.Error("it asks again")
+		}
+		got := string(s.render("source.m3u8"))
+		if !strings.Contains(got, want) || !strings.Contains(got, "8.2.0.p1.m4s") {
+			t.Errorf("served %t:\n%s", served, got)
+		}
+	}
+}

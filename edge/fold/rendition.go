@@ -73,7 +73,8 @@ func (r *rendition) draftFor(e *index.Entry) (*draft, Refusal) {
 	return d, accepted
 }
 
-// base chooses a rendition's first segment among its drafts.
+// base chooses the segment that the playlist begins with: the first of the newest
+// run of drafts without a hole.
 func (r *rendition) base() {
 	known := slices.Sorted(maps.Keys(r.drafts))
 	i := len(known) - 1
@@ -92,42 +93,15 @@ func (r *rendition) base() {
 	r.next, r.based = known[i], true
 }
 
-// joins reports whether what comes before a draft can be listed with it.
+// joins reports whether the draft of segment before can be listed in front of that
+// of segment after: it is whole and next to it, or another ingest went on after
+// it; then what lies between is filled.
 func (r *rendition) joins(before, after uint64) bool {
 	a, b := r.drafts[before], r.drafts[after]
 	if before+1 == after && a.complete() {
 		return true
 	}
 	return a.showable() && a.epoch() != 0 && a.epoch() < b.epoch() && after-before <= maxJump
-}
-
-// orphaned reports whether what is shown last is from an ingest that the given
-// one, by its epoch, has taken over from.
-func (r *rendition) orphaned(ingest uint64) bool {
-	now := uint64(0)
-	if r.media.Open != nil {
-		now = r.media.Open.Epoch
-	} else {
-		for i := len(r.media.Segments) - 1; i >= 0 && now == 0; i-- {
-			now = r.media.Segments[i].Epoch
-		}
-	}
-	return now != 0 && ingest > now
-}
-
-// closeShort completes the open segment with the parts that it has; where they
-// can't be served, as a gap.
-func (r *rendition) closeShort(served bool) {
-	if r.media.Open == nil {
-		return
-	}
-	s := *r.media.Open
-	for _, p := range s.Parts {
-		s.Duration += p.Duration
-		s.Size += p.Size
-	}
-	s.Gap = !served
-	r.list(&s)
 }
 
 // endHere ends the rendition behind what is listed.
@@ -213,7 +187,7 @@ func (r *rendition) head(e *index.Entry) playlist.Segment {
 	return s
 }
 
-// complete makes what is due a complete segment, or with a gap entry a gap.
+// complete lists the segment that is due as e says: complete, or as a gap.
 func (r *rendition) complete(e *index.Entry) {
 	var s playlist.Segment
 	if r.media.Open != nil {
@@ -255,28 +229,6 @@ func (r *rendition) list(s *playlist.Segment) {
 	r.touch()
 }
 
-// completeGap fills a missing segment with missing parts, so that the position
-// of the last part is always known.
-func (r *rendition) completeGap(s *playlist.Segment, sum media.Ticks) {
-	s.Gap = true
-	if s.Profile == "" {
-		s.Profile = "gap"
-	}
-	if s.Duration == 0 {
-		s.Duration = r.media.Target()
-		if n := len(r.media.Segments); n > 0 {
-			s.Duration = r.media.Segments[n-1].Duration
-		}
-	}
-	s.Duration = max(s.Duration, sum)
-	s.Parts = slices.Clip(s.Parts)
-	for left := s.Duration - sum; left > 0 && len(s.Parts) < index.MaxParts; {
-		d := min(left, r.media.PartTarget)
-		s.Parts = append(s.Parts, playlist.Part{Epoch: s.Epoch, Profile: s.Profile, Duration: d, Gap: true})
-		left -= d
-	}
-}
-
 // trim drops the oldest segments beyond the window.
 func (r *rendition) trim(window media.Ticks) {
 	var total media.Ticks
@@ -295,7 +247,8 @@ func (r *rendition) trim(window media.Ticks) {
 	}
 }
 
-// noteLost remembers a gap entry that is about what is listed.
+// noteLost remembers a gap entry that is about a listed segment: its worker
+// couldn't store it.
 func (r *rendition) noteLost(e *index.Entry) {
 	s := r.media.Find(e.Sequence)
 	if e.Type == index.TypeGap && s != nil && !s.Gap && s.Epoch == e.Epoch && s.Profile == e.Profile {
@@ -303,7 +256,7 @@ func (r *rendition) noteLost(e *index.Entry) {
 	}
 }
 
-// vanish lists a segment as a gap that is lost indeed. A Server MUST NOT change
+// vanish lists a segment as a gap whose worker couldn't store it. A Server MUST NOT change
 // what is listed (6.2.1), but listed media MUST be there too, and a player can
 // look for another rendition instead of asking for what it can't get.
 func (r *rendition) vanish(a *Address) {
@@ -324,88 +277,6 @@ func (r *rendition) vanish(a *Address) {
 	r.media.Segments = slices.Clone(r.media.Segments)
 	r.media.Segments[at] = &s
 	r.touch()
-}
-
-// afterHole returns the first segment known past the one that is due, or the
-// broadcast's end.
-func (r *rendition) afterHole(end uint64) (uint64, bool) {
-	if !r.based || r.media.Ended {
-		return 0, false
-	}
-	first, ok := end, end != noEnd && end > r.next
-	for sequence, d := range r.drafts {
-		if sequence > r.next && sequence < first && d.showable() {
-			first, ok = sequence, true
-		}
-	}
-	return first, ok
-}
-
-// endLag ends the wait for the version that is in charge of the open segment
-// where another one has had for a while what comes next.
-func (r *rendition) endLag(now time.Time) {
-	d := r.drafts[r.next]
-	v, mixes := d.rival(r.media.Open)
-	switch {
-	case v == nil:
-		r.lagging = time.Time{}
-	case r.lagging.IsZero():
-		r.lagging = now
-	case now.Sub(r.lagging) >= lagPatience:
-		if mixes {
-			d.giveUp(r.media.Open, 0)
-		} else {
-			d.favoured = v
-		}
-		r.advance()
-	}
-}
-
-// fill completes all segments before after as far as they are known, and the
-// rest as gaps. What an ingest left open before another one took over is asked
-// about first, and nothing is filled.
-func (r *rendition) fill(after, ingest uint64) {
-	if after-r.next > maxJump {
-		// Too much is missing to say anything of it.
-		for sequence := range r.drafts {
-			if sequence < after {
-				delete(r.drafts, sequence)
-			}
-		}
-		clear(r.lost)
-		r.media.Segments, r.media.Open, r.next = nil, nil, after
-		r.touch()
-		return
-	}
-	orphaned := r.orphaned(ingest)
-	if orphaned && r.media.Open != nil {
-		r.asking = r.media.Open
-		return
-	}
-	var each media.Ticks
-	if orphaned {
-		each = r.media.PartTarget // numbers that were never used: no time to lose on them
-	}
-	// Where the time after the hole is known, the gaps share what lies between.
-	if d, n := r.drafts[after], len(r.media.Segments); !orphaned && d != nil && n > 0 && r.media.Open == nil {
-		last := r.media.Segments[n-1]
-		if e := d.told(); e != nil && !e.Time.IsZero() {
-			hole := e.Time.Sub(last.Time.Add(last.Duration.Duration()))
-			each = min(media.TicksOf(max(hole, 0))/media.Ticks(after-r.next), r.media.Target())
-		}
-	}
-	for sequence := r.next; sequence < after; sequence++ {
-		d := r.drafts[sequence]
-		if d == nil {
-			d = &draft{}
-			r.drafts[sequence] = d
-		}
-		var open *playlist.Segment
-		if sequence == r.next {
-			open = r.media.Open
-		}
-		d.giveUp(open, each)
-	}
 }
 
 // noteInit remembers the ingest epoch under which an init section may lie in S3.
