@@ -23,11 +23,31 @@ var services = []string{"ingest", "transcode", "edge", "api", "chat"}
 // no error: it is listed once it does.
 var pure = []string{
 	"ingest/front", "ingest/timeline", "ingest/health.go", "ingest/phase.go", "ingest/slots.go", "ingest/grant.go",
-	"transcode/ladder.go", "transcode/args.go", "transcode/passthrough.go", "transcode/packager.go",
+	"transcode/encode/ladder.go", "transcode/encode/args.go", "transcode/encode/packager.go",
+	"transcode/storage/shelf.go", "transcode/storage/track.go", "transcode/storage/retain.go",
 	"edge/fold", "edge/playlist", "internal/window",
 	"chat/command.go",
 	"internal/channelname", "internal/media",
 }
+
+// rooms are the packages inside of services, and what of their own service each
+// may import besides itself. A service's root package may import all of them.
+var rooms = map[string][]string{
+	"api/store":               nil,
+	"edge/fold":               {"edge/playlist"},
+	"edge/fold/foldtest":      {"edge/fold", "edge/playlist"},
+	"edge/playlist":           nil,
+	"ingest/front":            nil,
+	"ingest/rtmp":             {"ingest/front"},
+	"ingest/timeline":         nil,
+	"transcode/encode":        {"transcode/logread"},
+	"transcode/logread":       nil,
+	"transcode/storage":       nil,
+	"transcode/transcodetest": {"transcode/logread"},
+}
+
+// testRooms are packages for tests: only tests import them.
+var testRooms = []string{"edge/fold/foldtest", "transcode/transcodetest"}
 
 // impure are the packages by which code reaches the world.
 var impure = []string{"net", "net/http", "os", "os/exec", "syscall", "github.com/redis/go-redis/v9"}
@@ -114,6 +134,35 @@ func TestServicesDontImportEachOther(t *testing.T) {
 			other, _, _ := strings.Cut(rest, "/")
 			if other == "cmd" || other != own && slices.Contains(services, other) {
 				t.Errorf("%s imports %s: services meet in internal/ only", s.path, name)
+			}
+		}
+	}
+}
+
+// TestRoomsHaveWalls holds the walls inside of services.
+func TestRoomsHaveWalls(t *testing.T) {
+	for _, s := range sources(t) {
+		dir := path.Dir(s.path)
+		service, inside, _ := strings.Cut(dir, "/")
+		if !slices.Contains(services, service) {
+			continue
+		}
+		may, listed := rooms[dir]
+		if inside != "" && !listed {
+			t.Errorf("%s is in no room: list %s, and what it may import", s.path, dir)
+			continue
+		}
+		test := strings.HasSuffix(s.path, "_test.go")
+		for _, name := range s.imports() {
+			other, ok := strings.CutPrefix(name, "millrace/")
+			switch {
+			case !ok || other == dir || other != service && !strings.HasPrefix(other, service+"/"):
+			case slices.Contains(testRooms, other):
+				if !test {
+					t.Errorf("%s imports %s, which is for tests", s.path, name)
+				}
+			case inside != "" && !slices.Contains(may, other):
+				t.Errorf("%s imports %s: there is a wall between them", s.path, name)
 			}
 		}
 	}

@@ -5,23 +5,19 @@ import (
 	"errors"
 	"time"
 
-	"millrace/internal/index"
+	"millrace/transcode/encode"
+	"millrace/transcode/logread"
 )
 
 // backfillPatience is how long the live segments may keep the earlier ones waiting.
 const backfillPatience = 2 * time.Second
 
+// backfillAttempts is how often earlier segments are tried without progress
+// before they are gaps.
+const backfillAttempts = 3
+
 // backfillPause is the pause after an attempt that made nothing.
 const backfillPause = time.Second
-
-// backfilling is where the second pass publishes: what it says of the broadcast
-// as a whole is the live pass's to say.
-type backfilling struct{ announcer }
-
-func (backfilling) broadcast(index.Broadcast) {}
-func (backfilling) pause(uint64, string)      {}
-func (backfilling) end(uint64, string)        {}
-func (backfilling) thumbnail([]byte)          {}
 
 // backfill makes what earlier workers finished and may not have stored, in a
 // second pass over the log. Nobody waits for it: it comes after the live
@@ -37,13 +33,13 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 	}
 	from := h.grant.Backfill
 	for attempt := 1; ; attempt++ {
-		w := h.newWorker(workerConfig{From: from, Until: h.grant.Live, Backfill: true, Publish: backfilling{h.pub}})
-		err := w.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+		w := h.newWorker(encode.Config{From: from, Until: h.grant.Live, Backfill: true, Publish: backfillOutput{liveOutput{h.pub}}})
+		err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
 			return h.service.readLog(ctx, h.job, from, out)
 		})
-		var gone *goneError
+		var gone *logread.GoneError
 		lost := from // up to there
-		switch made := w.finished.Load(); {
+		switch made := w.Finished(); {
 		case err == nil:
 			h.log.Info("earlier segments were made again", "from", h.grant.Backfill, "until", h.grant.Live)
 			return
@@ -53,9 +49,9 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 			// Ingest cuts a reader off that takes nothing, as this one does while
 			// encoding takes long.
 			from, lost, attempt = made, made, 0
-		case errors.As(err, &gone) && gone.oldest > from:
-			lost = min(gone.oldest, h.grant.Live)
-		case attempt >= maxAttempts:
+		case errors.As(err, &gone) && gone.Oldest > from:
+			lost = min(gone.Oldest, h.grant.Live)
+		case attempt >= backfillAttempts:
 			h.log.Warn("earlier segments could not be made again", "from", from, "until", h.grant.Live, "err", err)
 			lost = h.grant.Live
 		default:
@@ -77,16 +73,6 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 func (h *holding) declareGaps(from, until uint64) {
 	h.log.Error("segments are lost: no worker stored them, and they can't be made again", "from", from, "until", until)
 	for sequence := from; sequence < until; sequence++ {
-		h.pub.missing(sequence, "the worker that made it is gone")
+		h.pub.Missing(sequence, "the worker that made it is gone")
 	}
-}
-
-// missing declares a segment missing in every rendition in which it isn't known
-// to be complete.
-func (p *publication) missing(sequence uint64, reason string) {
-	p.announce(sequence, func(s *shelf, out *outcome) {
-		for _, name := range s.names {
-			_ = s.gap(s.missing(s.tracks[name], sequence, name, reason), out) // a gap is never refused
-		}
-	})
 }

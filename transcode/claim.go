@@ -14,6 +14,7 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/private"
+	"millrace/transcode/encode"
 )
 
 // maxClaimLine bounds one line of a claim's answer.
@@ -41,7 +42,7 @@ func (s *Service) claim(ctx context.Context, job jobs.Job) (*claim, error) {
 		return nil, fmt.Errorf("claim %s: %w", job.Broadcast, err)
 	}
 	req.Header.Set(jobs.AddressHeader, s.cfg.Advertise)
-	req.Header.Set(jobs.ProfileHeader, sourceProfile())
+	req.Header.Set(jobs.ProfileHeader, encode.SourceProfile())
 	s.cfg.Secret.Authorize(req)
 	c := &claim{transport: private.NewTransport(true), up: up}
 	resp, err := (&http.Client{Transport: c.transport}).Do(req)

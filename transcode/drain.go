@@ -53,7 +53,7 @@ func (s *Service) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
 	for _, h := range s.held() {
-		for !h.over() && h.live.unmade.Load() > 0 && ctx.Err() == nil {
+		for !h.over() && h.live.Unmade() > 0 && ctx.Err() == nil {
 			pause(ctx, 10*time.Millisecond)
 		}
 	}

@@ -12,6 +12,9 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/relay"
+	"millrace/transcode/encode"
+	"millrace/transcode/logread"
+	"millrace/transcode/storage"
 )
 
 const (
@@ -33,8 +36,8 @@ type holding struct {
 	grant   jobs.Grant
 	started time.Time
 	claim   *claim
-	pub     *publication
-	live    *worker
+	pub     *storage.Writer
+	live    *encode.Worker
 	log     *slog.Logger
 	cancel  context.CancelCauseFunc
 	gone    chan struct{} // closed when it is over
@@ -61,8 +64,8 @@ func (s *Service) work(ctx context.Context, job jobs.Job, log *slog.Logger) erro
 		service: s, job: job, grant: c.grant, started: time.Now(), claim: c, cancel: cancel,
 		log: log.With("slot", job.Slot, "grant", c.grant.Epoch.Grant), gone: make(chan struct{}),
 	}
-	h.pub = s.storage.open(job.Broadcast, c.grant)
-	defer h.pub.close()
+	h.pub = s.storage.Open(job.Broadcast, c.grant)
+	defer h.pub.Close()
 	s.metrics.broadcasts.Inc()
 	defer s.metrics.broadcasts.Dec()
 	h.log.Info("working on the broadcast", "live", c.grant.Live, "backfill", c.grant.Backfill)
@@ -74,7 +77,7 @@ func (s *Service) work(ctx context.Context, job jobs.Job, log *slog.Logger) erro
 // run works until all is made, or until somebody else has the slot.
 func (h *holding) run(ctx context.Context) error {
 	var beside sync.WaitGroup
-	defer func() { h.service.budget.release(h.live) }() // once it reserves no more
+	defer func() { h.service.budget.Release(h.live) }() // once it reserves no more
 	defer beside.Wait()
 	defer h.claim.close()
 	defer h.cancel(nil)
@@ -84,12 +87,12 @@ func (h *holding) run(ctx context.Context) error {
 	if h.grant.Index {
 		h.earlier = newEarlier()
 	}
-	h.live = h.newWorker(workerConfig{
-		From: h.grant.Live, Publish: h.pub, Warm: h.service.warm,
+	h.live = h.newWorker(encode.Config{
+		From: h.grant.Live, Publish: liveOutput{h.pub}, Warm: h.service.warm,
 		Lost: func(err error) { lost <- err }, CaughtUp: func() { close(caughtUp) },
 	})
 	beside.Go(func() {
-		made <- h.live.run(ctx, func(ctx context.Context, out chan<- logEvent) error {
+		made <- h.live.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
 			return h.service.readLog(ctx, h.job, h.grant.Live, out)
 		})
 	})
@@ -134,17 +137,20 @@ func (h *holding) run(ctx context.Context) error {
 	return err
 }
 
-func (h *holding) newWorker(c workerConfig) *worker {
+func (h *holding) newWorker(c encode.Config) *encode.Worker {
 	s := h.service
 	c.Grant, c.Slot, c.Started, c.FFmpeg, c.Preset, c.Ladder = h.grant, h.job.Slot, h.started, s.ffmpeg, s.cfg.Preset, s.ladder
-	c.Budget, c.Metrics, c.Log, c.Earlier = s.budget, s.metrics, h.log, h.earlier
-	return newWorker(c)
+	c.Budget, c.Metrics, c.Log = s.budget, s.encoding, h.log
+	if h.earlier != nil {
+		c.Earlier = h.earlier.get
+	}
+	return encode.New(c)
 }
 
 func (h *holding) progress() jobs.Progress {
 	return jobs.Progress{
-		Consumed: h.live.consumed.Load(), Finished: h.live.finished.Load(), Safe: h.pub.safe(),
-		Leaving: h.leaving.Load(), Shed: int(h.live.shed.Load()),
+		Consumed: h.live.Consumed(), Finished: h.live.Finished(), Safe: h.pub.Safe(),
+		Leaving: h.leaving.Load(), Shed: h.live.Shed(),
 	}
 }
 
@@ -164,7 +170,7 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 				return err
 			}
 			complete = true
-			if h.live.last != nil && h.live.last.Kind == relay.End {
+			if h.live.Ended() {
 				result = nil
 			}
 		case o, ok := <-orders:
@@ -179,12 +185,12 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 			case o.Until > 0:
 				handed = true
 				h.log.Info("another worker takes over", "until", o.Until)
-				h.live.do(ctx, func(ctx context.Context) { h.live.stopAt(ctx, o.Until) })
+				h.live.StopAt(ctx, o.Until)
 			}
 		case broken = <-lost:
 			reading, brokenAt = false, time.Now()
-			if errors.Is(broken, errLogEnded) {
-				h.live.do(ctx, func(context.Context) { handed = h.live.moved() || handed })
+			if errors.Is(broken, logread.ErrEnded) {
+				handed = h.live.Moved(ctx) || handed
 			}
 		case <-tick.C:
 		case <-ctx.Done():
@@ -194,12 +200,12 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 		case complete && !claimed:
 			return result
 		case complete && (handed || h.isClosed()):
-			if h.pub.safe() >= h.live.finished.Load() {
+			if h.pub.Safe() >= h.live.Finished() {
 				return nil
 			}
 		case !complete && !dropped && result != nil && (!reading || time.Since(endedAt) > lastMarks):
 			dropped = true
-			h.live.do(ctx, h.live.drop)
+			h.live.Drop(ctx)
 		case complete, handed, result != nil, h.isClosed():
 			// It ends by itself, or ingest ends it.
 		case claimed && !reading && time.Since(brokenAt) > relayDoubt:
@@ -212,17 +218,17 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 	}
 }
 
-func (s *Service) readLog(ctx context.Context, job jobs.Job, from uint64, out chan<- logEvent) error {
+func (s *Service) readLog(ctx context.Context, job jobs.Job, from uint64, out chan<- logread.Event) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, job.Ingest+relay.Path(job.Broadcast, from), nil)
 	if err != nil {
 		return fmt.Errorf("read relay: %w", err)
 	}
 	s.cfg.Secret.Authorize(req)
-	l, err := openLog(s.client, req)
+	l, err := logread.Open(s.client, req)
 	if err != nil {
 		return err
 	}
-	return l.run(ctx, out)
+	return l.Run(ctx, out)
 }
 
 // enter notes what this worker has. Of the same lease it has one thing only:
@@ -249,7 +255,7 @@ func (s *Service) leave(h *holding) {
 	for id, all := range s.holdings {
 		kept := all[:0]
 		for _, old := range all {
-			if !old.over() || old.isClosed() && time.Since(old.closed) < forgetAfter {
+			if !old.over() || old.isClosed() && time.Since(old.closed) < storage.ForgetAfter {
 				kept = append(kept, old)
 			}
 		}

@@ -117,7 +117,7 @@ func pause(ctx context.Context, d time.Duration) {
 // nextJob waits for a job; nil without an error means that there was none.
 func (s *Service) nextJob(ctx context.Context, consumer string) (*jobs.Job, error) {
 	var block time.Duration = jobBlock
-	if s.budget.room() < 0.5 {
+	if s.budget.Room() < 0.5 {
 		pause(ctx, busyPause)
 		block = -1 // not at all
 	}

@@ -5,45 +5,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// metrics counts the broadcasts of this worker process.
 type metrics struct {
-	broadcasts                 prometheus.Gauge
-	coldStarts, failures, shed prometheus.Counter
-	hangs, encodeSeconds       prometheus.Counter
-	rungsShed, orphans         prometheus.Gauge
-	takeover                   prometheus.Histogram
-	claims                     *prometheus.CounterVec
+	broadcasts, orphans prometheus.Gauge
+	claims              *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer, b *budget) *metrics {
+func newMetrics(r prometheus.Registerer) *metrics {
 	f := promauto.With(r)
-	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help})
-	}
-	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "millrace_transcode_room_cores", Help: "Cores that are free for rungs of further broadcasts, by what encoding was measured to cost here.",
-	}, b.room)
-	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "millrace_transcode_cost_ratio", Help: "What encoding costs here over what was estimated.",
-	}, b.scale)
 	return &metrics{
 		broadcasts: f.NewGauge(prometheus.GaugeOpts{
 			Name: "millrace_transcode_broadcasts", Help: "Broadcasts that this worker works on.",
 		}),
-		coldStarts: counter("encoder_cold_starts_total", "Encoders that were started when they were needed, since no spare was ready."),
-		failures:   counter("encoder_failures_total", "Encoders that ended before their segment did."),
-		shed:       counter("rung_segments_shed_total", "Segments of rungs that were not encoded because encoding was too slow; another rendition's stand in."),
-		hangs:      counter("encoder_hangs_total", "Encoders that were ended since they made nothing of what they were fed."),
-		rungsShed: f.NewGauge(prometheus.GaugeOpts{
-			Name: "millrace_transcode_rungs_shed", Help: "Rungs that aren't made now for want of room; another rendition's segments stand in.",
-		}),
 		orphans: f.NewGauge(prometheus.GaugeOpts{
 			Name: "millrace_transcode_orphans", Help: "Broadcasts whose ingest is gone, kept until another one goes on with them.",
 		}),
-		takeover: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "millrace_transcode_takeover_seconds", Help: "Time from the grant of a broadcast that others had to the first new part of a rung.",
-			Buckets: []float64{.05, .1, .15, .2, .3, .5, .75, 1, 2, 5, 10},
-		}),
-		encodeSeconds: counter("encoder_cpu_seconds_total", "CPU time of encoders that have ended."),
 		claims: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_transcode_claims_total", Help: "Claims on broadcasts, by how they ended.",
 		}, []string{"result"}),

@@ -54,7 +54,7 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 	}
 	if !reading {
 		// A part that still comes ends the pause, so it is said again.
-		h.live.do(ctx, func(context.Context) { h.live.pauseNow() })
+		h.live.Pause(ctx)
 	}
 	rctx, cancel := context.WithTimeout(ctx, orphanInterval)
 	defer cancel()
@@ -66,7 +66,7 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 	if err != nil {
 		if now.Sub(o.since) > orphanLimit {
 			h.log.Warn("nobody asked for the open segment; it is dropped", "err", err)
-			h.live.do(ctx, h.live.drop)
+			h.live.Drop(ctx)
 		}
 		return nil
 	}
@@ -75,7 +75,7 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 		r.Epoch == mine.Lease && r.Age > r.Grace+orphanGrace:
 		h.log.Info("nobody went on with the broadcast: it ends")
 		if _, ok := h.closeShort(ctx, true); !ok {
-			h.live.do(ctx, h.live.drop) // nothing was read
+			h.live.Drop(ctx) // nothing was read
 		}
 	case r.Epoch > mine.Lease:
 		if o.taken.IsZero() {
@@ -84,7 +84,7 @@ func (o *orphan) look(ctx context.Context, h *holding, reading bool) error {
 		if now.Sub(o.taken) >= orphanPatience {
 			// Its numbers begin where it believes this segment to begin or end.
 			h.log.Warn("another ingest went on without this worker's open segment; it is dropped")
-			h.live.do(ctx, h.live.drop)
+			h.live.Drop(ctx)
 		}
 	case r.Epoch == mine.Lease:
 		slots, err := lease.Slots(rctx, h.service.cfg.Redis, h.job.Broadcast)
@@ -101,11 +101,6 @@ func (o *orphan) end(h *holding) {
 	}
 }
 
-// pauseNow announces that nothing comes for now; any new part ends that.
-func (w *worker) pauseNow() {
-	w.emit(func() { w.Publish.pause(0, reasonLost) })
-}
-
 // closeShort ends the open segment after its last frame. It answers the same
 // when it is asked again. ok is false when the worker has read nothing, or is done.
 func (h *holding) closeShort(ctx context.Context, end bool) (c relay.Carry, ok bool) {
@@ -114,11 +109,7 @@ func (h *holding) closeShort(ctx context.Context, end bool) (c relay.Carry, ok b
 	if h.carry != nil {
 		return *h.carry, true
 	}
-	h.live.do(ctx, func(ctx context.Context) {
-		if c, ok = h.live.closeShort(ctx); ok && end {
-			h.live.emit(func() { h.pub.end(c.Mark.Sequence, "the broadcast ended") })
-		}
-	})
+	c, ok = h.live.CloseShort(ctx, end)
 	if ok {
 		h.carry, h.closed, h.final = &c, time.Now(), end
 	}

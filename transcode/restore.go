@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/index"
+	"millrace/transcode/storage"
 )
 
 const (
@@ -54,7 +55,7 @@ func (e *earlier) get() []index.Rendition {
 
 // restore tells the publication, and what is waiting for it, what earlier
 // workers made. Without Redis it goes on without: edges remember.
-func (s *Service) restore(ctx context.Context, broadcast string, pub *publication, about *earlier, log *slog.Logger) {
+func (s *Service) restore(ctx context.Context, broadcast string, pub *storage.Writer, about *earlier, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	defer about.set(nil)
@@ -79,7 +80,7 @@ func (s *Service) restore(ctx context.Context, broadcast string, pub *publicatio
 	slices.Reverse(head)
 	entries := parseIndex(head, log)
 	note(entries)
-	pub.restore(entries)
+	pub.Restore(entries)
 }
 
 func parseIndex(messages []redis.XMessage, log *slog.Logger) []index.Entry {

@@ -5,6 +5,7 @@
 package transcode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ import (
 
 	"millrace/internal/objects"
 	"millrace/internal/private"
+	"millrace/transcode/encode"
+	"millrace/transcode/storage"
 )
 
 // presets are x264's, from quick to thorough.
@@ -62,13 +65,15 @@ type Config struct {
 // Service is the transcode service: one worker process.
 type Service struct {
 	cfg     Config
-	ladder  []rungSpec
-	storage *storage
-	budget  *budget
+	ladder  []encode.RungSpec
+	storage *storage.Storage
+	budget  *encode.Budget
 	metrics *metrics
-	ffmpeg  *ffmpeg // set by Run
-	client  *http.Client
-	warm    *warmth
+	// encoding counts what the workers do.
+	encoding *encode.Metrics
+	ffmpeg   *encode.FFmpeg // set by Run
+	client   *http.Client
+	warm     *encode.Pool
 	// working counts the jobs that are worked on, and one while they are taken.
 	working atomic.Int64
 
@@ -81,40 +86,40 @@ func New(c Config) (*Service, error) {
 	if c.Redis == nil || c.Bucket == nil || c.Advertise == "" || c.SpoolDir == "" {
 		return nil, errors.New("transcode: Redis, a bucket, a spool directory and an address to advertise are needed")
 	}
-	c.FFmpeg = or(c.FFmpeg, "ffmpeg")
-	c.Preset = or(c.Preset, "veryfast")
+	c.FFmpeg = cmp.Or(c.FFmpeg, "ffmpeg")
+	c.Preset = cmp.Or(c.Preset, "veryfast")
 	if !slices.Contains(presets, c.Preset) {
 		return nil, fmt.Errorf("transcode: preset %q is unknown; take one of %v", c.Preset, presets)
 	}
 	if !(c.EncodeCores >= 0) { // nor is it NaN
 		return nil, fmt.Errorf("transcode: %g cores can't encode; --encode-cores takes a number above 0, and without it all cores are used", c.EncodeCores)
 	}
-	ladder, err := parseLadder(c.Ladder)
+	ladder, err := encode.ParseLadder(c.Ladder)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: newBudget(c.EncodeCores), holdings: map[string][]*holding{}, warm: &warmth{log: c.Log},
-		storage: newStorage(storageConfig{
+		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores), holdings: map[string][]*holding{}, warm: encode.NewPool(c.Log),
+		storage: storage.New(storage.Config{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,
 		}),
 		client: &http.Client{Transport: private.NewTransport(false)},
 	}
-	s.metrics = newMetrics(c.Registerer, s.budget)
+	s.metrics, s.encoding = newMetrics(c.Registerer), encode.NewMetrics(c.Registerer, s.budget)
 	return s, nil
 }
 
 // CheckFFmpeg fails when path is no FFmpeg, or one that lacks an encoder.
 func CheckFFmpeg(ctx context.Context, path string) error {
-	_, err := findFFmpeg(ctx, or(path, "ffmpeg"))
+	_, err := encode.FindFFmpeg(ctx, cmp.Or(path, "ffmpeg"))
 	return err
 }
 
 // Run works until ctx ends, and returns when all that it started has ended.
 func (s *Service) Run(ctx context.Context) error {
 	var err error
-	if s.ffmpeg, err = findFFmpeg(ctx, s.cfg.FFmpeg); err != nil {
+	if s.ffmpeg, err = encode.FindFFmpeg(ctx, s.cfg.FFmpeg); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx) // it was ended with us
 		}
@@ -129,9 +134,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stopWork(nil)
 	storing, stopStoring := context.WithCancel(whole)
 	defer stopStoring()
-	s.warm.begin(working, s.ffmpeg)
+	s.warm.Begin(working, s.ffmpeg)
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.storage.run(storing) })
+	g.Go(func() error { return s.storage.Run(storing) })
 	g.Go(func() error { return s.keepWarm(gctx) })
 	g.Go(func() error {
 		defer stopStoring()
@@ -151,6 +156,6 @@ func (s *Service) Run(ctx context.Context) error {
 // Private adds the routes for other services to mux: follow, window and close.
 // Whoever serves mux guards it.
 func (s *Service) Private(mux *http.ServeMux) {
-	s.storage.routes(mux)
+	s.storage.Routes(mux)
 	mux.HandleFunc("POST /close/{broadcast}", s.serveClose)
 }

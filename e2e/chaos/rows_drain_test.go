@@ -162,7 +162,7 @@ exec %[1]s "$@"
 func otherPackager(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	original := filepath.Join(harness.Root(), "transcode", "args.go")
+	original := filepath.Join(harness.Root(), "transcode", "encode", "args.go")
 	text, err := os.ReadFile(original)
 	if err != nil {
 		t.Fatal(err)

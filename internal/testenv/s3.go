@@ -211,3 +211,18 @@ func FreeAddress(t testing.TB) string {
 	}
 	return addr
 }
+
+// ProxiedBucket returns an empty bucket of the test's own twice: through a proxy
+// that can disturb it, and directly.
+func ProxiedBucket(t testing.TB) (through, direct *objects.Bucket, proxy *FaultProxy) {
+	t.Helper()
+	c := BucketConfig(t)
+	direct = CreateBucket(t, c)
+	proxy = Proxy(t, strings.TrimPrefix(c.Endpoint, "http://"))
+	c.Endpoint, c.Timeout = "http://"+proxy.Address, time.Second
+	through, err := objects.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return through, direct, proxy
+}

@@ -1,0 +1,131 @@
+package encode
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"millrace/internal/media"
+)
+
+// packagerVersion is part of every profile: raise it whenever the packager
+// writes other bytes for the same log.
+const packagerVersion = 3
+
+// thumbnailWidth is that of the pictures for listings, in pixels.
+const thumbnailWidth = 480
+
+// Job is what one FFmpeg process does: one segment's pictures in as FLV
+// on standard input, one FLV per rung out on the pipes from 3 on, and then, if
+// asked for, one JPEG.
+type Job struct {
+	Rungs     []Rung
+	Preset    string
+	Thumbnail bool
+	// Skip leaves out pictures before this time, counted from the first one
+	// fed: for a segment that begins in the middle of a GOP.
+	Skip media.Ticks
+}
+
+// same reports whether a process for j can do k.
+func (j Job) same(k Job) bool {
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && slices.Equal(j.Rungs, k.Rungs)
+}
+
+// firstPipe is the file descriptor of the first output.
+const firstPipe = 3
+
+// args returns FFmpeg's arguments. Each is there for a reason that was
+// measured: one thread per stage and bit-exact scaling make the output a
+// function of the input alone; the tiny probe and FLV (not MP4) on the way out
+// keep a frame's way through the process at a few milliseconds; a GOP without
+// end, scene cuts off and forced keyframes copy the source's keyframes, and no
+// others.
+func (j Job) args() []string {
+	a := strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
+		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f flv -i pipe:0" +
+		" -filter_threads 1 -filter_complex_threads 1")
+	a = append(a, "-filter_complex", j.filter())
+	for i, r := range j.Rungs {
+		a = append(a, "-map", fmt.Sprintf("[v%d]", i))
+		a = append(a, j.encoder(r)...)
+		a = append(a, strings.Fields("-map_metadata -1 -fflags +bitexact -f flv"+
+			" -flvflags no_duration_filesize+no_sequence_end+no_metadata"+
+			" -avoid_negative_ts disabled -flush_packets 1 -muxdelay 0 -muxpreload 0")...)
+		a = append(a, "pipe:"+strconv.Itoa(firstPipe+i))
+	}
+	if j.Thumbnail {
+		a = append(a, strings.Fields("-map [t] -frames:v 1 -c:v mjpeg -threads 1 -q:v 5 -f mjpeg -flush_packets 1")...)
+		a = append(a, "pipe:"+strconv.Itoa(firstPipe+len(j.Rungs)))
+	}
+	return a
+}
+
+// filter returns the graph: one decoded picture goes to all rungs.
+func (j Job) filter() string {
+	outputs := len(j.Rungs)
+	if j.Thumbnail {
+		outputs++
+	}
+	var b strings.Builder
+	b.WriteString("[0:v]")
+	if j.Skip > 0 {
+		// A little less: decode and presentation times are rounded differently.
+		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.003)
+	}
+	fmt.Fprintf(&b, "split=%d", outputs)
+	for i := range outputs {
+		fmt.Fprintf(&b, "[s%d]", i)
+	}
+	for i, r := range j.Rungs {
+		fmt.Fprintf(&b, ";[s%d]%s[v%d]", i, scale(r), i)
+	}
+	if j.Thumbnail {
+		fmt.Fprintf(&b, ";[s%d]select='eq(n,0)',scale=%d:-2:flags=bilinear,format=yuvj420p[t]", len(j.Rungs), thumbnailWidth)
+	}
+	return b.String()
+}
+
+func scale(r Rung) string {
+	s := fmt.Sprintf("scale=%d:%d:flags=bicubic+accurate_rnd+bitexact,format=yuv420p", r.Width, r.Height)
+	if r.Step > 1 {
+		s = fmt.Sprintf(`select='not(mod(n\,%d))',`, r.Step) + s
+	}
+	return s
+}
+
+func (j Job) encoder(r Rung) []string {
+	return strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
+		" -force_key_frames source -forced-idr 1 -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
+		" -fps_mode passthrough -enc_time_base 1:90000 -crf 26 -maxrate %d -bufsize %d -x264-params vbv-init=0.3",
+		j.Preset, r.Bitrate, r.Bitrate))
+}
+
+// SourceProfile names all that the bytes of repackaged media depend on besides the log.
+func SourceProfile() string { return profileOf("source") }
+
+// soundProfile is the audio rendition's: of sound that is encoded no two workers
+// make the same bytes, so theirs have different names.
+func (w *Worker) soundProfile() string {
+	if w.odd == nil {
+		return SourceProfile()
+	}
+	e := w.Grant.Epoch
+	return profileOf("sound", strconv.FormatUint(e.Lease, 10), strconv.Itoa(w.Slot), strconv.FormatUint(e.Grant, 10))
+}
+
+// rungProfile names all that a rung's bytes depend on besides the log: this
+// packager, FFmpeg's build, the architecture and the arguments.
+func rungProfile(build string, preset string, r Rung) string {
+	j := Job{Preset: preset}
+	return profileOf(build, runtime.GOARCH, scale(r), strings.Join(j.encoder(r), " "))
+}
+
+func profileOf(parts ...string) string {
+	sum := sha256.Sum256([]byte(strconv.Itoa(packagerVersion) + "\x00" + strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:4])
+}

@@ -1,0 +1,120 @@
+package encode
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	// watchInterval is how often encoders are looked at.
+	watchInterval = 250 * time.Millisecond
+	// hangSilence is how long an encoder may be silent and use no CPU time
+	// while there is something to do.
+	hangSilence = time.Second
+	// encoderSilence is how long it may be silent in any case.
+	encoderSilence = 10 * time.Second
+	// backgroundSilence is that of one with low priority: where others need all
+	// of the machine it gets no CPU time for long, and nobody waits for it.
+	backgroundSilence = 2 * time.Minute
+	// hangUnits is how many access units an encoder is fed without an answer
+	// before it counts as silent: decoders keep a few back.
+	hangUnits = 10
+)
+
+// pulse tells whether an encoder answers what it is fed.
+type pulse struct {
+	background bool // it runs with low priority
+	units      int  // fed since it last answered
+	all        bool
+	since      time.Time // of the first of them, or of the newest answer
+	cpu        uint64    // at the last look
+	moved      time.Time // when that last changed
+}
+
+func (p *pulse) fed(now time.Time) {
+	if p.units == 0 {
+		p.since, p.moved = now, now
+	}
+	p.units++
+}
+
+// answered notes that the process made a frame.
+func (p *pulse) answered(now time.Time) {
+	p.units = 0
+	p.since = now
+}
+
+// finish says that all is fed: the process then ends.
+func (e *encoder) finish() {
+	e.process.finish()
+	e.pulse.all = true
+	if e.pulse.units == 0 {
+		e.pulse.since, e.pulse.moved = time.Now(), time.Now()
+	}
+}
+
+// errHung is why an encoder was ended that was stopped or waits for ever. A
+// slow one isn't hung: it uses CPU time.
+var errHung = errors.New("it makes nothing of what it is fed")
+
+// hung looks at the process, which was fed.
+func (p *pulse) hung(now time.Time, pid int) error {
+	cpu, known := cpuTime(pid)
+	if cpu != p.cpu {
+		p.cpu, p.moved = cpu, now
+	}
+	if !p.all && p.units < hangUnits {
+		return nil
+	}
+	limit := encoderSilence
+	if p.background {
+		limit = backgroundSilence
+	}
+	quiet := now.Sub(p.since)
+	switch {
+	case quiet >= limit:
+		return fmt.Errorf("%w: nothing for %s", errHung, limit)
+	case known && !p.background && quiet >= hangSilence && now.Sub(p.moved) >= hangSilence:
+		return fmt.Errorf("%w, and used no CPU time for %s", errHung, hangSilence)
+	}
+	return nil
+}
+
+// watchEncoders ends processes that hang; their exits have their segments made again.
+func (w *Worker) watchEncoders(now time.Time) {
+	for enc, run := range w.encoding.using {
+		if run != nil && enc.fed {
+			w.watchProcess(now, enc.process, &enc.pulse)
+		}
+	}
+}
+
+func (w *Worker) watchProcess(now time.Time, p *process, of *pulse) {
+	if p.ctx.Err() != nil {
+		return
+	}
+	if err := of.hung(now, p.cmd.Process.Pid); err != nil {
+		w.Metrics.hangs.Inc()
+		p.stop(err)
+	}
+}
+
+// cpuTime returns what a process has used, in clock ticks, where /proc tells it.
+func cpuTime(pid int) (ticks uint64, ok bool) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	// The second field is the name in parentheses; the times are fields 14 and 15.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 13 {
+		return 0, false
+	}
+	user, err1 := strconv.ParseUint(string(fields[11]), 10, 64)
+	system, err2 := strconv.ParseUint(string(fields[12]), 10, 64)
+	return user + system, err1 == nil && err2 == nil
+}

@@ -1,0 +1,147 @@
+package encode
+
+import (
+	"time"
+
+	"millrace/internal/index"
+	"millrace/internal/media"
+)
+
+// Shedding: where encoding is too slow, a broadcast's highest rungs aren't made
+// for a while, and others stand in for them.
+
+const (
+	// slowLag is how far the rungs of the segments before may be behind at a
+	// mark: the highest is shed when it is so twice, or once by tooSlowLag. What a
+	// process holds back until the mark is two parts, a player has as much again.
+	slowLag    = 8 * media.VideoTimescale / 10
+	tooSlowLag = 12 * media.VideoTimescale / 10
+	// calmSegments is how long a shed rung is left before it is tried again;
+	// longer, up to maxPatience, each time it has to be shed soon after.
+	calmSegments = 15
+	maxPatience  = 8 * calmSegments
+	// stoodStill is how long this process can't have been at work where it has seen
+	// nothing, not even its own clock: its host froze it. For stoodGrace after that
+	// rungs that are behind don't tell of want of room.
+	stoodStill = time.Second
+	stoodGrace = 4 * time.Second
+	// burstLead is how much faster than real time a segment came from the log
+	// when the worker catches up with it.
+	burstLead = media.VideoTimescale / 2
+)
+
+// balance sheds the highest rung when encoding falls behind, takes it up again
+// when there is room, and returns how many rungs to make of this segment.
+func (w *Worker) balance(s *segment) int {
+	e := &w.encoding
+	if w.Backfill {
+		return len(e.rungs)
+	}
+	unmade, lag := w.behind(s)
+	e.calm++
+	if lag > slowLag {
+		e.slow++
+		w.Budget.fellBehind(e.read)
+	} else {
+		e.slow = 0
+	}
+	switch {
+	case e.shed < len(e.rungs) && (e.slow > 1 || lag > tooSlowLag):
+		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
+			e.patience = min(2*e.patience, maxPatience)
+		}
+		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
+		e.slow, e.calm, e.resumed = 0, 0, false
+		e.shed++
+		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
+		w.groupRungs()
+	case e.slow == 0 && e.calm >= e.patience && e.shed > 0:
+		if !w.Budget.add(w, w.cost(e.rungs[e.shed-1:]), e.read) {
+			break
+		}
+		e.calm, e.resumed = 0, true
+		e.shed--
+		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
+		w.groupRungs()
+	}
+	if unmade >= maxUnmade {
+		return 0
+	}
+	return len(e.rungs) - e.shed
+}
+
+// behind returns how many segments before s lack media of a rung, and by how much
+// the one that lacks most is behind. Segments that came faster than real time,
+// since the worker catches up with the log, say nothing about how fast encoding
+// is: they are waited for. Nor does one that is begun again, since its process died.
+func (w *Worker) behind(s *segment) (unmade int, lag media.Ticks) {
+	now := time.Now()
+	read := w.encoding.read
+	w.encoding.read = now
+	lacking := false
+	for i, old := range w.segments {
+		if old == s {
+			break
+		}
+		if i == len(w.segments)-2 {
+			ahead := s.tl.mark.Start - old.tl.mark.Start - media.TicksOf(now.Sub(read))
+			old.burst = ahead > burstLead
+		}
+		for _, r := range old.rungs {
+			if r.done || r.standIn != "" {
+				continue
+			}
+			if old.burst {
+				unmade, lag, lacking = 0, 0, false
+				break
+			}
+			lacking = true
+			if !r.again {
+				lag = max(lag, s.tl.mark.Start-r.reached())
+			}
+		}
+		if lacking {
+			unmade++
+		}
+	}
+	if !w.stood.IsZero() && now.Sub(w.stood) < stoodGrace {
+		return 0, 0 // its encoders had nothing to do, whatever room there is
+	}
+	return unmade, lag
+}
+
+// reached is up to where the rung's parts are written.
+func (r *rungWork) reached() media.Ticks {
+	if r.out == nil {
+		return r.segment.tl.mark.Start
+	}
+	return r.out.reached()
+}
+
+// standIn lists, in place of each rung that isn't made of this segment, the
+// next lower one that is, or else the source: players know a rendition for the
+// whole broadcast, and one without media would stop them.
+func (w *Worker) standIn(s *segment, made int) {
+	missing := len(s.rungs) - made
+	name, init := sourceName, w.videoInit
+	if made > 0 {
+		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
+	}
+	for _, r := range s.rungs[:missing] {
+		r.standIn = name
+		if init != nil {
+			w.announceInit(r.rung.Name, init, index.Entry{Epoch: s.tl.mark.Epoch})
+		}
+	}
+	w.Metrics.shed.Add(float64(missing))
+}
+
+// shedFor returns the segment's rungs that a rendition stands in for.
+func (s *segment) shedFor(rendition string) (shed []*rungWork) {
+	for _, r := range s.rungs {
+		if r.standIn == rendition {
+			shed = append(shed, r)
+		}
+	}
+	return shed
+}

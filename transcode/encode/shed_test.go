@@ -1,0 +1,171 @@
+package encode
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"millrace/internal/index"
+	"millrace/internal/jobs"
+	"millrace/internal/media"
+	"millrace/internal/relay"
+	"millrace/transcode/logread"
+	"millrace/transcode/transcodetest"
+)
+
+// Twice as many broadcasts as there is room for: each keeps its source, the
+// highest rungs go first, and what isn't made lists a stand-in. Rungs come
+// back when there is room.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	l := transcodetest.MakeLog(t, 0, fmt.Sprintf(transcodetest.WithSound, 6))
+	f, err := testFFmpeg()
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := ParseLadder(transcodetest.Ladder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rungs := BuildLadder(specs, 320, 180, 30, 1)
+	b := NewBudget(2.1 * EstimateCost(320, 180, 30, rungs))
+	m := NewMetrics(prometheus.NewRegistry(), b)
+	var all []*Worker
+	sheds := 0
+	for range 4 {
+		rec := transcodetest.NewRecord()
+		w := New(Config{
+			Grant: transcodetest.FirstGrant, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec, Metrics: m,
+			Log: transcodetest.Logger(t),
+		})
+		all = append(all, w)
+		shed := 0
+		err := w.Run(t.Context(), func(ctx context.Context, out chan<- logread.Event) error {
+			for _, e := range l.From(0) {
+				if e.Mark != nil && e.Mark.Kind == relay.Open {
+					for w.unmade.Load() > 0 {
+						time.Sleep(time.Millisecond) // polls a condition
+					}
+					shed = int(testutil.ToFloat64(m.rungsShed))
+				}
+				out <- e
+			}
+			return logread.ErrEnded
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What the encoders cost here is measured as it goes: by the second
+		// broadcast there may be room for one rung only.
+		if before := sheds; w.encoding.shed < before || shed != w.encoding.shed || len(all) == 1 && shed != 0 || len(all) > 2 && shed != 2 {
+			t.Errorf("broadcast %d: %d rungs are shed after %d, the metric says %d", len(all), w.encoding.shed, before, shed)
+		}
+		sheds = w.encoding.shed
+		for _, name := range []string{sourceName, audioName, "96p30", "64p30"} {
+			for n := range 3 {
+				if rec.Entries[fmt.Sprintf("%s/%d", name, n)].Type != index.TypeSegment {
+					t.Errorf("broadcast %d: %s has no segment %d", len(all), name, n)
+				}
+			}
+		}
+	}
+	b.Release(all[0])
+	late := all[3]
+	s := &segment{tl: newTimeline(relay.Mark{Sequence: 9}, *late.settings)}
+	late.segments = []*segment{s}
+	if got := []int{late.balance(s), late.balance(s)}; got[0] == 0 {
+		t.Errorf("with room again, %v rungs are made", got)
+	}
+	late.discardSpares()
+}
+
+// A rung that lags is shed, the highest first, but not at a short contention;
+// catching up with the log is none.
+func TestLaggingRungsAreShed(t *testing.T) {
+	t.Parallel()
+	const second = media.VideoTimescale
+	for _, c := range []struct {
+		name  string
+		lags  []media.Ticks // of the segment before, at each mark
+		burst bool
+		stood bool // the process stood still just before
+		again bool // the segment was begun again
+		want  int
+	}{
+		{"on time", []media.Ticks{second / 10, second / 10}, false, false, false, 2},
+		{"late once", []media.Ticks{second, second / 10}, false, false, false, 2},
+		{"late twice", []media.Ticks{second, second}, false, false, false, 1},
+		{"very late once", []media.Ticks{2 * second}, false, false, false, 1},
+		{"very late for long", []media.Ticks{2 * second, 2 * second}, false, false, false, 0},
+		{"catching up", []media.Ticks{2 * second, 2 * second}, true, false, false, 2},
+		{"woken up", []media.Ticks{2 * second, 2 * second}, false, true, false, 2},
+		{"begun again", []media.Ticks{2 * second, 2 * second}, false, false, true, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := NewBudget(0)
+			w := New(Config{Budget: b, Metrics: NewMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
+			w.settings = &relay.Settings{Video: true, FrameRate: 30}
+			w.video = &media.AVCConfig{Width: 320, Height: 180}
+			w.encoding.rungs = BuildLadder([]RungSpec{{96, 30, 150000}, {64, 30, 80000}}, 320, 180, 30, 1)
+			w.encoding.patience = calmSegments
+			got := 0
+			for n, lag := range c.lags {
+				start := media.Ticks(10+2*n) * second
+				old := &segment{tl: newTimeline(relay.Mark{Start: start - 2*second}, *w.settings)}
+				old.tl.cuts[0].at = start - lag // what is written until there
+				r := &rungWork{segment: old, again: c.again}
+				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", second, 1)
+				old.rungs = []*rungWork{r}
+				s := &segment{tl: newTimeline(relay.Mark{Start: start}, *w.settings)}
+				w.segments = []*segment{old, s}
+				w.encoding.read = time.Now()
+				if !c.burst {
+					w.encoding.read = time.Now().Add(-2 * time.Second)
+				}
+				if c.stood {
+					w.stood = time.Now()
+				}
+				got = w.balance(s)
+			}
+			if got != c.want {
+				t.Errorf("%d rungs are made, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// What one broadcast sheds, since its rungs are late, isn't room for another one;
+// later, shed rungs come back one broadcast at a time.
+func TestShedRungsComeBackOneByOne(t *testing.T) {
+	t.Parallel()
+	b := NewBudget(1)
+	one, two, now := &Worker{}, &Worker{}, time.Unix(1000, 0)
+	for _, c := range []struct {
+		name  string
+		w     *Worker
+		cost  float64
+		late  bool
+		after time.Duration
+		want  bool
+	}{
+		{"nothing is late", one, 0.3, false, 0, true},
+		{"another one just before", two, 0.3, false, addPause / 2, false},
+		{"the next", two, 0.3, false, addPause, true},
+		{"a rung is late", one, 0.4, true, calmTime / 2, false},
+		{"calm again", one, 0.4, false, calmTime, true},
+		{"no room", two, 0.7, false, calmTime, false},
+	} {
+		if c.late {
+			b.fellBehind(now)
+		}
+		now = now.Add(c.after)
+		if got := b.add(c.w, c.cost, now); got != c.want {
+			t.Errorf("%s: added %v, want %v", c.name, got, c.want)
+		}
+	}
+}
