@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"github.com/Eyevinn/mp4ff/avc"
 	"github.com/Eyevinn/mp4ff/mp4"
 )
 
@@ -22,32 +21,28 @@ type Init struct {
 	Hash string
 }
 
-// VideoInit builds the header of a video rendition, with [VideoTimescale].
-func VideoInit(c *AVCConfig) (*Init, error) {
-	rec, err := avc.DecodeAVCDecConfRec(c.Record)
+// Init builds the header of a rendition in c, with c's [Codec.Timescale].
+func (c *Codec) Init() (*Init, error) {
+	box, err := formats[c.Format].box(c)
 	if err != nil {
-		return nil, fmt.Errorf("build video init section: %w", err)
+		return nil, fmt.Errorf("build %s init section: %w", c.Format, err)
 	}
 	init := mp4.CreateEmptyInit()
-	init.AddEmptyTrack(VideoTimescale, "video", "und")
+	init.AddEmptyTrack(uint32(c.Timescale()), c.Kind().String(), "und")
 	trak := init.Moov.Trak
-	trak.Tkhd.Width = mp4.Fixed32(c.Width << 16)
-	trak.Tkhd.Height = mp4.Fixed32(c.Height << 16)
-	trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateVisualSampleEntryBox("avc1",
-		uint16(c.Width), uint16(c.Height), &mp4.AvcCBox{DecConfRec: rec}))
-	return encodeInit(init)
-}
-
-// AudioInit builds the header of an audio rendition; its timescale is the sample rate.
-func AudioInit(c *AACConfig) (*Init, error) {
-	init := mp4.CreateEmptyInit()
-	init.AddEmptyTrack(uint32(c.Rate), "audio", "und")
+	if c.Kind() == Video {
+		trak.Tkhd.Width = mp4.Fixed32(c.Width << 16)
+		trak.Tkhd.Height = mp4.Fixed32(c.Height << 16)
+		trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateVisualSampleEntryBox(string(c.Format),
+			uint16(c.Width), uint16(c.Height), box))
+		return encodeInit(init)
+	}
 	entryRate := c.Rate
 	if entryRate > 0xffff {
 		entryRate = 0 // 16 bits hold no more; decoders read the rate from the configuration
 	}
-	init.Moov.Trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateAudioSampleEntryBox("mp4a",
-		uint16(c.Channels), 16, uint16(entryRate), mp4.CreateEsdsBox(c.ASC)))
+	trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateAudioSampleEntryBox(string(c.Format),
+		uint16(c.Channels), 16, uint16(entryRate), box))
 	return encodeInit(init)
 }
 

@@ -7,17 +7,16 @@ import (
 	"github.com/Eyevinn/mp4ff/mp4"
 )
 
-func TestVideoInit(t *testing.T) {
-	c, err := ParseAVCConfig(record)
+func TestInitKeepsTheRecord(t *testing.T) {
+	c, err := ParseCodec(H264, record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	init, err := VideoInit(c)
+	init, err := c.Init()
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := parse(t, init.Data)
-	track := f.Init.Moov.Trak
+	track := parse(t, init.Data).Init.Moov.Trak
 	entry := track.Mdia.Minf.Stbl.Stsd.AvcX
 	var kept bytes.Buffer
 	if err := entry.AvcC.DecConfRec.Encode(&kept); err != nil {
@@ -26,19 +25,12 @@ func TestVideoInit(t *testing.T) {
 	if track.Mdia.Mdhd.Timescale != VideoTimescale || entry.Width != 320 || entry.Height != 180 || !bytes.Equal(kept.Bytes(), record) {
 		t.Errorf("timescale %d, %dx%d, configuration %x", track.Mdia.Mdhd.Timescale, entry.Width, entry.Height, kept.Bytes())
 	}
-	again, err := VideoInit(c)
-	if err != nil || again.Hash != init.Hash || len(init.Hash) != 16 {
-		t.Errorf("the hashes are %s and %s, %v", init.Hash, again.Hash, err)
-	}
-}
-
-func TestAudioInit(t *testing.T) {
 	for _, asc := range [][]byte{SilentStereo48k, {0x12, 0x08}, {0x10, 0x10}} { // the last one has 96 kHz
-		c, err := ParseAACConfig(asc)
+		c, err := ParseCodec(AAC, asc)
 		if err != nil {
 			t.Fatal(err)
 		}
-		init, err := AudioInit(c)
+		init, err := c.Init()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,29 +66,6 @@ func TestFragment(t *testing.T) {
 		if s.Dur != w.Duration || s.CompositionTimeOffset != w.CompositionOffset || s.IsSync() != w.Sync || !bytes.Equal(s.Data, w.Payload) {
 			t.Errorf("sample %d is %+v, want %+v", i, s, w)
 		}
-	}
-}
-
-// Sound that is packaged is the sound that ffmpeg decodes.
-func TestFragmentsInFFmpeg(t *testing.T) {
-	c, err := ParseAACConfig(SilentStereo48k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	init, err := AudioInit(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := init.Data
-	for i := range 10 {
-		f := Fragment{Number: uint32(i + 1), DecodeTime: uint64(i) * 2 * AACFrameSamples}
-		for range 2 {
-			f.Samples = append(f.Samples, Sample{Duration: AACFrameSamples, Sync: true, Payload: SilentAAC(2)})
-		}
-		file = f.Append(file)
-	}
-	if pcm := decode(t, file, "mp4"); len(pcm) != 20*AACFrameSamples*4 {
-		t.Errorf("%d bytes were decoded", len(pcm))
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package media holds what every service needs to know of coded pictures and
-// sound: timescales, access units, FLV tags, H.264 and AAC configuration, and
-// the boxes of fragmented MP4. Nothing in it does I/O of its own.
+// sound: codecs, access units, the grid that sound lies on, timescales, and the
+// boxes of fragmented MP4. It is pure: nothing in it does I/O.
 package media
 
 import "time"
@@ -8,12 +8,8 @@ import "time"
 // VideoTimescale is the number of [Ticks] a second.
 const VideoTimescale = 90000
 
-// TicksPerMillisecond converts FLV's timestamps to [Ticks].
+// TicksPerMillisecond converts milliseconds to [Ticks].
 const TicksPerMillisecond = VideoTimescale / 1000
-
-// AACFrameSamples is how many samples per channel one AAC access unit holds
-// (ISO/IEC 14496-3, frameLengthFlag 0).
-const AACFrameSamples = 1024
 
 // Ticks is media time in units of 1/90,000 s, counted from the broadcast's start.
 type Ticks int64
@@ -27,7 +23,7 @@ func (t Ticks) Duration() time.Duration {
 // Seconds converts t to seconds.
 func (t Ticks) Seconds() float64 { return float64(t) / VideoTimescale }
 
-// Milliseconds converts t to FLV's unit, rounded down.
+// Milliseconds converts t, rounded down.
 func (t Ticks) Milliseconds() int64 { return int64(t) / TicksPerMillisecond }
 
 // TicksOf converts wall time to [Ticks], rounded down.
@@ -78,16 +74,16 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// AccessUnit is one coded frame.
-type AccessUnit struct {
-	Kind Kind
-	// DTS and PTS are when to decode and when to show it. For audio they are
-	// equal and exact to FLV's millisecond only: the sample-exact time follows
-	// from the audio grid of the segment's cut mark.
+// Unit is an access unit: one coded frame of one track.
+type Unit struct {
+	// Track is the track that it belongs to: a broadcast has one of each kind.
+	Track Kind
+	// DTS and PTS are when to decode and when to show it; of sound they are equal.
 	DTS, PTS Ticks
-	// IDR is set on a video frame that no later frame refers past.
-	IDR bool
-	// Payload is AVC with length prefixes as the AVCConfig says, or one raw AAC
-	// frame. Whoever holds it must not change it: all readers share it.
+	// RandomAccess is set where decoding can start.
+	RandomAccess bool
+	// Payload is what a sample of MP4 holds in the track's [Format]: NAL units
+	// with lengths of 4 bytes before them, a temporal unit, or one frame of sound.
+	// Whoever holds it must not change it: all readers share it.
 	Payload []byte
 }

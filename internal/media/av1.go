@@ -1,0 +1,106 @@
+package media
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/Eyevinn/mp4ff/av1"
+	"github.com/Eyevinn/mp4ff/mp4"
+	av1codec "github.com/bluenviron/mediacommon/v2/pkg/codecs/av1"
+)
+
+// Types of open bitstream units (AV1 specification, 6.2.2).
+const (
+	obuSequenceHeader = 1
+	obuFrameHeader    = 3
+	obuFrame          = 6
+)
+
+var errOBUs = errors.New("the lengths of its OBUs don't add up")
+
+func parseAV1(record []byte) (c Codec, err error) {
+	rec, err := av1.DecodeAV1CodecConfRec(record)
+	if err != nil {
+		return c, err
+	}
+	var sequence []byte
+	err = eachOBU(rec.ConfigOBUs, func(t byte, header byte, body []byte) {
+		if t == obuSequenceHeader && sequence == nil {
+			sequence = append([]byte{header &^ 2}, body...) // without the bit that says that a size follows
+		}
+	})
+	if err != nil || sequence == nil {
+		return c, errors.Join(errors.New("it has no sequence header"), err)
+	}
+	var h av1codec.SequenceHeader
+	if err := h.Unmarshal(sequence); err != nil {
+		return c, fmt.Errorf("sequence header: %w", err)
+	}
+	c.Width, c.Height = h.Width(), h.Height()
+	depth := 8
+	switch {
+	case rec.TwelveBit == 1:
+		depth = 12
+	case rec.HighBitdepth == 1:
+		depth = 10
+	}
+	if depth > 8 {
+		c.Variety = fmt.Sprintf("%d bits", depth)
+	}
+	tier := "M"
+	if rec.SeqTier0 == 1 {
+		tier = "H"
+	}
+	// AV1-ISOBMFF, 5: av01.<profile>.<level><tier>.<bit depth>
+	c.Name = fmt.Sprintf("av01.%d.%02d%s.%02d", rec.SeqProfile, rec.SeqLevelIdx0, tier, depth)
+	return c, checkPicture(c)
+}
+
+// av1RandomAccess looks for a sequence header and the header of a key frame
+// that is shown, as sync samples have them (AV1-ISOBMFF, 2.4).
+func av1RandomAccess(payload []byte) (bool, error) {
+	sequence, key := false, false
+	err := eachOBU(payload, func(t byte, _ byte, body []byte) {
+		switch {
+		case t == obuSequenceHeader:
+			sequence = true
+		case (t == obuFrame || t == obuFrameHeader) && len(body) > 0:
+			// show_existing_frame 0, frame_type KEY_FRAME (0), show_frame 1 (5.9.2).
+			key = key || body[0]>>4 == 1
+		}
+	})
+	return sequence && key, err
+}
+
+// eachOBU calls fn with the type, first header byte and body of the open
+// bitstream units of a temporal unit, which all have their sizes ("low-overhead
+// bitstream format", 5.2). It fails when the sizes don't add up.
+func eachOBU(payload []byte, fn func(t byte, header byte, body []byte)) error {
+	if len(payload) == 0 {
+		return errEmpty
+	}
+	for len(payload) > 0 {
+		header := payload[0]
+		n := 1
+		if header&4 != 0 { // an extension byte
+			n = 2
+		}
+		if header&0x80 != 0 || header&2 == 0 || len(payload) < n+1 {
+			return errOBUs
+		}
+		var size av1codec.LEB128
+		length, err := size.Unmarshal(payload[n:])
+		if err != nil || int64(size) > int64(len(payload)-n-length) {
+			return errOBUs
+		}
+		n += length
+		fn(header>>3&0xf, header, payload[n:n+int(size)])
+		payload = payload[n+int(size):]
+	}
+	return nil
+}
+
+func av1Box(c *Codec) (mp4.Box, error) {
+	rec, err := av1.DecodeAV1CodecConfRec(c.Record)
+	return &mp4.Av1CBox{CodecConfRec: rec}, err
+}
