@@ -109,7 +109,10 @@ type Settings struct {
 	Started time.Time `json:"started"`
 }
 
-// Carry is what another ingest needs to go on with a broadcast: the same
+// Carry is the earlier name of [Handoff].
+type Carry = Handoff
+
+// Handoff is what another ingest needs to go on with a broadcast: the same
 // playlists, and numbers that were never used. An ingest that takes a channel
 // over asks the one before it for this, which then closes its log:
 //
@@ -117,7 +120,7 @@ type Settings struct {
 //
 // Statuses: 404 no such broadcast here, 409 this ingest has that lease epoch or
 // a higher one, 410 it has ended here, so that nobody may go on with it.
-type Carry struct {
+type Handoff struct {
 	// Settings are the broadcast's; nothing is settled while PartTarget is 0.
 	Settings Settings `json:"settings"`
 	// Mark is a pause: its Sequence is the next segment's, Discontinuity the
