@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +59,7 @@ func (s *Service) followKeys(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			s.metrics.keySyncs.WithLabelValues("failed").Inc()
-			s.faults.log(s.log, "keep stream keys in Redis", err)
+			s.faults.Log(s.log, slog.LevelError, "keep stream keys in Redis", "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"reflect"
 
@@ -141,7 +142,7 @@ func (s *Service) answerable(ctx context.Context, err error, channel string) err
 		return errChannelNotFound(channel)
 	}
 	if ctx.Err() == nil {
-		s.faults.log(s.log, "answer a request", err)
+		s.faults.Log(s.log, slog.LevelError, "answer a request", "err", err)
 	}
 	return errUnavailable
 }

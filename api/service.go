@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/api/store"
+	"millrace/internal/sparselog"
 )
 
 // Config is what api needs. All fields without a default are required.
@@ -51,7 +52,7 @@ type Service struct {
 	store   *store.Store
 	metrics *metrics
 	handler http.Handler
-	faults  faults
+	faults  sparselog.Limiter
 }
 
 // New builds the service; it does no I/O.

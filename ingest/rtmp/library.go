@@ -4,8 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/sirupsen/logrus"
 	gortmp "github.com/yutopp/go-rtmp"
@@ -46,23 +44,11 @@ func (h libraryHook) Fire(e *logrus.Entry) error {
 		h.c.library = clip(last, 200)
 		return nil
 	}
-	h.c.gate.server.library.warn("go-rtmp warned", line)
+	h.c.gate.server.warn("go-rtmp warned", line)
 	return nil
 }
 
-// libraryLog passes on warnings that an encoder can cause as often as it likes: one a second, with
-// the number of those left out.
-type libraryLog struct {
-	log  *slog.Logger
-	last atomic.Int64 // wall-clock time of the last one, ns
-	left atomic.Int64
-}
-
-func (l *libraryLog) warn(what, detail string) {
-	now, last := time.Now().UnixNano(), l.last.Load()
-	if now-last < int64(time.Second) || !l.last.CompareAndSwap(last, now) {
-		l.left.Add(1)
-		return
-	}
-	l.log.Warn(what, "detail", clip(detail, 200), "left_out", l.left.Swap(0))
+// warn passes on a warning that an encoder can cause as often as it likes.
+func (s *Server) warn(what, detail string) {
+	s.warnings.Log(s.log, slog.LevelWarn, what, "detail", clip(detail, 200))
 }

@@ -21,6 +21,7 @@ import (
 
 	"millrace/ingest/front"
 	"millrace/internal/rate"
+	"millrace/internal/sparselog"
 )
 
 const (
@@ -59,7 +60,8 @@ type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics metrics
-	library libraryLog
+	// warnings are those that encoders can cause as often as they like.
+	warnings sparselog.Limiter
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*connection]struct{}
@@ -90,9 +92,8 @@ func New(cfg Config) *Server {
 	cfg.Filter = cfg.Filter.withDefaults()
 	factory := promauto.With(cfg.Metrics)
 	return &Server{
-		cfg:     cfg,
-		log:     cfg.Log,
-		library: libraryLog{log: cfg.Log},
+		cfg: cfg,
+		log: cfg.Log,
 		metrics: metrics{
 			connections: factory.NewGauge(prometheus.GaugeOpts{
 				Name: "millrace_ingest_connections",
@@ -169,7 +170,7 @@ func (g *gate) Accept() (net.Conn, error) {
 		if g.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 			// Out of file descriptors, most likely: it passes when connections end.
 			g.server.metrics.refused.WithLabelValues("accept_failed").Inc()
-			g.server.library.warn("can't accept an RTMP connection", err.Error())
+			g.server.warn("can't accept an RTMP connection", err.Error())
 			select {
 			case <-g.ctx.Done():
 			case <-time.After(pause):
