@@ -46,94 +46,80 @@ func wholeBroadcast(t *rapid.T, writer jobs.Epoch, profile string, durations [][
 func TestFoldProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		count := rapid.IntRange(1, 30).Draw(t, "segments")
-		durations := make([][]media.Ticks, count)
-		disc := make([]uint64, count)
-		for n := range durations {
-			parts := rapid.IntRange(1, 8).Draw(t, "parts")
-			for range parts {
-				durations[n] = append(durations[n], media.Ticks(rapid.IntRange(15000, int(foldtest.PartTicks)).Draw(t, "ticks")))
-			}
-			if n > 0 {
-				disc[n] = disc[n-1] + uint64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "breaks"))
-			}
-		}
-		low, high := jobs.Epoch{Lease: 1, Grant: 1}, jobs.Epoch{Lease: 1, Grant: 2}
-		workers := [][][]index.Entry{
-			wholeBroadcast(t, low, "p1", durations, disc),
-			wholeBroadcast(t, high, rapid.SampledFrom([]string{"p1", "p2", "p3"}).Draw(t, "profile"), durations, disc),
-		}
-		for _, line := range workers[1] {
-			for i := range line {
-				if line[i].Profile == "p3" {
-					line[i].Init = "i3"
-				}
-			}
-		}
+		workers := drawWorkers(t, count)
 		lossy := rapid.Bool().Draw(t, "lossy")
 
 		f := fold.New(30 * time.Second)
 		now := foldtest.Settings().Started
-		next := []int{0, 0}
 		if rapid.Bool().Draw(t, "cold") {
 			defer f.Begin()
 		} else {
 			f.Begin()
 		}
 		shown := &observer{fold: f, shown: map[uint64]string{}}
-		for next[0] < len(workers[0]) || next[1] < len(workers[1]) {
+		for next := [2]int{}; next[0] < len(workers[0]) || next[1] < len(workers[1]); {
 			w := rapid.IntRange(0, 1).Draw(t, "worker")
 			if next[w] >= len(workers[w]) {
 				w = 1 - w
 			}
 			at := next[w]
-			switch rapid.IntRange(0, 9).Draw(t, "event") {
-			case 0: // the follow stream broke: the worker repeats some of it
-				at = rapid.IntRange(0, at).Draw(t, "again")
-			case 1:
-				if lossy && at > 0 {
-					next[w]++
-					continue
-				}
-				next[w]++
-			case 2: // with losses, time passes
-				if !lossy {
-					next[w]++
-					break
-				}
+			event := rapid.IntRange(0, 9).Draw(t, "event")
+			if event == 2 && lossy { // time passes
 				now = now.Add(4 * time.Second)
 				f.GiveUp(now)
 				continue
-			default:
+			}
+			if event == 0 { // the follow stream broke: the worker repeats some of it
+				at = rapid.IntRange(0, at).Draw(t, "again")
+			} else {
 				next[w]++
+			}
+			if event == 1 && lossy && at > 0 {
+				continue // this line is lost
 			}
 			f.Apply(workers[w][at])
 			shown.check(t)
 		}
 		f.Begin()
-		f.Apply([]index.Entry{{Type: index.TypeEnd, Writer: high, Sequence: uint64(count)}})
+		f.Apply([]index.Entry{{Type: index.TypeEnd, Writer: highGrant, Sequence: uint64(count)}})
 		for range 2 * count {
 			now = now.Add(7 * time.Second)
 			f.GiveUp(now)
 			shown.check(t)
 		}
-		r := shown.now.Find("source")
-		if r == nil {
-			return // both broadcast lines were lost
-		}
-		if drafts := f.Drafts("source"); !r.Ended || drafts != 0 {
-			t.Fatalf("not ended after the end of %d segments: %d drafts", count, drafts)
-		}
-		if !lossy {
-			if last := r.Segments[len(r.Segments)-1]; last.Sequence != uint64(count-1) {
-				t.Fatalf("the last segment is %d of %d", last.Sequence, count)
-			}
-			for _, s := range r.Segments {
-				if s.Gap {
-					t.Fatalf("segment %d is a gap, although nothing was lost", s.Sequence)
-				}
-			}
-		}
+		shown.checkEnd(t, count, lossy)
 	})
+}
+
+// Two workers of one lease, as in a handover or with a hot standby.
+var lowGrant, highGrant = jobs.Epoch{Lease: 1, Grant: 1}, jobs.Epoch{Lease: 1, Grant: 2}
+
+// drawWorkers returns what two workers say of a broadcast of so many segments:
+// the same, or of other profiles, of which p3 has an init section of its own.
+func drawWorkers(t *rapid.T, count int) [2][][]index.Entry {
+	durations := make([][]media.Ticks, count)
+	disc := make([]uint64, count)
+	for n := range durations {
+		parts := rapid.IntRange(1, 8).Draw(t, "parts")
+		for range parts {
+			durations[n] = append(durations[n], media.Ticks(rapid.IntRange(15000, int(foldtest.PartTicks)).Draw(t, "ticks")))
+		}
+		if n > 0 {
+			disc[n] = disc[n-1] + uint64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "breaks"))
+		}
+	}
+	workers := [2][][]index.Entry{
+		wholeBroadcast(t, lowGrant, "p1", durations, disc),
+		wholeBroadcast(t, highGrant, rapid.SampledFrom([]string{"p1", "p2", "p3"}).Draw(t, "profile"), durations, disc),
+	}
+	for _, line := range workers[1] {
+		for i := range line {
+			if line[i].Profile == "p3" {
+				line[i].Init = "i3"
+			}
+		}
+	}
+	return workers
 }
 
 // observer remembers what a fold has shown.
@@ -150,6 +136,7 @@ type observer struct {
 	listed map[uint64]playlist.Segment
 }
 
+// check looks at what is shown now.
 func (o *observer) check(t *rapid.T) {
 	foldtest.Answer(o.fold)
 	o.now = o.fold.Snapshot(o.now)
@@ -157,43 +144,50 @@ func (o *observer) check(t *rapid.T) {
 	if r == nil || r.TargetDuration == 0 {
 		return
 	}
-	sequence, part, ok := r.Last()
-	if !ok {
+	if _, _, ok := r.Last(); !ok {
 		if o.any {
 			t.Fatal("what was shown is gone")
 		}
 		return
 	}
-	first := sequence
-	before := uint64(0)
+	first := r.Open
 	if len(r.Segments) > 0 {
-		first = r.Segments[0].Sequence
-		before = r.Segments[0].Discontinuity - uint64(r.Segments[0].Breaks)
-	} else {
-		before = r.Open.Discontinuity - uint64(r.Open.Breaks)
+		first = r.Segments[0]
 	}
+	o.checkPosition(t, r, first)
+	o.checkSegments(t, r, first)
+	o.checkOpen(t, r)
+	checkTexts(t, r)
+}
+
+// checkPosition: a playlist's begin and end never go back.
+func (o *observer) checkPosition(t *rapid.T, r *fold.Rendition, first *playlist.Segment) {
+	sequence, part, _ := r.Last()
+	before := first.Discontinuity - uint64(first.Breaks)
 	switch {
-	case o.any && first < o.first:
-		t.Fatalf("media sequence went back from %d to %d", o.first, first)
+	case o.any && first.Sequence < o.first:
+		t.Fatalf("media sequence went back from %d to %d", o.first, first.Sequence)
 	case o.any && before < o.disc:
 		t.Fatalf("discontinuity sequence went back from %d to %d", o.disc, before)
-	case o.any && (sequence < o.lastMSN || sequence == o.lastMSN && part < o.lastPart && r.Find(sequence).Parts != nil):
+	case o.any && (sequence < o.lastMSN || sequence == o.lastMSN && part < o.lastPart && r.Media.Find(sequence).Parts != nil):
 		t.Fatalf("the end went back from %d.%d to %d.%d", o.lastMSN, o.lastPart, sequence, part)
 	case o.endedOnce && !r.Ended:
 		t.Fatal("it went on after the end")
 	}
-	o.first, o.disc, o.lastMSN, o.lastPart, o.any, o.endedOnce = first, before, sequence, part, true, r.Ended
+	o.first, o.disc, o.lastMSN, o.lastPart, o.any, o.endedOnce = first.Sequence, before, sequence, part, true, r.Ended
+}
 
-	number := before
+// checkSegments: what was shown never changes, and has no hole.
+func (o *observer) checkSegments(t *rapid.T, r *fold.Rendition, first *playlist.Segment) {
+	number := first.Discontinuity - uint64(first.Breaks)
 	for i, s := range r.Segments {
-		if s.Sequence != first+uint64(i) {
-			t.Fatalf("segment %d stands where %d should", s.Sequence, first+uint64(i))
+		if s.Sequence != first.Sequence+uint64(i) {
+			t.Fatalf("segment %d stands where %d should", s.Sequence, first.Sequence+uint64(i))
 		}
 		number += uint64(s.Breaks)
 		if number != s.Discontinuity {
 			t.Fatalf("segment %d: the tags count to %d, its number is %d", s.Sequence, number, s.Discontinuity)
 		}
-		// What was shown never changes.
 		text := fmt.Sprintf("%d %s %s %d %v %d", s.Epoch, s.Profile, s.Init, s.Duration, s.Gap, s.Discontinuity)
 		if old, ok := o.shown[s.Sequence]; ok && old != text {
 			t.Fatalf("segment %d changed from %s to %s", s.Sequence, old, text)
@@ -209,6 +203,11 @@ func (o *observer) check(t *rapid.T) {
 			}
 		}
 	}
+}
+
+// checkOpen: parts that were listed stay, under the init section that they had,
+// and all parts of a segment need the same one.
+func (o *observer) checkOpen(t *rapid.T, r *fold.Rendition) {
 	for s := range o.listed {
 		if now := r.Media.Find(s); now != nil && now.Parts != nil {
 			for i, p := range o.listed[s].Parts {
@@ -219,17 +218,22 @@ func (o *observer) check(t *rapid.T) {
 		}
 	}
 	o.listed = map[uint64]playlist.Segment{}
-	if r.Open != nil {
-		o.listed[r.Open.Sequence] = *r.Open
-		for _, p := range r.Open.Parts {
-			if (p.Profile == "p3") != (r.Open.Init == "i3") {
-				t.Fatalf("segment %d is mixed: %+v", r.Open.Sequence, r.Open)
-			}
+	if r.Open == nil {
+		return
+	}
+	o.listed[r.Open.Sequence] = *r.Open
+	for _, p := range r.Open.Parts {
+		if (p.Profile == "p3") != (r.Open.Init == "i3") {
+			t.Fatalf("segment %d is mixed: %+v", r.Open.Sequence, r.Open)
 		}
 	}
-	if r.Open != nil && (len(r.Open.Parts) == 0 || len(r.Segments) > 0 && r.Open.Sequence != r.Segments[len(r.Segments)-1].Sequence+1) {
+	if len(r.Open.Parts) == 0 || len(r.Segments) > 0 && r.Open.Sequence != r.Segments[len(r.Segments)-1].Sequence+1 {
 		t.Fatalf("open segment %+v", r.Open)
 	}
+}
+
+// checkTexts: whatever the playlist ends with is there, and what comes next isn't.
+func checkTexts(t *rapid.T, r *fold.Rendition) {
 	for _, skip := range []playlist.Skip{playlist.SkipNone, playlist.SkipYes, playlist.SkipV2} {
 		text := string(r.Append(nil, skip, nil))
 		foldtest.CheckPlaylist(t, text)
@@ -237,13 +241,34 @@ func (o *observer) check(t *rapid.T) {
 			t.Fatal("a delta that nobody asked for")
 		}
 	}
-	// Whatever the playlist ends with is there, and what comes next is not.
-	if part != playlist.NoPart && !r.Has(sequence, part) {
+	if sequence, part, _ := r.Last(); part != playlist.NoPart && !r.Has(sequence, part) {
 		t.Fatalf("it ends with %d.%d, but doesn't have it", sequence, part)
 	}
 	if h, ok := r.Hint(); ok {
 		if r.Has(h.Sequence, h.Part) || r.TooFar(h.Sequence, h.Part) {
 			t.Fatalf("the hint %d.%d is there already or too far", h.Sequence, h.Part)
+		}
+	}
+}
+
+// checkEnd: after the end, and with enough patience, all of it is shown.
+func (o *observer) checkEnd(t *rapid.T, count int, lossy bool) {
+	r := o.now.Find("source")
+	if r == nil {
+		return // both broadcast lines were lost
+	}
+	if drafts := o.fold.Drafts("source"); !r.Ended || drafts != 0 {
+		t.Fatalf("not ended after the end of %d segments: %d drafts", count, drafts)
+	}
+	if lossy {
+		return
+	}
+	if last := r.Segments[len(r.Segments)-1]; last.Sequence != uint64(count-1) {
+		t.Fatalf("the last segment is %d of %d", last.Sequence, count)
+	}
+	for _, s := range r.Segments {
+		if s.Gap {
+			t.Fatalf("segment %d is a gap, although nothing was lost", s.Sequence)
 		}
 	}
 }
