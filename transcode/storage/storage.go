@@ -22,6 +22,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/objects"
+	"millrace/internal/window"
 )
 
 const (
@@ -181,8 +182,8 @@ func (s *Storage) forget(now time.Time) {
 // Routes serves the follow stream and the window.
 func (s *Storage) Routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /follow/{broadcast}", s.serveFollow)
-	mux.HandleFunc("GET /window/{broadcast}/thumbnail.jpg", s.serveThumbnail)
-	mux.HandleFunc("GET /window/{broadcast}/{rendition}/{file}", s.serveMedia)
+	mux.HandleFunc(window.ThumbnailPattern, s.serveThumbnail)
+	mux.HandleFunc(window.FilePattern, s.serveMedia)
 }
 
 // store hands objects to the uploader.
