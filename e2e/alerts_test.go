@@ -17,6 +17,7 @@ import (
 // the label's value that the alert asks for: what appears with a first fault has
 // no increase.
 func TestAlertsBeginAtZero(t *testing.T) {
+	t.Parallel()
 	rules, err := os.ReadFile(filepath.Join(harness.Root(), "deploy", "alerts.yml"))
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 // that it is refused with words or gone on with, while the broadcast of another
 // channel isn't touched.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	s := harness.StartAll(t, "--grace", "10s")
 	calm := s.PublishClip(t, s.Channel("calm"), harness.Clip{Name: "calm", Seconds: "180", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
 	r := hls.Follow(t, s.Playlist("calm"), false)

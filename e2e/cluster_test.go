@@ -18,6 +18,7 @@ import (
 // TestWorkerDies runs the services as processes of their own, kills the worker
 // in mid-broadcast, and checks that viewers get every frame all the same.
 func TestWorkerDies(t *testing.T) {
+	t.Parallel()
 	redis := testenv.StartRedis(t).URL()
 	cfg := testenv.BucketConfig(t)
 	bucket, err := objects.Open(t.Context(), cfg)

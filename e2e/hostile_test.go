@@ -18,6 +18,7 @@ import (
 // TestHostile does to the RTMP port what nobody should, and checks that each
 // finds its limit while the broadcast of another channel isn't touched.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	s := harness.StartAll(t, "--ladder", "none")
 	calm := s.PublishClip(t, s.Channel("calm"), harness.Clip{Name: "steady", Seconds: "60", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
 	r := hls.Follow(t, s.Playlist("calm"), false)

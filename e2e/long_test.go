@@ -47,6 +47,7 @@ var longArgs = []string{"--ladder", "none", "--dvr-window", "1m", "--retention",
 //
 // MILLRACE_LONG=30h makes one broadcast last as long as that (make long).
 func TestLong(t *testing.T) {
+	t.Parallel()
 	if lasts := os.Getenv("MILLRACE_LONG"); lasts != "" {
 		d, err := time.ParseDuration(lasts)
 		if err != nil {

@@ -73,6 +73,7 @@ var publishCases = []struct {
 // TestPublish publishes with encoders set in many ways, and checks every
 // playlist, every segment and every frame that comes out.
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	s := harness.StartAll(t)
 	for _, tt := range publishCases {
 		t.Run(tt.clip.Name, func(t *testing.T) {

@@ -105,6 +105,7 @@ func orphanRedis(t *testing.T, data string) *harness.Program {
 // TestStartFails is a start that can't succeed: it must say why, and leave
 // nothing behind.
 func TestStartFails(t *testing.T) {
+	t.Parallel()
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +141,7 @@ func TestStartFails(t *testing.T) {
 
 // TestChannelCommands makes channels while millrace runs and while it doesn't.
 func TestChannelCommands(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	before := harness.CreateChannel(t, "early", "--data", data)
 	s := harness.StartOn(t, data)

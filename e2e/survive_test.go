@@ -28,6 +28,7 @@ var (
 // TestPublisherComesBack kills the encoder, and starts it again within the
 // grace period, with the same settings and with others.
 func TestPublisherComesBack(t *testing.T) {
+	t.Parallel()
 	s := harness.StartAll(t, "--grace", "8s")
 	for name, second := range map[string]harness.Clip{"same": secondClip, "other": otherClip} {
 		t.Run(name, func(t *testing.T) {
@@ -53,6 +54,7 @@ func TestPublisherComesBack(t *testing.T) {
 
 // TestIngestDies kills the ingest, and publishes to another one.
 func TestIngestDies(t *testing.T) {
+	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s"}, nil)
 	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
@@ -72,6 +74,7 @@ func TestIngestDies(t *testing.T) {
 
 // TestIngestDrains asks the ingest to end while an encoder sends.
 func TestIngestDrains(t *testing.T) {
+	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s", "--drain", "1s"}, nil)
 	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
@@ -92,6 +95,7 @@ func TestIngestDrains(t *testing.T) {
 // TestWorkerDrains asks the worker to end in mid-broadcast: another one goes on
 // at a mark, also one whose FFmpeg is another.
 func TestWorkerDrains(t *testing.T) {
+	t.Parallel()
 	for name, own := range map[string][]string{"same profile": nil, "other profile": {"--ffmpeg", otherFFmpeg(t)}} {
 		t.Run(name, func(t *testing.T) {
 			f := harness.StartFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
@@ -143,6 +147,7 @@ func otherFFmpeg(t testing.TB) string {
 // TestAllStopsAndGoesOn ends millrace in mid-broadcast: what viewers have seen
 // is stored, and the next start goes on with the broadcast.
 func TestAllStopsAndGoesOn(t *testing.T) {
+	t.Parallel()
 	s := harness.StartAll(t, "--grace", "1m")
 	p := s.PublishClip(t, s.Key, firstClip)
 	broadcast := s.AwaitLive("demo", "")

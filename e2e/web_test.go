@@ -26,6 +26,7 @@ import (
 // TestWeb checks what a CDN, a foreign page and an old or new client need of
 // HTTP, with TLS and without.
 func TestWeb(t *testing.T) {
+	t.Parallel()
 	cert, key, pool := selfSigned(t)
 	https, rtmps := testenv.FreeAddress(t), testenv.FreeAddress(t)
 	s := harness.StartAll(t, "--tls-cert", cert, "--tls-key", key, "--https", https, "--rtmps", rtmps)

@@ -72,7 +72,7 @@ func (c *camera) film(n int, idr func(i int) bool) {
 		c.send(c.Video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
 		c.send(c.Audio, []byte{0xaf, 1, 0x21})
 		c.frames++
-		time.Sleep(40 * time.Millisecond)
+		time.Sleep(40 * time.Millisecond) // in a bubble
 		c.broadcast.step(time.Now())
 	}
 }
@@ -201,7 +201,7 @@ func TestPublisherOverdue(t *testing.T) {
 		after  time.Duration
 	}{
 		{"silent", func(c *camera) {
-			time.Sleep(30 * time.Second)
+			time.Sleep(30 * time.Second) // in a bubble
 			c.broadcast.step(time.Now())
 		}, "silent", 30 * time.Second},
 		{"no keyframe ever", func(c *camera) { c.film(25*31, never) }, "no_keyframe", 30 * time.Second},
@@ -213,7 +213,7 @@ func TestPublisherOverdue(t *testing.T) {
 			for range 25 * 31 {
 				c.send(c.Audio, []byte{0xaf, 1, 0x21})
 				c.frames++
-				time.Sleep(40 * time.Millisecond)
+				time.Sleep(40 * time.Millisecond) // in a bubble
 				c.broadcast.step(time.Now())
 			}
 		}, "no_keyframe", 30 * time.Second},

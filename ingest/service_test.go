@@ -486,9 +486,14 @@ func TestServiceRefusals(t *testing.T) {
 	sending := make(chan struct{})
 	go func() {
 		defer close(sending)
+		frame := time.NewTicker(40 * time.Millisecond)
+		defer frame.Stop()
 		for i := uint32(1); ctx.Err() == nil; i++ {
 			encoder.media(tags[len(tags)-2:], i*40)
-			time.Sleep(40 * time.Millisecond)
+			select {
+			case <-frame.C:
+			case <-ctx.Done():
+			}
 		}
 	}()
 	defer func() { cancel(); <-sending }()
@@ -557,17 +562,43 @@ func TestServiceWithoutRedis(t *testing.T) {
 	}
 }
 
+// lookups tells of those of stream keys that failed.
+type lookups struct{ failed chan struct{} }
+
+func (l *lookups) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *lookups) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (l *lookups) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if err != nil && cmd.Name() == "hget" {
+			select {
+			case l.failed <- struct{}{}:
+			default:
+			}
+		}
+		return err
+	}
+}
+
 // An encoder that comes while Redis is away waits for it, but not for long.
 func TestPublisherWaitsForRedis(t *testing.T) {
 	t.Parallel()
 	s := newStationBy(t, Config{}, testenv.StartRedis(t, "--appendonly", "yes", "--appendfsync", "always"))
 	s.redis.Stop()
+	inVain := &lookups{failed: make(chan struct{}, 1)}
+	s.service.cfg.Redis.AddHook(inVain)
 	dialled := make(chan error, 1)
 	go func() {
 		_, err := s.dial("s3cret")
 		dialled <- err
 	}()
-	time.Sleep(3 * redisPoll) // it has asked in vain
+	for range 3 {
+		receive(t, inVain.failed, "a look-up in vain")
+	}
 	s.redis.Start()
 	if err := receive(t, dialled, "the answer"); err != nil {
 		t.Error(err)
@@ -614,9 +645,14 @@ func TestServiceTwoAtOnce(t *testing.T) {
 		go func() {
 			p, err := s.service.Publish(t.Context(), front.Request{Key: "s3cret", End: func(front.Refusal) {}})
 			results <- err
+			frame := time.NewTicker(20 * time.Millisecond)
+			defer frame.Stop()
 			for err == nil && t.Context().Err() == nil {
 				err = p.Audio(0, []byte{0xaf, 1, 0x21})
-				time.Sleep(20 * time.Millisecond)
+				select {
+				case <-frame.C:
+				case <-t.Context().Done():
+				}
 			}
 		}()
 	}

@@ -1,10 +1,13 @@
 package harness
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -46,8 +49,21 @@ func (s suite) Run() int {
 	return code
 }
 
+// perCore is how many tests run side by side for each core, unless -parallel
+// says otherwise. Most of a test's life is a broadcast's own time; one of 360
+// lines with its two rungs takes a fifth of a core.
+const perCore = 3
+
 // Main runs a package's tests, and checks that they leave no goroutine behind.
-func Main(m *testing.M) { testenv.Main(suite{m}) }
+func Main(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(perCore*runtime.GOMAXPROCS(0))) // a number
+	}
+	testenv.Main(suite{m})
+}
 
 // Binary is the millrace that the tests run.
 func Binary() string { return shared.binary }
