@@ -27,7 +27,7 @@ var pure = []string{
 	"transcode/storage/shelf.go", "transcode/storage/track.go", "transcode/storage/retain.go",
 	"edge/fold", "edge/playlist", "internal/window",
 	"chat/command.go",
-	"internal/channelname", "internal/flv", "internal/media",
+	"internal/channelname", "internal/flv", "internal/matroska", "internal/media",
 }
 
 // rooms are the packages inside of services, and what of their own service each
