@@ -195,7 +195,7 @@ func TestStorageMemoryWithoutS3(t *testing.T) {
 		publish64K(t, p, n)
 		r.waitSpooled()
 		p.store.mu.Lock()
-		if held := p.store.shelf.bytes; held > 1<<20+64<<10 {
+		if held := p.store.catalogue.bytes; held > 1<<20+64<<10 {
 			t.Errorf("the window holds %d bytes", held)
 		}
 		p.store.mu.Unlock()

@@ -79,7 +79,7 @@ func (f *feed) close() {
 func (b *broadcastStore) follow() ([][]index.Entry, *follower) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.shelf.snapshot(), b.feed.add()
+	return b.catalogue.snapshot(), b.feed.add()
 }
 
 func (b *broadcastStore) unfollow(r *follower) {

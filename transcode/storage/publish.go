@@ -16,9 +16,9 @@ type broadcastStore struct {
 	storage *Storage
 	id      string
 
-	mu    sync.Mutex
-	shelf *shelf
-	feed  feed
+	mu        sync.Mutex
+	catalogue *catalogue
+	feed      feed
 	// over is when the broadcast ended or the last publication was closed; zero while neither is so.
 	over time.Time
 	// open counts the publications.
@@ -28,8 +28,8 @@ type broadcastStore struct {
 func newBroadcastStore(s *Storage, id string) *broadcastStore {
 	return &broadcastStore{
 		storage: s, id: id,
-		shelf: newShelf(id, windowSpan, media.TicksOf(s.DVRWindow), s.WindowBytes),
-		feed:  feed{readers: map[*follower]struct{}{}},
+		catalogue: newCatalogue(id, windowSpan, media.TicksOf(s.DVRWindow), s.WindowBytes),
+		feed:      feed{readers: map[*follower]struct{}{}},
 	}
 }
 
@@ -39,22 +39,22 @@ func (b *broadcastStore) reopen(g jobs.Grant) *Writer {
 	defer b.mu.Unlock()
 	b.over = time.Time{}
 	b.open++
-	b.shelf.reopen(g)
+	b.catalogue.reopen(g)
 	return &Writer{store: b, grant: g}
 }
 
-// do calls fn and carries out what follows from it. The follow lines of all
-// calls have one order.
-func (b *broadcastStore) do(fn func(*shelf, *outcome)) {
+// do calls fn in the newest grant's name and carries out what follows from it.
+func (b *broadcastStore) do(fn func(change)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.shelf.speaker = b.shelf.writer
-	b.locked(fn)
+	b.change(b.catalogue.writer, fn)
 }
 
-func (b *broadcastStore) locked(fn func(*shelf, *outcome)) {
+// change calls fn in a grant's name and carries out what follows from it. The
+// follow lines of all calls have one order. The caller holds mu.
+func (b *broadcastStore) change(by jobs.Epoch, fn func(change)) {
 	var out outcome
-	fn(b.shelf, &out)
+	fn(change{b.catalogue, by, &out})
 	m := b.storage.metrics
 	for _, line := range out.lines {
 		if slow, err := b.feed.send(line); err != nil {
@@ -65,7 +65,7 @@ func (b *broadcastStore) locked(fn func(*shelf, *outcome)) {
 	}
 	b.storage.store(b.id, out.stores)
 	for _, e := range out.records {
-		b.storage.recorder.add(b.id, e, b.shelf.indexLength())
+		b.storage.recorder.add(b.id, e, b.catalogue.indexLength())
 	}
 	for _, err := range out.errs {
 		b.refused(err)
@@ -131,17 +131,16 @@ type Writer struct {
 const wholeBroadcast = ^uint64(0)
 
 // do calls fn, which is about a segment, while this publication may speak of it.
-func (p *Writer) do(sequence uint64, fn func(*shelf, *outcome) error) error {
+func (p *Writer) do(sequence uint64, fn func(change) error) error {
 	b := p.store
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p.closed || !b.shelf.mayPublish(p.grant.Epoch, sequence) {
+	if p.closed || !b.catalogue.mayPublish(p.grant.Epoch, sequence) {
 		b.refused(ErrFenced)
 		return ErrFenced
 	}
-	b.shelf.speaker = p.grant.Epoch
 	var err error
-	b.locked(func(s *shelf, out *outcome) { err = fn(s, out) })
+	b.change(p.grant.Epoch, func(c change) { err = fn(c) })
 	if err != nil {
 		b.refused(err)
 	}
@@ -149,9 +148,9 @@ func (p *Writer) do(sequence uint64, fn func(*shelf, *outcome) error) error {
 }
 
 // announce is do for what can only be refused by a later grant: no news then.
-func (p *Writer) announce(sequence uint64, fn func(*shelf, *outcome)) {
-	_ = p.do(sequence, func(s *shelf, out *outcome) error {
-		fn(s, out)
+func (p *Writer) announce(sequence uint64, fn func(change)) {
+	_ = p.do(sequence, func(c change) error {
+		fn(c)
 		return nil
 	})
 }
@@ -159,58 +158,58 @@ func (p *Writer) announce(sequence uint64, fn func(*shelf, *outcome)) {
 // Broadcast announces the settings and all renditions. It comes first, and
 // again when the settings have changed.
 func (p *Writer) Broadcast(b index.Broadcast) {
-	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.announceBroadcast(b, out) })
+	p.announce(wholeBroadcast, func(c change) { c.announceBroadcast(b) })
 }
 
 // Init announces and stores an init section. e carries its codec, its picture's
 // size and the ingest's epoch. Said again, it does nothing.
 func (p *Writer) Init(rendition string, init *media.Init, e index.Entry) {
-	p.announce(0, func(s *shelf, out *outcome) { s.announceInit(rendition, init, e, out) })
+	p.announce(0, func(c change) { c.announceInit(rendition, init, e) })
 }
 
 // Restore takes the index entries of earlier workers from Redis, so that new
 // readers are told of their segments, and so that safe counts them. It may come
 // while media is published already.
 func (p *Writer) Restore(entries []index.Entry) {
-	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.restore(entries, out) })
+	p.announce(wholeBroadcast, func(c change) { c.restore(entries) })
 }
 
 // Part publishes a part; it keeps data, which must not change any more. A part
 // that exists with the same bytes is no error; with others it is [errDiffers].
 func (p *Writer) Part(e index.Entry, data []byte) error {
-	return p.do(e.Sequence, func(s *shelf, out *outcome) error { return s.part(e, data, out) })
+	return p.do(e.Sequence, func(c change) error { return c.part(e, data) })
 }
 
 // Finish publishes the last part of a segment and the segment, in one step, and
 // sends the segment on its way to S3. data may be empty when all parts are
 // published already. Parts and Size of seg are filled in.
 func (p *Writer) Finish(last index.Entry, data []byte, seg index.Entry) error {
-	return p.do(seg.Sequence, func(s *shelf, out *outcome) error { return s.finish(last, data, seg, out) })
+	return p.do(seg.Sequence, func(c change) error { return c.finish(last, data, seg) })
 }
 
 // Gap declares a segment missing for good. A complete segment stays.
 func (p *Writer) Gap(e index.Entry) {
-	p.announce(e.Sequence, func(s *shelf, out *outcome) {
-		_ = s.gap(e, out) // a gap is never refused
+	p.announce(e.Sequence, func(c change) {
+		_ = c.gap(e) // a gap is never refused
 	})
 }
 
 // Skip says that a rendition has no such segment: nothing is announced, and
 // neither safe, finished nor later segments wait for it.
 func (p *Writer) Skip(rendition string, sequence uint64) {
-	p.announce(sequence, func(s *shelf, out *outcome) { _ = s.skip(rendition, sequence, out) }) // nor is this
+	p.announce(sequence, func(c change) { _ = c.skip(rendition, sequence) }) // nor is this
 }
 
 // Pause announces that the publisher is away; segment sequence, when it comes, resumes.
 func (p *Writer) Pause(sequence uint64, reason string) {
-	p.announce(wholeBroadcast, func(s *shelf, out *outcome) { s.pause(sequence, reason, out) })
+	p.announce(wholeBroadcast, func(c change) { c.pause(sequence, reason) })
 }
 
 // End announces the broadcast's end; sequence is one past its last segment.
 // The retention of its objects begins, and this worker forgets it after a minute.
 func (p *Writer) End(sequence uint64, reason string) {
-	p.announce(wholeBroadcast, func(s *shelf, out *outcome) {
-		s.end(sequence, reason, out)
+	p.announce(wholeBroadcast, func(c change) {
+		c.end(sequence, reason)
 		p.store.over = time.Now()
 		p.store.storage.recorder.noteEnd(p.store.id, p.store.over)
 	})
@@ -226,7 +225,7 @@ func (p *Writer) Close() {
 		return
 	}
 	p.closed = true
-	b.shelf.closeGrant(p.grant.Epoch)
+	b.catalogue.closeGrant(p.grant.Epoch)
 	if b.open--; b.open == 0 && b.over.IsZero() {
 		b.over = time.Now()
 	}
@@ -234,29 +233,29 @@ func (p *Writer) Close() {
 
 // Thumbnail replaces the newest picture; it keeps jpeg.
 func (p *Writer) Thumbnail(jpeg []byte) {
-	p.announce(wholeBroadcast, func(s *shelf, _ *outcome) { s.thumbnail = jpeg })
+	p.announce(wholeBroadcast, func(c change) { c.thumbnail = jpeg })
 }
 
 // Safe is the first sequence that isn't in S3 in every rendition.
 func (p *Writer) Safe() uint64 {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	return p.store.shelf.safe(p.grant)
+	return p.store.catalogue.safe(p.grant)
 }
 
 // Finished is the first sequence that isn't complete in every rendition.
 func (p *Writer) Finished() uint64 {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	return p.store.shelf.finished(p.grant)
+	return p.store.catalogue.finished(p.grant)
 }
 
 // Missing declares a segment missing in every rendition in which it isn't known
 // to be complete.
 func (p *Writer) Missing(sequence uint64, reason string) {
-	p.announce(sequence, func(s *shelf, out *outcome) {
-		for _, name := range s.names {
-			_ = s.gap(s.missing(s.tracks[name], sequence, name, reason), out) // a gap is never refused
+	p.announce(sequence, func(c change) {
+		for _, name := range c.names {
+			_ = c.gap(c.missing(c.tracks[name], sequence, name, reason)) // a gap is never refused
 		}
 	})
 }

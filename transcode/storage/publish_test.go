@@ -13,7 +13,7 @@ import (
 
 // settled reports to a store that S3 has a segment.
 func settled(b *broadcastStore, rendition string, sequence uint64) {
-	b.do(func(s *shelf, out *outcome) { s.uploaded(segmentEntry(rendition, sequence), out) })
+	b.do(func(c change) { c.uploaded(segmentEntry(rendition, sequence)) })
 }
 
 func TestPublicationsSideBySide(t *testing.T) {
@@ -62,10 +62,10 @@ func TestPublicationsSideBySide(t *testing.T) {
 	check(newer, "7 is complete", 7, 8)
 
 	want := "v5.0 v5.1 v5 a5.0 a5.1 a5 v6.0 v6.1 v6 a6.0 a6.1 a6 v7.0 v7.1 v7 a7.0 a7.1 a7 v8.0 v8.1 v8"
-	if got := say(older.store.shelf.snapshot()); got != want {
+	if got := say(older.store.catalogue.snapshot()); got != want {
 		t.Errorf("a new reader is told\n     %s\nwant %s", got, want)
 	}
-	v6 := older.store.shelf.tracks["v"].find(6)
+	v6 := older.store.catalogue.tracks["v"].find(6)
 	if v6 == nil || v6.Writer != (jobs.Epoch{Lease: 1, Grant: 1}) {
 		t.Errorf("segment 6 is told of as %+v", v6)
 	}
@@ -144,7 +144,7 @@ func TestPublicationsOfOneSegment(t *testing.T) {
 		t.Errorf("another version of what the newer one makes: %v, want %v", err, errVersion)
 	}
 	older.Gap(index.Entry{Rendition: "v", Sequence: 2, Reason: "no"})
-	if got, want := say(newer.store.shelf.snapshot()), "v0.0 v0.1 v0 v1.0 v1.1 v1 v2.0"; got != want {
+	if got, want := say(newer.store.catalogue.snapshot()), "v0.0 v0.1 v0 v1.0 v1.1 v1 v2.0"; got != want {
 		t.Errorf("a new reader is told %s, want %s", got, want)
 	}
 	if err := newer.Finish(partEntry("v", 2, 1), partData("v", 2, 1), segmentEntry("v", 2)); err != nil {
@@ -169,7 +169,7 @@ func TestPublicationRestoresBesideTheStart(t *testing.T) {
 	}
 	p.Restore(entries)
 	want := "v0 v1 v2 v3! v4.0 v4.1 v4 v5 v6.0 v6.1 v6 v7.0 v7"
-	if got := say(p.store.shelf.snapshot()); got != want {
+	if got := say(p.store.catalogue.snapshot()); got != want {
 		t.Errorf("a new reader is told\n     %s\nwant %s", got, want)
 	}
 	// 4 and 6 were stored by the earlier worker as well, under the same names.
@@ -192,7 +192,7 @@ func TestPublicationOfAnOrphan(t *testing.T) {
 	publish(t, p, "v", 0)
 	p.Part(partEntry("v", 1, 0), partData("v", 1, 0))
 	paused := func() bool {
-		return slices.ContainsFunc(slices.Concat(p.store.shelf.snapshot()...), func(e index.Entry) bool { return e.Type == index.TypePause })
+		return slices.ContainsFunc(slices.Concat(p.store.catalogue.snapshot()...), func(e index.Entry) bool { return e.Type == index.TypePause })
 	}
 	p.Pause(0, "the ingest can't be reached")
 	if !paused() {
@@ -220,7 +220,7 @@ func TestPublicationOfAnOrphan(t *testing.T) {
 	}
 	p.End(2, "no")
 	next.End(3, "nobody came back")
-	if got := say(next.store.shelf.snapshot()); got != "v0.0 v0.1 v0 v1.0 v1.1 v1 w1.0 w1.1 w1 v2.0 end" {
+	if got := say(next.store.catalogue.snapshot()); got != "v0.0 v0.1 v0 v1.0 v1.1 v1 w1.0 w1.1 w1 v2.0 end" {
 		t.Errorf("a new reader is told %s", got)
 	}
 }

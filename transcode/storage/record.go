@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	_ "embed"
@@ -51,6 +52,21 @@ var recordSource string
 // countsKey holds how many entries each writer has put into a broadcast's index.
 func countsKey(broadcast string) string { return "millrace:broadcast:{" + broadcast + "}:written" }
 
+// recorderConfig is what a recorder needs; all of it is required but Check.
+type recorderConfig struct {
+	Redis redis.UniversalClient
+	// Expire is how long an index outlives its last entry.
+	Expire time.Duration
+	// Check is how often Redis is asked whether it has all of it still; 0: each 5 s.
+	Check   time.Duration
+	Log     *slog.Logger
+	Metrics *metrics
+	// Written is called for each entry that is in Redis; Again asks for all of a
+	// broadcast's, since Redis has lost them. Both are called by run.
+	Written func(broadcast string, e index.Entry)
+	Again   func(broadcast string)
+}
+
 // recorder writes index entries to Redis, behind everybody's back: it keeps
 // what can't be written yet, in bounds.
 //
@@ -59,21 +75,11 @@ func countsKey(broadcast string) string { return "millrace:broadcast:{" + broadc
 // lost some that it had acknowledged (by a failover, or a restart without its
 // log) the number shows it: they are written again.
 type recorder struct {
-	db redis.UniversalClient
-	// expire is how long an index outlives its last entry.
-	expire time.Duration
-	// check is how often Redis is asked whether it has all of it still.
-	check   time.Duration
-	log     *slog.Logger
-	metrics *metrics
-	// written is called for each entry that is in Redis; again asks for all of a
-	// broadcast's, since Redis has lost them. Both are called by run.
-	written func(broadcast string, e index.Entry)
-	again   func(broadcast string)
+	recorderConfig
 
 	mu      sync.Mutex
 	changed chan struct{}
-	queue   []recorded
+	queue   []pending
 	counts  map[string]*count
 	// rewrite holds broadcasts to ask again for, checked is when Redis was asked last.
 	rewrite map[string]struct{}
@@ -83,8 +89,8 @@ type recorder struct {
 	ended, active, noted map[string]time.Time
 }
 
-// recorded is an entry on its way to Redis.
-type recorded struct {
+// pending is an entry on its way to Redis.
+type pending struct {
 	count  *count
 	entry  index.Entry
 	doc    []byte
@@ -101,14 +107,14 @@ type count struct {
 	// added is the last entry's number, acknowledged the last one's in Redis.
 	added, acknowledged uint64
 	// tail are the newest that were acknowledged.
-	tail []recorded
+	tail []pending
 	used time.Time
 }
 
-func newRecorder(db redis.UniversalClient, expire time.Duration, log *slog.Logger, m *metrics) *recorder {
+func newRecorder(c recorderConfig) *recorder {
+	c.Check = cmp.Or(c.Check, recordCheck)
 	return &recorder{
-		db: db, expire: expire, check: recordCheck, log: log, metrics: m, changed: make(chan struct{}),
-		written: func(string, index.Entry) {}, again: func(string) {},
+		recorderConfig: c, changed: make(chan struct{}),
 		counts: map[string]*count{}, rewrite: map[string]struct{}{},
 		ended: map[string]time.Time{}, active: map[string]time.Time{}, noted: map[string]time.Time{},
 	}
@@ -118,8 +124,8 @@ func newRecorder(db redis.UniversalClient, expire time.Duration, log *slog.Logge
 func (r *recorder) add(broadcast string, e index.Entry, length int) {
 	doc, err := json.Marshal(e)
 	if err != nil {
-		r.metrics.indexDropped.WithLabelValues("not encodable").Inc()
-		r.log.Error("an index entry can't be encoded", "broadcast", broadcast, "err", err)
+		r.Metrics.indexDropped.WithLabelValues("not encodable").Inc()
+		r.Log.Error("an index entry can't be encoded", "broadcast", broadcast, "err", err)
 		return
 	}
 	r.mu.Lock()
@@ -130,10 +136,10 @@ func (r *recorder) add(broadcast string, e index.Entry, length int) {
 		r.counts[broadcast] = c
 	}
 	c.used = time.Now()
-	r.addLocked(recorded{count: c, entry: e, doc: doc, length: length})
+	r.addLocked(pending{count: c, entry: e, doc: doc, length: length})
 }
 
-func (r *recorder) addLocked(e recorded) {
+func (r *recorder) addLocked(e pending) {
 	e.count.added++
 	e.number = e.count.added
 	r.queue = append(r.queue, e)
@@ -176,7 +182,7 @@ func (r *recorder) forget(broadcast string) {
 
 // run writes until ctx ends, then tries for as long as drain lasts.
 func (r *recorder) run(ctx context.Context, drain time.Duration) {
-	tick := time.NewTicker(r.check)
+	tick := time.NewTicker(r.Check)
 	defer tick.Stop()
 	pause := firstRetry
 	for ctx.Err() == nil {
@@ -195,8 +201,8 @@ func (r *recorder) run(ctx context.Context, drain time.Duration) {
 			pause = firstRetry
 			continue
 		} else if ctx.Err() == nil {
-			r.metrics.indexErrors.Inc()
-			r.log.Warn("the index can't be written to Redis: it is kept and written later", "err", err)
+			r.Metrics.indexErrors.Inc()
+			r.Log.Warn("the index can't be written to Redis: it is kept and written later", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -214,7 +220,7 @@ func (r *recorder) run(ctx context.Context, drain time.Duration) {
 		if err := r.flush(patience); err != nil {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.metrics.indexDropped.WithLabelValues(dropShutdown).Add(float64(len(r.queue)))
+			r.Metrics.indexDropped.WithLabelValues(dropShutdown).Add(float64(len(r.queue)))
 			return
 		}
 	}
@@ -238,7 +244,7 @@ func (r *recorder) askAgain() {
 	}
 	r.mu.Unlock()
 	if found {
-		r.again(broadcast)
+		r.Again(broadcast)
 	}
 }
 
@@ -251,7 +257,7 @@ func (r *recorder) state() (changed chan struct{}, idle bool) {
 // batch is what is written of one broadcast at a time; nothing only looks.
 type batch struct {
 	count   *count
-	entries []recorded
+	entries []pending
 	cmd     *redis.Cmd
 }
 
@@ -260,9 +266,9 @@ func (r *recorder) flush(ctx context.Context) error {
 	batches, ended, active := r.takeBatches(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	_, err := r.db.Pipelined(ctx, func(p redis.Pipeliner) error {
+	_, err := r.Redis.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, b := range batches {
-			args := []any{b.count.writer, 0, r.expire.Milliseconds(), 0}
+			args := []any{b.count.writer, 0, r.Expire.Milliseconds(), 0}
 			for _, e := range b.entries {
 				args = append(args, e.doc)
 			}
@@ -279,11 +285,11 @@ func (r *recorder) flush(ctx context.Context) error {
 		}
 		return nil
 	})
-	failed := r.settle(batches)
+	failed := r.acknowledge(batches)
 	for _, b := range batches {
 		if b.cmd.Err() == nil {
 			for _, e := range b.entries {
-				r.written(b.count.broadcast, e.entry)
+				r.Written(b.count.broadcast, e.entry)
 			}
 		}
 	}
@@ -324,7 +330,7 @@ func (r *recorder) takeBatches(now time.Time) (batches []*batch, ended, active m
 		b.entries = append(b.entries, e)
 	}
 	r.queue = r.queue[n:]
-	if now.Sub(r.checked) >= r.check/2 {
+	if now.Sub(r.checked) >= r.Check/2 {
 		r.checked = now
 		for broadcast, c := range r.counts {
 			switch {
@@ -340,9 +346,9 @@ func (r *recorder) takeBatches(now time.Time) (batches []*batch, ended, active m
 	return batches, ended, active
 }
 
-// settle notes what is in Redis now, and returns what isn't. It sees to it that
+// acknowledge notes what is in Redis now, and returns what isn't. It sees to it that
 // what Redis has lost is written again.
-func (r *recorder) settle(batches []*batch) (failed []recorded) {
+func (r *recorder) acknowledge(batches []*batch) (failed []pending) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range batches {
@@ -362,17 +368,17 @@ func (r *recorder) settle(batches []*batch) (failed []recorded) {
 			r.lostLocked(c, tail, found, known)
 		}
 		if over := len(c.tail) - recordTail; over > 0 {
-			c.tail = append([]recorded(nil), c.tail[over:]...)
+			c.tail = append([]pending(nil), c.tail[over:]...)
 		}
 	}
 	return failed
 }
 
 // lostLocked sees to it that the entries after found are written again: from
-// the tail when it reaches back to them, else all that the broadcast's shelf has.
-func (r *recorder) lostLocked(c *count, tail []recorded, found, known uint64) {
-	r.metrics.indexLost.Add(float64(known - found))
-	r.log.Warn("Redis has lost index entries that it had acknowledged: they are written again",
+// the tail when it reaches back to them, else all that the broadcast's catalogue has.
+func (r *recorder) lostLocked(c *count, tail []pending, found, known uint64) {
+	r.Metrics.indexLost.Add(float64(known - found))
+	r.Log.Warn("Redis has lost index entries that it had acknowledged: they are written again",
 		"broadcast", c.broadcast, "entries", known-found)
 	if len(tail) == 0 || tail[0].number > found+1 {
 		r.rewrite[c.broadcast] = struct{}{}
@@ -397,8 +403,8 @@ func (r *recorder) trimLocked() {
 	for _, e := range r.queue[:over] {
 		r.rewrite[e.count.broadcast] = struct{}{}
 	}
-	r.queue = append([]recorded(nil), r.queue[over:]...)
-	r.metrics.indexDropped.WithLabelValues("queue full").Add(float64(over))
+	r.queue = append([]pending(nil), r.queue[over:]...)
+	r.Metrics.indexDropped.WithLabelValues("queue full").Add(float64(over))
 }
 
 func (r *recorder) wakeLocked() {

@@ -24,9 +24,16 @@ import (
 // startRecorder runs a recorder that looks whether all is there still each check, until the test's end or stop.
 func startRecorder(t *testing.T, db redis.UniversalClient, check time.Duration) (r *recorder, stop func()) {
 	t.Helper()
-	r = newRecorder(db, time.Hour, slog.New(slog.DiscardHandler), newMetrics(nil))
-	r.check = check
+	r = newRecorder(recorderConfigOf(db, check))
 	return r, runRecorder(t, r)
+}
+
+// recorderConfigOf is that of a recorder by itself.
+func recorderConfigOf(db redis.UniversalClient, check time.Duration) recorderConfig {
+	return recorderConfig{
+		Redis: db, Expire: time.Hour, Check: check, Log: slog.New(slog.DiscardHandler), Metrics: newMetrics(nil),
+		Written: func(string, index.Entry) {}, Again: func(string) {},
+	}
 }
 
 func runRecorder(t *testing.T, r *recorder) (stop func()) {
@@ -105,7 +112,7 @@ func TestRecorderRetryIsNoDuplicate(t *testing.T) {
 	for n := uint64(1); n < 4; n++ {
 		r.add("b", segmentEntry("v", n), 1000)
 	}
-	eventually(t, "an answer is lost", func() bool { return len(indexed(t, direct)) > 1 && value(t, r.metrics.indexErrors) > 0 })
+	eventually(t, "an answer is lost", func() bool { return len(indexed(t, direct)) > 1 && value(t, r.Metrics.indexErrors) > 0 })
 	cut.Store(false)
 	r.add("b", segmentEntry("v", 4), 1000)
 	eventually(t, "the last entry is written", func() bool { n := indexed(t, direct); return n[len(n)-1] == 4 })
@@ -152,7 +159,7 @@ func TestRecorderWritesAgainWhatRedisLost(t *testing.T) {
 	if got := fmt.Sprint(indexed(t, db)); got != "[0 1 2 3 4 5 6 7]" {
 		t.Errorf("the index has %s", got)
 	}
-	if n := value(t, r.metrics.indexLost); n != 3 {
+	if n := value(t, r.Metrics.indexLost); n != 3 {
 		t.Errorf("%g are counted as lost, want 3", n)
 	}
 }
@@ -263,16 +270,17 @@ func TestRecorderOutlivesFailovers(t *testing.T) {
 	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = time.Second, time.Second, time.Second
 	db := redis.NewFailoverClient(o)
 	t.Cleanup(func() { _ = db.Close() })
-	r := newRecorder(db, time.Hour, slog.New(slog.DiscardHandler), newMetrics(nil))
-	r.check = 100 * time.Millisecond
 	var n atomic.Uint64
+	var r *recorder
+	c := recorderConfigOf(db, 100*time.Millisecond)
 	// A master that Sentinel has replaced acknowledges writes until it is told,
 	// for a second or two: more than the tail holds.
-	r.again = func(string) {
+	c.Again = func(string) {
 		for sequence := range n.Load() {
 			r.add("b", segmentEntry("v", sequence), 100000)
 		}
 	}
+	r = newRecorder(c)
 	stop := runRecorder(t, r)
 
 	whole := func(when string) {
@@ -321,7 +329,7 @@ func TestRecorderOutlivesFailovers(t *testing.T) {
 	feeding.Wait()
 	whole("after a planned failover and a hung master")
 	stop()
-	if n := value(t, r.metrics.indexDropped.WithLabelValues("queue full")); n != 0 {
+	if n := value(t, r.Metrics.indexDropped.WithLabelValues("queue full")); n != 0 {
 		t.Errorf("%g entries were dropped", n)
 	}
 	if err := db.Ping(t.Context()).Err(); err != nil && !errors.Is(err, redis.Nil) {

@@ -11,20 +11,20 @@ import (
 
 // uploaded notes that an object is in S3. Only now do the readers of Redis
 // learn of it.
-func (s *shelf) uploaded(e index.Entry, out *outcome) {
+func (s change) uploaded(e index.Entry) {
 	s.stored(e)
-	s.record(e, out)
-	s.evict(out)
+	s.record(e)
+	s.evict()
 }
 
 // stored notes that S3 has something under the object's key.
-func (s *shelf) stored(e index.Entry) {
+func (s *catalogue) stored(e index.Entry) {
 	if e.Type != index.TypeSegment {
 		return
 	}
 	t := s.track(e.Rendition)
 	if r := t.find(e.Sequence); r == nil || sameVersion(*r, e) {
-		t.settle(e.Sequence)
+		t.noteSafe(e.Sequence)
 	}
 	if g := t.lookup(e.Sequence, e.Epoch, e.Profile); g != nil {
 		g.safe = true
@@ -32,7 +32,7 @@ func (s *shelf) stored(e index.Entry) {
 }
 
 // lost declares a gap for a segment that was dropped on its way to S3.
-func (s *shelf) lost(e index.Entry, reason string, out *outcome) {
+func (s change) lost(e index.Entry, reason string) {
 	if e.Type != index.TypeSegment {
 		return
 	}
@@ -44,13 +44,13 @@ func (s *shelf) lost(e index.Entry, reason string, out *outcome) {
 		return
 	}
 	e.Reason = reason
-	s.declareGap(t, e, out)
+	s.declareGap(t, e)
 	s.prune(t)
-	s.evict(out)
+	s.evict()
 }
 
 // restore takes what earlier workers have written to Redis.
-func (s *shelf) restore(entries []index.Entry, out *outcome) {
+func (s change) restore(entries []index.Entry) {
 	var news []index.Entry
 	for _, e := range entries {
 		switch e.Type {
@@ -70,12 +70,12 @@ func (s *shelf) restore(entries []index.Entry, out *outcome) {
 			t := s.track(e.Rendition)
 			if r := t.find(e.Sequence); r != nil && !r.Writer.Less(e.Writer) {
 				if sameVersion(*r, e) && r.Type == e.Type {
-					t.settle(e.Sequence)
+					t.noteSafe(e.Sequence)
 				}
 				continue
 			}
 			t.addRecord(e)
-			t.settle(e.Sequence)
+			t.noteSafe(e.Sequence)
 			if g := t.lookup(e.Sequence, e.Epoch, e.Profile); g != nil && e.Type == index.TypeSegment {
 				g.safe = true
 			}
@@ -86,21 +86,21 @@ func (s *shelf) restore(entries []index.Entry, out *outcome) {
 		s.prune(t)
 	}
 	for chunk := range slices.Chunk(news, lineEntries) {
-		out.lines = append(out.lines, chunk)
+		s.out.lines = append(s.out.lines, chunk)
 	}
 }
 
 // safe is the first segment that isn't in S3 in every rendition of a grant's.
-func (s *shelf) safe(g jobs.Grant) uint64 {
+func (s *catalogue) safe(g jobs.Grant) uint64 {
 	return s.least(g.Epoch, g.Backfill, func(t *turn) uint64 { return t.safe })
 }
 
 // finished is the first segment that isn't complete in every rendition of a grant's.
-func (s *shelf) finished(g jobs.Grant) uint64 {
+func (s *catalogue) finished(g jobs.Grant) uint64 {
 	return s.least(g.Epoch, g.Live, func(t *turn) uint64 { return t.next })
 }
 
-func (s *shelf) least(epoch jobs.Epoch, none uint64, of func(*turn) uint64) uint64 {
+func (s *catalogue) least(epoch jobs.Epoch, none uint64, of func(*turn) uint64) uint64 {
 	least, any := ^uint64(0), false
 	for _, t := range s.tracks {
 		if own := t.turns[epoch]; own != nil {
@@ -114,7 +114,7 @@ func (s *shelf) least(epoch jobs.Epoch, none uint64, of func(*turn) uint64) uint
 }
 
 // snapshot returns what a new reader is told, as lines.
-func (s *shelf) snapshot() [][]index.Entry {
+func (s *catalogue) snapshot() [][]index.Entry {
 	type placed struct {
 		index.Entry
 		track, kind int
@@ -163,32 +163,32 @@ func (s *shelf) snapshot() [][]index.Entry {
 
 // record puts e on the way to Redis. The stream is trimmed from its beginning,
 // so the settings and init sections are repeated before they are trimmed.
-func (s *shelf) record(e index.Entry, out *outcome) {
-	out.records = append(out.records, e)
+func (s change) record(e index.Entry) {
+	s.out.records = append(s.out.records, e)
 	if s.recorded++; s.recorded < s.indexLength()/2 || s.settings == nil {
 		return
 	}
 	s.recorded = 0
-	out.records = append(out.records, *s.settings)
+	s.out.records = append(s.out.records, *s.settings)
 	for _, n := range s.names {
 		for _, i := range s.tracks[n].inits {
-			out.records = append(out.records, i.entry)
+			s.out.records = append(s.out.records, i.entry)
 		}
 	}
 }
 
 // recordAgain puts all that Redis should have of the broadcast on the way to it
 // once more; of the segments the newest.
-func (s *shelf) recordAgain(out *outcome) {
+func (s change) recordAgain() {
 	s.recorded = 0
 	if s.settings != nil {
-		out.records = append(out.records, *s.settings)
+		s.out.records = append(s.out.records, *s.settings)
 	}
 	var media []index.Entry
 	for _, n := range s.names {
 		t := s.tracks[n]
 		for _, i := range t.inits {
-			out.records = append(out.records, i.entry)
+			s.out.records = append(s.out.records, i.entry)
 		}
 		for _, r := range t.records {
 			if r.Type == index.TypeGap || t.turns[s.writer].isSafe(r.Sequence) {
@@ -197,10 +197,10 @@ func (s *shelf) recordAgain(out *outcome) {
 		}
 	}
 	slices.SortStableFunc(media, func(a, b index.Entry) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	out.records = append(out.records, media[max(0, len(media)-maxRewrite):]...)
+	s.out.records = append(s.out.records, media[max(0, len(media)-maxRewrite):]...)
 	for _, e := range []*index.Entry{s.pausing, s.over} {
 		if e != nil {
-			out.records = append(out.records, *e)
+			s.out.records = append(s.out.records, *e)
 		}
 	}
 }
@@ -208,13 +208,13 @@ func (s *shelf) recordAgain(out *outcome) {
 // indexLength is how many entries of the broadcast Redis keeps: the DVR
 // window's segments of 2 s or more, and a third for all else; twice that, since
 // two workers may write it, or one again what Redis had lost.
-func (s *shelf) indexLength() int {
+func (s *catalogue) indexLength() int {
 	segments := int(s.dvr/(2*media.VideoTimescale)) + 30
 	return 100 + segments*max(2, len(s.tracks))*8/3
 }
 
 // target is the target duration.
-func (s *shelf) target() media.Ticks {
+func (s *catalogue) target() media.Ticks {
 	if s.settings == nil {
 		return defaultTarget
 	}
@@ -222,7 +222,7 @@ func (s *shelf) target() media.Ticks {
 }
 
 // prune forgets records before the DVR window.
-func (s *shelf) prune(t *shelfTrack) {
+func (s *catalogue) prune(t *track) {
 	keep := s.dvr + recentTargets*s.target()
 	var total media.Ticks
 	for i, r := range slices.Backward(t.records) {
@@ -236,18 +236,18 @@ func (s *shelf) prune(t *shelfTrack) {
 
 // evict lets go of media: what is old and safe, and beyond the bound in bytes
 // the oldest complete segments whether safe or not.
-func (s *shelf) evict(out *outcome) {
+func (s change) evict() {
 	span := max(s.span, (recentTargets+1)*s.target())
 	for _, t := range s.tracks {
 		var total media.Ticks
-		old := map[*shelved]bool{}
+		old := map[*segment]bool{}
 		for _, g := range slices.Backward(t.segments) {
 			if total >= span && (g.safe || s.abandoned(g)) {
 				old[g] = true
 			}
 			total += g.duration
 		}
-		t.segments = slices.DeleteFunc(t.segments, func(g *shelved) bool {
+		t.segments = slices.DeleteFunc(t.segments, func(g *segment) bool {
 			if old[g] {
 				s.bytes -= g.size
 			}
@@ -255,10 +255,10 @@ func (s *shelf) evict(out *outcome) {
 		})
 	}
 	for s.bytes > s.maxBytes {
-		var oldest *shelfTrack
+		var oldest *track
 		at := 0
 		for _, t := range s.tracks {
-			n := t.oldest(s)
+			n := t.oldest(s.catalogue)
 			if n >= 0 && (oldest == nil || t.segments[n].sequence < oldest.segments[at].sequence) {
 				oldest, at = t, n
 			}
@@ -268,7 +268,7 @@ func (s *shelf) evict(out *outcome) {
 		}
 		g := oldest.segments[at]
 		if !g.safe {
-			out.evicted++
+			s.out.evicted++
 		}
 		s.bytes -= g.size
 		oldest.segments = slices.Delete(oldest.segments, at, at+1)
@@ -277,12 +277,12 @@ func (s *shelf) evict(out *outcome) {
 
 // oldest is the place of the first segment that nobody adds to, the newest one
 // excepted, or -1.
-func (t *shelfTrack) oldest(s *shelf) int {
-	return slices.IndexFunc(t.segments[:max(0, len(t.segments)-1)], func(g *shelved) bool { return g.done || s.abandoned(g) })
+func (t *track) oldest(s *catalogue) int {
+	return slices.IndexFunc(t.segments[:max(0, len(t.segments)-1)], func(g *segment) bool { return g.done || s.abandoned(g) })
 }
 
 // abandoned reports whether an earlier grant began g, and nobody goes on with it.
-func (s *shelf) abandoned(g *shelved) bool {
+func (s *catalogue) abandoned(g *segment) bool {
 	if g.done || !g.writer.Less(s.writer) {
 		return false
 	}

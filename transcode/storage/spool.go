@@ -48,8 +48,8 @@ type spoolHeader struct {
 	Entry index.Entry `json:"entry"`
 }
 
-// spooled is a file of the spool.
-type spooled struct {
+// spoolFile is a file of the spool.
+type spoolFile struct {
 	key      string
 	size     int64
 	modified time.Time
@@ -57,7 +57,7 @@ type spooled struct {
 
 // openSpool makes the directory, locks it until close, and returns what an
 // earlier run left in it, oldest first.
-func openSpool(dir string) (*spool, []spooled, error) {
+func openSpool(dir string) (*spool, []spoolFile, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("open spool: %w", err)
 	}
@@ -87,12 +87,12 @@ var errSpoolInUse = errors.New("another process uses this directory; give each i
 func (s *spool) close() { s.lock.Close() }
 
 // scan lists the files and removes those that aren't complete.
-func (s *spool) scan() ([]spooled, error) {
+func (s *spool) scan() ([]spoolFile, error) {
 	dir, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
-	var found []spooled
+	var found []spoolFile
 	for _, d := range dir {
 		if strings.HasPrefix(d.Name(), tmpPrefix) {
 			if err := os.Remove(filepath.Join(s.dir, d.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -108,9 +108,9 @@ func (s *spool) scan() ([]spooled, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read spool: %w", err)
 		}
-		found = append(found, spooled{key, info.Size(), info.ModTime()})
+		found = append(found, spoolFile{key, info.Size(), info.ModTime()})
 	}
-	slices.SortFunc(found, func(a, b spooled) int { return a.modified.Compare(b.modified) })
+	slices.SortFunc(found, func(a, b spoolFile) int { return a.modified.Compare(b.modified) })
 	return found, nil
 }
 

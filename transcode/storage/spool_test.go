@@ -157,7 +157,7 @@ func TestSpoolFullDisk(t *testing.T) {
 	r := &rig{Storage: &Storage{uploader: u}, t: t}
 	through := func(n int) {
 		t.Helper()
-		r.waitUntil("all went through the spool", func(u *uploader) bool { return len(u.ready) == n && len(u.items) == n && len(u.incoming) == 0 })
+		r.waitUntil("all went through the spool", func(u *uploader) bool { return len(u.toUpload) == n && len(u.items) == n && len(u.toSpool) == 0 })
 	}
 	for n := range uint64(5) {
 		u.add(spoolObject(n, strings.Repeat("x", 100)))
@@ -167,7 +167,7 @@ func TestSpoolFullDisk(t *testing.T) {
 	u.add(spoolObject(5, strings.Repeat("x", 100)))
 	through(1)
 	u.mu.Lock()
-	if it := u.items[0]; len(u.items) != 1 || it.spooled || it.entry.Sequence != 5 || u.memory != 100 || u.disk != 0 {
+	if it := u.items[0]; len(u.items) != 1 || it.onDisk() || it.entry.Sequence != 5 || u.memory != 100 || u.disk != 0 {
 		t.Errorf("on a full disk are %d items, %d bytes in memory and %d on disk", len(u.items), u.memory, u.disk)
 	}
 	u.mu.Unlock()

@@ -94,13 +94,14 @@ func New(c Config) *Storage {
 		broadcasts: map[string]*broadcastStore{},
 	}
 	silence := c.Retention + time.Hour
-	s.recorder = newRecorder(c.Redis, silence, c.Log, s.metrics)
+	s.recorder = newRecorder(recorderConfig{
+		Redis: c.Redis, Expire: silence, Log: c.Log, Metrics: s.metrics, Written: s.written, Again: s.recordAgain,
+	})
 	s.uploader = newUploader(uploaderConfig{
 		Bucket: c.Bucket, Dir: c.SpoolDir, Bytes: c.SpoolBytes, Memory: c.MemoryBytes,
 		Expire: silence, Parallel: c.Uploads, Log: c.Log, Metrics: s.metrics,
 		Uploaded: s.uploaded, Conflict: s.conflict, Lost: s.lost,
 	})
-	s.recorder.written, s.recorder.again = s.written, s.recordAgain
 	s.sweeper = &sweeper{db: c.Redis, bucket: c.Bucket, retention: c.Retention, silence: silence, log: c.Log, metrics: s.metrics}
 	return s
 }
@@ -201,7 +202,7 @@ func (s *Storage) uploaded(key string, e index.Entry) {
 	broadcast := broadcastOf(key)
 	s.recorder.noteActivity(broadcast)
 	if b := s.find(broadcast); b != nil {
-		b.do(func(sh *shelf, out *outcome) { sh.uploaded(e, out) })
+		b.do(func(c change) { c.uploaded(e) })
 		return
 	}
 	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
@@ -222,9 +223,9 @@ func (s *Storage) recordAgain(broadcast string) {
 	if b == nil {
 		return
 	}
-	b.do(func(sh *shelf, out *outcome) {
-		sh.recordAgain(out)
-		if sh.over != nil {
+	b.do(func(c change) {
+		c.recordAgain()
+		if c.over != nil {
 			s.recorder.noteEnd(broadcast, b.over)
 		}
 	})
@@ -233,7 +234,7 @@ func (s *Storage) recordAgain(broadcast string) {
 func (s *Storage) conflict(key string, e index.Entry) {
 	s.metrics.conflicts.WithLabelValues("object").Inc()
 	if b := s.find(broadcastOf(key)); b != nil {
-		b.do(func(sh *shelf, _ *outcome) { sh.stored(e) })
+		b.do(func(c change) { c.stored(e) })
 	}
 }
 
@@ -245,7 +246,7 @@ func (s *Storage) lost(key string, e index.Entry, reason string) {
 	s.metrics.gaps.WithLabelValues(reason).Inc()
 	reason = "the segment could not be stored: " + reason
 	if b := s.find(broadcast); b != nil {
-		b.do(func(sh *shelf, out *outcome) { sh.lost(e, reason, out) })
+		b.do(func(c change) { c.lost(e, reason) })
 		return
 	}
 	e.Type, e.Size, e.Reason = index.TypeGap, 0, reason
@@ -255,7 +256,7 @@ func (s *Storage) lost(key string, e index.Entry, reason string) {
 // orphanLength bounds the index of a broadcast that this worker doesn't work
 // on: as if it had as many renditions as any has.
 func (s *Storage) orphanLength(broadcast string) int {
-	sh := newShelf(broadcast, 0, media.TicksOf(s.DVRWindow), 0)
+	sh := newCatalogue(broadcast, 0, media.TicksOf(s.DVRWindow), 0)
 	for n := range 12 {
 		sh.track(string(rune('a' + n)))
 	}

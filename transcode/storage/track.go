@@ -9,12 +9,12 @@ import (
 	"millrace/internal/media"
 )
 
-// shelfTrack is one rendition on a shelf.
-type shelfTrack struct {
+// track is one rendition on a catalogue.
+type track struct {
 	// turns tell by grant how far its publication has come.
 	turns map[jobs.Epoch]*turn
 	// segments are those in memory, by sequence.
-	segments []*shelved
+	segments []*segment
 	// records are the complete segments and gaps, by sequence.
 	records []index.Entry
 	inits   []initSection
@@ -27,16 +27,16 @@ type turn struct {
 	// held are calls about segments after next, by sequence.
 	held      map[uint64][]delivery
 	heldBytes int
-	// safe is the first segment not in S3; settled are those after it that are.
-	safe    uint64
-	settled map[uint64]struct{}
+	// safe is the first segment not in S3; safeAhead are those after it that are.
+	safe      uint64
+	safeAhead map[uint64]struct{}
 }
 
 // newTurn begins at a grant's marks, with what another turn knows to be safe.
 func newTurn(g jobs.Grant, from *turn) *turn {
-	t := &turn{next: g.Live, safe: g.Backfill, held: map[uint64][]delivery{}, settled: map[uint64]struct{}{}}
+	t := &turn{next: g.Live, safe: g.Backfill, held: map[uint64][]delivery{}, safeAhead: map[uint64]struct{}{}}
 	if from != nil {
-		t.settled = maps.Clone(from.settled)
+		t.safeAhead = maps.Clone(from.safeAhead)
 		t.raiseSafe(max(g.Backfill, from.safe))
 	}
 	return t
@@ -55,8 +55,8 @@ func (t *turn) dropHeld(from uint64) {
 	}
 }
 
-// shelved is one version of a segment in memory, complete or not.
-type shelved struct {
+// segment is one version of a segment in memory, complete or not.
+type segment struct {
 	sequence, epoch uint64
 	profile         string
 	writer          jobs.Epoch
@@ -74,7 +74,7 @@ type initSection struct {
 	data  []byte
 }
 
-func (t *shelfTrack) addInit(i initSection) {
+func (t *track) addInit(i initSection) {
 	if len(t.inits) >= maxInits {
 		t.inits = slices.Delete(t.inits, 0, 1)
 	}
@@ -83,8 +83,8 @@ func (t *shelfTrack) addInit(i initSection) {
 
 // recent returns the newest version of each segment in memory that lies within
 // span of the newest one, unfinished ones included.
-func (t *shelfTrack) recent(span media.Ticks) []*shelved {
-	var found []*shelved
+func (t *track) recent(span media.Ticks) []*segment {
+	var found []*segment
 	var total media.Ticks
 	for _, g := range slices.Backward(t.segments) {
 		if total >= span {
@@ -107,7 +107,7 @@ func (t *shelfTrack) recent(span media.Ticks) []*shelved {
 }
 
 // lookup returns a version of a segment in memory, or nil.
-func (t *shelfTrack) lookup(sequence, epoch uint64, profile string) *shelved {
+func (t *track) lookup(sequence, epoch uint64, profile string) *segment {
 	for _, g := range slices.Backward(t.segments) {
 		if g.sequence == sequence && g.epoch == epoch && g.profile == profile {
 			return g
@@ -120,7 +120,7 @@ func (t *shelfTrack) lookup(sequence, epoch uint64, profile string) *shelved {
 }
 
 // find returns the record of a sequence, or nil. It is valid until the next change.
-func (t *shelfTrack) find(sequence uint64) *index.Entry {
+func (t *track) find(sequence uint64) *index.Entry {
 	at, ok := t.position(sequence)
 	if !ok {
 		return nil
@@ -128,7 +128,7 @@ func (t *shelfTrack) find(sequence uint64) *index.Entry {
 	return &t.records[at]
 }
 
-func (t *shelfTrack) position(sequence uint64) (int, bool) {
+func (t *track) position(sequence uint64) (int, bool) {
 	return slices.BinarySearchFunc(t.records, sequence, func(r index.Entry, n uint64) int {
 		switch {
 		case r.Sequence < n:
@@ -141,7 +141,7 @@ func (t *shelfTrack) position(sequence uint64) (int, bool) {
 }
 
 // addRecord inserts e, or puts it in the place of the one of its sequence.
-func (t *shelfTrack) addRecord(e index.Entry) {
+func (t *track) addRecord(e index.Entry) {
 	at, ok := t.position(e.Sequence)
 	if ok {
 		t.records[at] = e
@@ -157,19 +157,19 @@ func (t *turn) advance(sequence uint64) {
 	}
 }
 
-// settle notes that sequence needs no upload any more.
-func (t *shelfTrack) settle(sequence uint64) {
+// noteSafe notes that sequence needs no upload any more.
+func (t *track) noteSafe(sequence uint64) {
 	for _, w := range t.turns {
-		w.settle(sequence)
+		w.noteSafe(sequence)
 	}
 }
 
-func (t *turn) settle(sequence uint64) {
+func (t *turn) noteSafe(sequence uint64) {
 	if sequence < t.safe {
 		return
 	}
-	t.settled[sequence] = struct{}{}
-	if len(t.settled) > maxSettled {
+	t.safeAhead[sequence] = struct{}{}
+	if len(t.safeAhead) > maxSettled {
 		// One that nobody makes any more must not hold up all others.
 		t.safe++
 	}
@@ -178,22 +178,22 @@ func (t *turn) settle(sequence uint64) {
 
 // isSafe reports whether a segment needs no upload any more.
 func (t *turn) isSafe(sequence uint64) bool {
-	_, ok := t.settled[sequence]
+	_, ok := t.safeAhead[sequence]
 	return ok || sequence < t.safe
 }
 
-// raiseSafe sets safe to at least to, and past what is settled there.
+// raiseSafe sets safe to at least to, and past what is safeAhead there.
 func (t *turn) raiseSafe(to uint64) {
-	for t.safe < to && len(t.settled) > 0 {
-		delete(t.settled, t.safe)
+	for t.safe < to && len(t.safeAhead) > 0 {
+		delete(t.safeAhead, t.safe)
 		t.safe++
 	}
 	t.safe = max(t.safe, to)
 	for {
-		if _, ok := t.settled[t.safe]; !ok {
+		if _, ok := t.safeAhead[t.safe]; !ok {
 			return
 		}
-		delete(t.settled, t.safe)
+		delete(t.safeAhead, t.safe)
 		t.safe++
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // media returns the bytes of a file in pieces, or nil when they aren't held.
-func (s *shelf) media(rendition string, f window.File) [][]byte {
+func (s *catalogue) media(rendition string, f window.File) [][]byte {
 	t := s.tracks[rendition]
 	if t == nil {
 		return nil
@@ -44,7 +44,7 @@ func (s *Storage) serveMedia(w http.ResponseWriter, r *http.Request) {
 	var data [][]byte
 	if b := s.find(r.PathValue("broadcast")); ok && b != nil {
 		b.mu.Lock()
-		data = b.shelf.media(r.PathValue("rendition"), f)
+		data = b.catalogue.media(r.PathValue("rendition"), f)
 		b.mu.Unlock()
 	}
 	s.serve(w, "video/mp4", objects.CacheControl, data)
@@ -55,8 +55,8 @@ func (s *Storage) serveThumbnail(w http.ResponseWriter, r *http.Request) {
 	var data [][]byte
 	if b := s.find(r.PathValue("broadcast")); b != nil {
 		b.mu.Lock()
-		if b.shelf.thumbnail != nil {
-			data = [][]byte{b.shelf.thumbnail}
+		if b.catalogue.thumbnail != nil {
+			data = [][]byte{b.catalogue.thumbnail}
 		}
 		b.mu.Unlock()
 	}

@@ -15,10 +15,10 @@ import (
 func FuzzWindowFile(f *testing.F) {
 	f.Add("12.3.m4s", "7.p")
 	f.Add("init-ab.mp4", "")
-	b := newShelf("b", second, second, 100)
+	b := newCatalogue("b", second, second, 100)
 	b.reopen(grantOf(1, 0, 0))
 	var out outcome
-	if err := b.finish(partEntry("v", 12, 0), []byte("x"), segmentEntry("v", 12), &out); err != nil {
+	if err := (change{b, b.writer, &out}).finish(partEntry("v", 12, 0), []byte("x"), segmentEntry("v", 12)); err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, name, version string) {

@@ -14,26 +14,6 @@ import (
 	"millrace/internal/objects"
 )
 
-// The bounds of a shelf that nobody needs to change.
-const (
-	// heldSegments is how many segments of a rendition wait for an earlier one.
-	heldSegments = 8
-	// heldBytes bounds them together, per rendition.
-	heldBytes = 64 << 20
-	// maxInits is how many init sections of a rendition are kept.
-	maxInits = 64
-	// maxSettled bounds the segments counted ahead of one that isn't safe.
-	maxSettled = 4096
-	// maxReason bounds the reason in an entry, in bytes.
-	maxReason = 300
-	// recentTargets is how many target durations of parts a new reader is told.
-	recentTargets = 3
-	// defaultTarget stands for the target duration before it is announced.
-	defaultTarget = 4 * media.VideoTimescale
-	// lineEntries bounds one line of what exists; an entry is below 1 KiB.
-	lineEntries = 1000
-)
-
 // The errors of publishing. The caller's media is refused; nothing was announced.
 var (
 	// errDiffers means that the part exists with other bytes: a segment
@@ -49,36 +29,12 @@ var (
 	ErrFenced = errors.New("a later grant has taken over")
 )
 
-// shelf is what this worker holds of one broadcast: its newest media, what is
-// known to exist, and which segments are safe. It is a pure state machine: what
-// follows from a call is put into the outcome. Not safe for concurrent use.
-type shelf struct {
-	broadcast string
-	// span and maxBytes bound the media, dvr what is told to new readers.
-	span, dvr media.Ticks
-	maxBytes  int
-
-	// writer is the newest grant's epoch, live its live mark; speaker is the
-	// grant that the call under way comes from.
-	writer, speaker jobs.Epoch
-	live            uint64
-	// grants are those that may still publish, and the newest one.
-	grants        map[jobs.Epoch]*shelfGrant
-	settings      *index.Entry
-	pausing, over *index.Entry
-	tracks        map[string]*shelfTrack
-	// names are the tracks in the order of the settings, then of appearance.
-	names     []string
-	bytes     int
-	thumbnail []byte
-	// recorded counts entries for Redis since the settings were among them.
-	recorded int
-}
-
-// shelfGrant is a grant with a publication of its own.
-type shelfGrant struct {
-	jobs.Grant
-	closed bool
+// change is one call that changes a catalogue: the catalogue itself, the grant
+// that the call comes from, and what follows from it.
+type change struct {
+	*catalogue
+	by  jobs.Epoch
+	out *outcome
 }
 
 // delivery is one call that waits for its turn.
@@ -90,7 +46,7 @@ type delivery struct {
 	entry index.Entry
 }
 
-// outcome is what follows from calls on a shelf, in order.
+// outcome is what follows from calls on a catalogue, in order.
 type outcome struct {
 	// lines go to the readers of the follow stream.
 	lines [][]index.Entry
@@ -105,101 +61,27 @@ type outcome struct {
 	gaps, late, evicted int
 }
 
-// object is something on its way to S3.
-type object struct {
-	key   string
-	entry index.Entry
-	data  [][]byte
-}
-
-func newShelf(broadcast string, span, dvr media.Ticks, maxBytes int) *shelf {
-	return &shelf{
-		broadcast: broadcast, span: span, dvr: dvr, maxBytes: maxBytes, tracks: map[string]*shelfTrack{},
-		grants: map[jobs.Epoch]*shelfGrant{{}: {}},
-	}
-}
-
-// reopen starts or continues the shelf under a grant. Older grants go on, with
-// segments before its live mark; one that comes later than a newer one does no more.
-func (s *shelf) reopen(g jobs.Grant) {
-	s.grants[g.Epoch] = &shelfGrant{Grant: g}
-	s.speaker = g.Epoch
-	if g.Epoch.Less(s.writer) {
-		return
-	}
-	before := s.writer
-	s.writer, s.live, s.over = g.Epoch, g.Live, nil
-	for _, t := range s.tracks {
-		from := t.turns[before]
-		next := newTurn(g, from)
-		next.next = max(next.next, from.next)
-		t.turns[g.Epoch] = next
-		for _, old := range t.turns {
-			old.dropHeld(g.Live)
-		}
-	}
-	for epoch, old := range s.grants {
-		if old.closed || epoch == (jobs.Epoch{}) {
-			s.forgetGrant(epoch)
-		}
-	}
-}
-
-// closeGrant says that a grant publishes no more.
-func (s *shelf) closeGrant(epoch jobs.Epoch) {
-	if g := s.grants[epoch]; g != nil {
-		g.closed = true
-	}
-}
-
-// forgetGrant lets go of an older grant's state.
-func (s *shelf) forgetGrant(epoch jobs.Epoch) {
-	if epoch == s.writer {
-		return
-	}
-	delete(s.grants, epoch)
-	for _, t := range s.tracks {
-		delete(t.turns, epoch)
-	}
-}
-
-// mayPublish reports whether a grant may publish media of a segment: the newest
-// one any, an older one what comes before the newest one's live mark.
-func (s *shelf) mayPublish(epoch jobs.Epoch, sequence uint64) bool {
-	return !epoch.Less(s.writer) || sequence < s.live
-}
-
-func (s *shelf) track(name string) *shelfTrack {
-	t := s.tracks[name]
-	if t == nil {
-		t = &shelfTrack{turns: map[jobs.Epoch]*turn{s.writer: newTurn(s.grants[s.writer].Grant, nil)}}
-		s.tracks[name] = t
-		s.names = append(s.names, name)
-	}
-	return t
-}
-
-// turn is how far the speaker has come with a rendition.
-func (s *shelf) turn(t *shelfTrack) *turn {
-	own := t.turns[s.speaker]
+// turn returns how far the grant that calls has come with a rendition.
+func (s change) turn(t *track) *turn {
+	own := t.turns[s.by]
 	if own == nil {
-		own = newTurn(s.grants[s.speaker].Grant, t.turns[s.writer])
-		t.turns[s.speaker] = own
+		own = newTurn(s.grants[s.by].Grant, t.turns[s.writer])
+		t.turns[s.by] = own
 	}
 	return own
 }
 
-func (s *shelf) announceBroadcast(b index.Broadcast, out *outcome) {
+func (s change) announceBroadcast(b index.Broadcast) {
 	b.Renditions = slices.Clone(b.Renditions)
 	e := index.Entry{Type: index.TypeBroadcast, Writer: s.writer, Broadcast: &b}
 	s.settings = &e
 	s.arrange()
-	out.lines = append(out.lines, []index.Entry{e})
-	s.record(e, out)
+	s.out.lines = append(s.out.lines, []index.Entry{e})
+	s.record(e)
 }
 
 // arrange creates the announced tracks and puts their names first.
-func (s *shelf) arrange() {
+func (s *catalogue) arrange() {
 	var names []string
 	for _, r := range s.settings.Broadcast.Renditions {
 		s.track(r.Name)
@@ -213,9 +95,9 @@ func (s *shelf) arrange() {
 	s.names = names
 }
 
-func (s *shelf) announceInit(rendition string, init *media.Init, e index.Entry, out *outcome) {
+func (s change) announceInit(rendition string, init *media.Init, e index.Entry) {
 	t := s.track(rendition)
-	e.Type, e.Writer, e.Rendition, e.Init, e.Size = index.TypeInit, s.speaker, rendition, init.Hash, len(init.Data)
+	e.Type, e.Writer, e.Rendition, e.Init, e.Size = index.TypeInit, s.by, rendition, init.Hash, len(init.Data)
 	at := slices.IndexFunc(t.inits, func(i initSection) bool { return i.entry.Init == e.Init && i.entry.Epoch == e.Epoch })
 	switch {
 	case at < 0:
@@ -225,23 +107,23 @@ func (s *shelf) announceInit(rendition string, init *media.Init, e index.Entry, 
 	default:
 		return
 	}
-	out.lines = append(out.lines, []index.Entry{e})
-	out.stores = append(out.stores, object{objects.InitKey(s.broadcast, e.Epoch, rendition, e.Init), e, [][]byte{init.Data}})
+	s.out.lines = append(s.out.lines, []index.Entry{e})
+	s.out.stores = append(s.out.stores, object{objects.InitKey(s.broadcast, e.Epoch, rendition, e.Init), e, [][]byte{init.Data}})
 }
 
-func (s *shelf) part(e index.Entry, data []byte, out *outcome) error {
+func (s change) part(e index.Entry, data []byte) error {
 	if err := checkEntry(e); err != nil {
 		return err
 	}
 	if len(data) == 0 {
 		return fmt.Errorf("part %d of %s/%d is empty", e.Part, e.Rendition, e.Sequence)
 	}
-	return s.deliver(e.Rendition, e.Sequence, delivery{kind: index.TypePart, part: e, data: data}, out)
+	return s.deliver(e.Rendition, e.Sequence, delivery{kind: index.TypePart, part: e, data: data})
 }
 
 // finish takes the last part, which may be empty when all are published, and
 // the segment.
-func (s *shelf) finish(last index.Entry, data []byte, seg index.Entry, out *outcome) error {
+func (s change) finish(last index.Entry, data []byte, seg index.Entry) error {
 	if err := checkEntry(seg); err != nil {
 		return err
 	}
@@ -253,15 +135,15 @@ func (s *shelf) finish(last index.Entry, data []byte, seg index.Entry, out *outc
 			return fmt.Errorf("finish segment %s/%d: its last part is named otherwise", seg.Rendition, seg.Sequence)
 		}
 	}
-	return s.deliver(seg.Rendition, seg.Sequence, delivery{kind: index.TypeSegment, part: last, data: data, entry: seg}, out)
+	return s.deliver(seg.Rendition, seg.Sequence, delivery{kind: index.TypeSegment, part: last, data: data, entry: seg})
 }
 
-func (s *shelf) gap(e index.Entry, out *outcome) error {
-	return s.deliver(e.Rendition, e.Sequence, delivery{kind: index.TypeGap, entry: e}, out)
+func (s change) gap(e index.Entry) error {
+	return s.deliver(e.Rendition, e.Sequence, delivery{kind: index.TypeGap, entry: e})
 }
 
-func (s *shelf) skip(rendition string, sequence uint64, out *outcome) error {
-	return s.deliver(rendition, sequence, delivery{entry: index.Entry{Rendition: rendition, Sequence: sequence}}, out)
+func (s change) skip(rendition string, sequence uint64) error {
+	return s.deliver(rendition, sequence, delivery{entry: index.Entry{Rendition: rendition, Sequence: sequence}})
 }
 
 func checkEntry(e index.Entry) error {
@@ -273,26 +155,26 @@ func checkEntry(e index.Entry) error {
 
 // deliver applies d, or holds it back while an earlier segment of its
 // rendition is unfinished: within a rendition, segment N+1 is shown only after N.
-func (s *shelf) deliver(rendition string, sequence uint64, d delivery, out *outcome) error {
+func (s change) deliver(rendition string, sequence uint64, d delivery) error {
 	t := s.track(rendition)
 	own := s.turn(t)
 	if sequence <= own.next {
-		err := s.apply(t, d, out)
-		s.release(t, own, out)
+		err := s.apply(t, d)
+		s.release(t, own)
 		return err
 	}
 	own.held[sequence] = append(own.held[sequence], d)
 	own.heldBytes += len(d.data)
 	for len(own.held) > heldSegments || own.heldBytes > heldBytes {
-		out.late++
-		s.addGap(t, s.missing(t, own.next, rendition, "the segment was not made in time"), out)
-		s.release(t, own, out)
+		s.out.late++
+		s.addGap(t, s.missing(t, own.next, rendition, "the segment was not made in time"))
+		s.release(t, own)
 	}
 	return nil
 }
 
-// release applies what waited for the speaker's next segment.
-func (s *shelf) release(t *shelfTrack, own *turn, out *outcome) {
+// release applies what waited for the calling grant's next segment.
+func (s change) release(t *track, own *turn) {
 	for {
 		sequence := own.next
 		waiting, ok := own.held[sequence]
@@ -302,8 +184,8 @@ func (s *shelf) release(t *shelfTrack, own *turn, out *outcome) {
 		delete(own.held, sequence)
 		for _, d := range waiting {
 			own.heldBytes -= len(d.data)
-			if err := s.apply(t, d, out); err != nil {
-				out.errs = append(out.errs, err)
+			if err := s.apply(t, d); err != nil {
+				s.out.errs = append(s.out.errs, err)
 			}
 		}
 		if own.next == sequence {
@@ -312,7 +194,7 @@ func (s *shelf) release(t *shelfTrack, own *turn, out *outcome) {
 	}
 }
 
-func (s *shelf) apply(t *shelfTrack, d delivery, out *outcome) error {
+func (s change) apply(t *track, d delivery) error {
 	switch d.kind {
 	case index.TypePart:
 		_, line, err := s.addPart(t, d.part, d.data)
@@ -320,25 +202,25 @@ func (s *shelf) apply(t *shelfTrack, d delivery, out *outcome) error {
 			return fmt.Errorf("publish part %s/%d.%d: %w", d.part.Rendition, d.part.Sequence, d.part.Part, err)
 		}
 		if line != nil {
-			out.lines = append(out.lines, line)
+			s.out.lines = append(s.out.lines, line)
 		}
 	case index.TypeSegment:
-		if err := s.addSegment(t, d, out); err != nil {
+		if err := s.addSegment(t, d); err != nil {
 			return fmt.Errorf("finish segment %s/%d: %w", d.entry.Rendition, d.entry.Sequence, err)
 		}
 	case index.TypeGap:
-		if s.addGap(t, d.entry, out) {
-			out.gaps++
+		if s.addGap(t, d.entry) {
+			s.out.gaps++
 		}
 	default:
-		t.settle(d.entry.Sequence)
+		t.noteSafe(d.entry.Sequence)
 		s.turn(t).advance(d.entry.Sequence)
 	}
 	return nil
 }
 
 // addPart appends a part to its segment. The line is nil when it was there.
-func (s *shelf) addPart(t *shelfTrack, e index.Entry, data []byte) (*shelved, []index.Entry, error) {
+func (s change) addPart(t *track, e index.Entry, data []byte) (*segment, []index.Entry, error) {
 	seg, err := s.version(t, e)
 	if err != nil {
 		return nil, nil, err
@@ -362,8 +244,8 @@ func (s *shelf) addPart(t *shelfTrack, e index.Entry, data []byte) (*shelved, []
 }
 
 // version finds or begins the segment that e belongs to.
-func (s *shelf) version(t *shelfTrack, e index.Entry) (*shelved, error) {
-	at, _ := slices.BinarySearchFunc(t.segments, e.Sequence, func(g *shelved, n uint64) int {
+func (s change) version(t *track, e index.Entry) (*segment, error) {
+	at, _ := slices.BinarySearchFunc(t.segments, e.Sequence, func(g *segment, n uint64) int {
 		if g.sequence < n {
 			return -1
 		}
@@ -372,35 +254,35 @@ func (s *shelf) version(t *shelfTrack, e index.Entry) (*shelved, error) {
 	for ; at < len(t.segments) && t.segments[at].sequence == e.Sequence; at++ {
 		g := t.segments[at]
 		if g.epoch == e.Epoch && g.profile == e.Profile {
-			if g.writer.Less(s.speaker) {
-				g.writer = s.speaker
+			if g.writer.Less(s.by) {
+				g.writer = s.by
 			}
 			return g, nil
 		}
-		if !g.writer.Less(s.speaker) {
+		if !g.writer.Less(s.by) {
 			return nil, errVersion
 		}
 	}
 	switch r := t.find(e.Sequence); {
 	case r == nil:
-	case r.Type == index.TypeGap && !r.Writer.Less(s.speaker):
+	case r.Type == index.TypeGap && !r.Writer.Less(s.by):
 		return nil, errGap
-	case r.Type == index.TypeSegment && !sameVersion(*r, e) && s.speaker.Less(r.Writer):
+	case r.Type == index.TypeSegment && !sameVersion(*r, e) && s.by.Less(r.Writer):
 		return nil, errVersion
 	}
 	if e.Part > 0 {
 		return nil, errOrder
 	}
-	g := &shelved{sequence: e.Sequence, epoch: e.Epoch, profile: e.Profile, writer: s.speaker}
+	g := &segment{sequence: e.Sequence, epoch: e.Epoch, profile: e.Profile, writer: s.by}
 	t.segments = slices.Insert(t.segments, at, g)
 	return g, nil
 }
 
 // addSegment completes a segment. Its last part and its entry share a line, so
 // that no reader sees all parts of a segment that isn't listed.
-func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
+func (s change) addSegment(t *track, d delivery) error {
 	var line []index.Entry
-	var seg *shelved
+	var seg *segment
 	var err error
 	if len(d.data) > 0 {
 		if seg, line, err = s.addPart(t, d.part, d.data); err != nil {
@@ -420,49 +302,49 @@ func (s *shelf) addSegment(t *shelfTrack, d delivery, out *outcome) error {
 	e.Type, e.Writer, e.Part, e.Parts, e.Size = index.TypeSegment, seg.writer, 0, len(seg.parts), seg.size
 	seg.done, seg.duration = true, e.Duration
 	t.addRecord(e)
-	out.lines = append(out.lines, append(line, e))
-	out.stores = append(out.stores, object{
+	s.out.lines = append(s.out.lines, append(line, e))
+	s.out.stores = append(s.out.stores, object{
 		objects.SegmentKey(s.broadcast, e.Epoch, e.Rendition, e.Sequence, e.Profile), e, slices.Clone(seg.data),
 	})
 	s.resume(e.Sequence)
 	s.prune(t)
-	s.evict(out)
+	s.evict()
 	return nil
 }
 
 // addGap declares a segment missing, unless it is complete, a gap already, or
 // in the hands of a newer grant.
-func (s *shelf) addGap(t *shelfTrack, e index.Entry, out *outcome) bool {
+func (s change) addGap(t *track, e index.Entry) bool {
 	s.turn(t).advance(e.Sequence)
-	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeSegment || !r.Writer.Less(s.speaker)) {
+	if r := t.find(e.Sequence); r != nil && (r.Type == index.TypeSegment || !r.Writer.Less(s.by)) {
 		return false
 	}
-	if slices.ContainsFunc(t.segments, func(g *shelved) bool { return g.sequence == e.Sequence && s.speaker.Less(g.writer) }) {
+	if slices.ContainsFunc(t.segments, func(g *segment) bool { return g.sequence == e.Sequence && s.by.Less(g.writer) }) {
 		return false
 	}
-	t.segments = slices.DeleteFunc(t.segments, func(g *shelved) bool {
+	t.segments = slices.DeleteFunc(t.segments, func(g *segment) bool {
 		if g.sequence != e.Sequence {
 			return false
 		}
 		s.bytes -= g.size
 		return true
 	})
-	s.declareGap(t, e, out)
+	s.declareGap(t, e)
 	s.prune(t)
 	return true
 }
 
-func (s *shelf) declareGap(t *shelfTrack, e index.Entry, out *outcome) {
-	e.Type, e.Writer, e.Part, e.Size = index.TypeGap, s.speaker, 0, 0
+func (s change) declareGap(t *track, e index.Entry) {
+	e.Type, e.Writer, e.Part, e.Size = index.TypeGap, s.by, 0, 0
 	e.Reason = shorten(e.Reason)
 	t.addRecord(e)
-	t.settle(e.Sequence)
-	out.lines = append(out.lines, []index.Entry{e})
-	s.record(e, out)
+	t.noteSafe(e.Sequence)
+	s.out.lines = append(s.out.lines, []index.Entry{e})
+	s.record(e)
 }
 
 // missing describes a segment of which nothing but its number is known.
-func (s *shelf) missing(t *shelfTrack, sequence uint64, rendition, reason string) index.Entry {
+func (s *catalogue) missing(t *track, sequence uint64, rendition, reason string) index.Entry {
 	e := index.Entry{Rendition: rendition, Sequence: sequence, Reason: reason, Duration: s.target() / 2}
 	if n := len(t.records); n > 0 {
 		r := t.records[n-1]
@@ -476,7 +358,7 @@ func (s *shelf) missing(t *shelfTrack, sequence uint64, rendition, reason string
 
 // resume ends a pause when media of the segment that it waits for comes; what
 // is still made of the ones before it doesn't.
-func (s *shelf) resume(sequence uint64) {
+func (s *catalogue) resume(sequence uint64) {
 	if s.pausing != nil && sequence >= s.pausing.Sequence {
 		s.pausing = nil
 	}
@@ -484,22 +366,22 @@ func (s *shelf) resume(sequence uint64) {
 
 // pause announces that the publisher is away. The resuming segment's number may
 // be told later than the pause, not taken back.
-func (s *shelf) pause(sequence uint64, reason string, out *outcome) {
+func (s change) pause(sequence uint64, reason string) {
 	if s.pausing != nil && s.pausing.Sequence >= sequence {
 		return
 	}
 	s.pausing = &index.Entry{Type: index.TypePause, Writer: s.writer, Sequence: sequence, Reason: shorten(reason)}
-	out.lines = append(out.lines, []index.Entry{*s.pausing})
-	s.record(*s.pausing, out)
+	s.out.lines = append(s.out.lines, []index.Entry{*s.pausing})
+	s.record(*s.pausing)
 }
 
-func (s *shelf) end(sequence uint64, reason string, out *outcome) {
+func (s change) end(sequence uint64, reason string) {
 	if s.over != nil {
 		return
 	}
 	s.over = &index.Entry{Type: index.TypeEnd, Writer: s.writer, Sequence: sequence, Reason: shorten(reason)}
-	out.lines = append(out.lines, []index.Entry{*s.over})
-	s.record(*s.over, out)
+	s.out.lines = append(s.out.lines, []index.Entry{*s.over})
+	s.record(*s.over)
 }
 
 func sameVersion(a, b index.Entry) bool {

@@ -15,106 +15,7 @@ import (
 
 const second = media.VideoTimescale
 
-// grantOf is the n-th grant under one lease.
-func grantOf(n, live, backfill uint64) jobs.Grant {
-	return jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: n}, Live: live, Backfill: backfill}
-}
-
-func partEntry(rendition string, sequence uint64, part int) index.Entry {
-	return index.Entry{
-		Type: index.TypePart, Rendition: rendition, Epoch: 7, Sequence: sequence, Part: part, Profile: "p", Init: "i",
-		Duration: second, Independent: part == 0,
-	}
-}
-
-func segmentEntry(rendition string, sequence uint64) index.Entry {
-	return index.Entry{
-		Type: index.TypeSegment, Rendition: rendition, Epoch: 7, Sequence: sequence, Profile: "p", Init: "i", Duration: 2 * second,
-	}
-}
-
-// partData is what partEntry's part holds in all tests.
-func partData(rendition string, sequence uint64, part int) []byte {
-	return fmt.Appendf(nil, "%s/%d.%d;", rendition, sequence, part)
-}
-
-// say writes lines as text: "a0.0" a part, "a0" a segment, "a0!" a gap.
-func say(lines [][]index.Entry) string {
-	var b strings.Builder
-	for i, line := range lines {
-		if i > 0 {
-			b.WriteString(" | ")
-		}
-		for j, e := range line {
-			if j > 0 {
-				b.WriteString(" ")
-			}
-			switch e.Type {
-			case index.TypePart:
-				fmt.Fprintf(&b, "%s%d.%d", e.Rendition, e.Sequence, e.Part)
-			case index.TypeSegment:
-				fmt.Fprintf(&b, "%s%d", e.Rendition, e.Sequence)
-			case index.TypeGap:
-				fmt.Fprintf(&b, "%s%d!", e.Rendition, e.Sequence)
-			default:
-				b.WriteString(string(e.Type))
-			}
-		}
-	}
-	return b.String()
-}
-
-// bench drives a shelf and collects what follows.
-type bench struct {
-	t   *testing.T
-	s   *shelf
-	out outcome
-}
-
-func newBench(t *testing.T, g jobs.Grant) *bench {
-	b := &bench{t: t, s: newShelf("b", 30*second, 600*second, 1<<20)}
-	b.s.reopen(g)
-	return b
-}
-
-func (b *bench) part(rendition string, sequence uint64, part int) {
-	b.t.Helper()
-	if err := b.s.part(partEntry(rendition, sequence, part), partData(rendition, sequence, part), &b.out); err != nil {
-		b.t.Errorf("part %s%d.%d: %v", rendition, sequence, part, err)
-	}
-}
-
-// finish publishes the second of two parts, and the segment.
-func (b *bench) finish(rendition string, sequence uint64) {
-	b.t.Helper()
-	if err := b.s.finish(partEntry(rendition, sequence, 1), partData(rendition, sequence, 1), segmentEntry(rendition, sequence), &b.out); err != nil {
-		b.t.Errorf("finish %s%d: %v", rendition, sequence, err)
-	}
-}
-
-func (b *bench) whole(rendition string, sequence uint64) {
-	b.t.Helper()
-	b.part(rendition, sequence, 0)
-	b.finish(rendition, sequence)
-}
-
-func (b *bench) upload(rendition string, sequence uint64) {
-	b.s.uploaded(segmentEntry(rendition, sequence), &b.out)
-}
-
-// said checks and forgets the lines so far.
-func (b *bench) said(want string) {
-	b.t.Helper()
-	if got := say(b.out.lines); got != want {
-		b.t.Errorf("follow stream:\n got %s\nwant %s", got, want)
-	}
-	for _, err := range b.out.errs {
-		b.t.Errorf("refused later: %v", err)
-	}
-	b.out = outcome{}
-}
-
-func TestShelfHoldsLaterSegmentsBack(t *testing.T) {
+func TestCatalogueHoldsLaterSegmentsBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		do   func(*bench)
 		want string
@@ -138,20 +39,20 @@ func TestShelfHoldsLaterSegmentsBack(t *testing.T) {
 		"a gap releases": {
 			func(b *bench) {
 				b.part("v", 6, 0)
-				_ = b.s.gap(index.Entry{Rendition: "v", Sequence: 5}, &b.out)
+				_ = b.call().gap(index.Entry{Rendition: "v", Sequence: 5})
 			},
 			"v5! | v6.0",
 		},
 		"a gap waits as well": {
 			func(b *bench) {
-				_ = b.s.gap(index.Entry{Rendition: "v", Sequence: 6}, &b.out)
+				_ = b.call().gap(index.Entry{Rendition: "v", Sequence: 6})
 				b.part("v", 7, 0)
 				b.whole("v", 5)
 			},
 			"v5.0 | v5.1 v5 | v6! | v7.0",
 		},
 		"a skip releases and says nothing": {
-			func(b *bench) { b.part("v", 6, 0); _ = b.s.skip("v", 5, &b.out) },
+			func(b *bench) { b.part("v", 6, 0); _ = b.call().skip("v", 5) },
 			"v6.0",
 		},
 		"backfill doesn't wait": {
@@ -167,7 +68,7 @@ func TestShelfHoldsLaterSegmentsBack(t *testing.T) {
 	}
 }
 
-func TestShelfGivesUpWhatHoldsUpTooMuch(t *testing.T) {
+func TestCatalogueGivesUpWhatHoldsUpTooMuch(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	b.part("v", 0, 0)
 	b.out = outcome{}
@@ -185,7 +86,7 @@ func TestShelfGivesUpWhatHoldsUpTooMuch(t *testing.T) {
 	}
 	b.said(strings.Join(append(want, fmt.Sprintf("v%d.0", heldSegments+1)), " | "))
 
-	if err := b.s.part(partEntry("v", 0, 0), partData("v", 0, 0), &b.out); !errors.Is(err, errGap) {
+	if err := b.call().part(partEntry("v", 0, 0), partData("v", 0, 0)); !errors.Is(err, errGap) {
 		t.Errorf("a part of the segment given up: %v, want %v", err, errGap)
 	}
 	if b.s.bytes != heldSegments*(6+6)+6 {
@@ -193,7 +94,7 @@ func TestShelfGivesUpWhatHoldsUpTooMuch(t *testing.T) {
 	}
 }
 
-func TestShelfPartsTwice(t *testing.T) {
+func TestCataloguePartsTwice(t *testing.T) {
 	other := func(e index.Entry, profile string) index.Entry { e.Profile = profile; return e }
 	for name, c := range map[string]struct {
 		entry index.Entry
@@ -215,7 +116,7 @@ func TestShelfPartsTwice(t *testing.T) {
 			b.whole("a", 4)
 			b.part("v", 5, 0)
 			b.out = outcome{}
-			err := b.s.part(c.entry, c.data, &b.out)
+			err := b.call().part(c.entry, c.data)
 			if !errors.Is(err, c.want) || (c.want == nil && err != nil) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
@@ -224,7 +125,7 @@ func TestShelfPartsTwice(t *testing.T) {
 	}
 }
 
-func TestShelfFinish(t *testing.T) {
+func TestCatalogueFinish(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	b.whole("v", 0)
 	if len(b.out.stores) != 1 {
@@ -245,26 +146,26 @@ func TestShelfFinish(t *testing.T) {
 
 	b.finish("v", 0) // said again
 	b.said("")
-	if err := b.s.finish(index.Entry{}, nil, segmentEntry("v", 0), &b.out); err != nil {
+	if err := b.call().finish(index.Entry{}, nil, segmentEntry("v", 0)); err != nil {
 		t.Errorf("finished again without a part: %v", err)
 	}
 	// All parts are published, the mark comes after the last one.
 	b.part("v", 1, 0)
-	if err := b.s.finish(index.Entry{}, nil, segmentEntry("v", 1), &b.out); err != nil {
+	if err := b.call().finish(index.Entry{}, nil, segmentEntry("v", 1)); err != nil {
 		t.Error(err)
 	}
 	b.said("v1.0 | v1")
-	if err := b.s.finish(index.Entry{}, nil, segmentEntry("v", 2), &b.out); !errors.Is(err, errOrder) {
+	if err := b.call().finish(index.Entry{}, nil, segmentEntry("v", 2)); !errors.Is(err, errOrder) {
 		t.Errorf("a segment without parts: %v, want %v", err, errOrder)
 	}
 	wrong := segmentEntry("v", 2)
 	wrong.Parts = 5
-	if err := b.s.finish(partEntry("v", 2, 0), []byte("x"), wrong, &b.out); !errors.Is(err, errOrder) {
+	if err := b.call().finish(partEntry("v", 2, 0), []byte("x"), wrong); !errors.Is(err, errOrder) {
 		t.Errorf("a segment of 5 parts with one: %v, want %v", err, errOrder)
 	}
 }
 
-func TestShelfSafe(t *testing.T) {
+func TestCatalogueSafe(t *testing.T) {
 	b := newBench(t, grantOf(1, 5, 3))
 	check := func(what string, safe, finished uint64) {
 		t.Helper()
@@ -273,7 +174,7 @@ func TestShelfSafe(t *testing.T) {
 		}
 	}
 	check("at the start", 3, 5)
-	b.s.announceBroadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}, {Name: "a"}, {Name: "w"}}}, &b.out)
+	b.call().announceBroadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}, {Name: "a"}, {Name: "w"}}})
 	for _, r := range []string{"v", "a"} {
 		for _, n := range []uint64{5, 6, 4, 3} {
 			b.whole(r, n)
@@ -281,14 +182,14 @@ func TestShelfSafe(t *testing.T) {
 	}
 	check("one rendition hasn't begun", 3, 5)
 	for n := uint64(3); n <= 6; n++ {
-		_ = b.s.skip("w", n, &b.out)
+		_ = b.call().skip("w", n)
 	}
 	check("it is skipped", 3, 7)
 	b.upload("v", 3)
 	b.upload("a", 3)
 	b.upload("v", 5)
 	check("v4 and a4 aren't uploaded", 4, 7)
-	b.s.lost(segmentEntry("v", 4), "why", &b.out)
+	b.call().lost(segmentEntry("v", 4), "why")
 	b.upload("a", 4)
 	check("v4 is lost for good", 5, 7)
 	b.upload("a", 5)
@@ -296,26 +197,26 @@ func TestShelfSafe(t *testing.T) {
 	check("v6 isn't uploaded", 6, 7)
 	old := segmentEntry("v", 6)
 	old.Profile = "another"
-	b.s.uploaded(old, &b.out)
+	b.call().uploaded(old)
 	check("another version of v6 is uploaded", 6, 7)
 	b.upload("v", 6)
 	check("all is uploaded", 7, 7)
 }
 
-func TestShelfLost(t *testing.T) {
+func TestCatalogueLost(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	b.whole("v", 0)
 	b.out = outcome{}
-	b.s.lost(segmentEntry("v", 0), "the spool is full", &b.out)
+	b.call().lost(segmentEntry("v", 0), "the spool is full")
 	if len(b.out.records) != 1 || b.out.records[0].Reason != "the spool is full" || b.out.records[0].Duration != 2*second {
 		t.Errorf("Redis is told %+v", b.out.records)
 	}
 	b.said("v0!")
-	b.s.lost(segmentEntry("v", 0), "again", &b.out)
+	b.call().lost(segmentEntry("v", 0), "again")
 	b.said("")
 }
 
-func TestShelfTakeover(t *testing.T) {
+func TestCatalogueTakeover(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	b.whole("v", 0)
 	b.whole("a", 0)
@@ -324,7 +225,7 @@ func TestShelfTakeover(t *testing.T) {
 	b.part("v", 2, 0) // held
 	b.out = outcome{}
 
-	b.s.reopen(grantOf(2, 1, 0))
+	b.reopen(grantOf(2, 1, 0))
 	b.whole("a", 1)
 	b.part("v", 1, 0)
 	b.said("") // all of it exists
@@ -337,10 +238,10 @@ func TestShelfTakeover(t *testing.T) {
 	// A worker of another profile makes the unfinished segment anew.
 	b.part("v", 2, 0)
 	b.out = outcome{}
-	b.s.reopen(grantOf(3, 2, 0))
+	b.reopen(grantOf(3, 2, 0))
 	p, g := partEntry("v", 2, 0), segmentEntry("v", 2)
 	p.Profile, g.Profile = "q", "q"
-	if err := b.s.finish(p, []byte("other"), g, &b.out); err != nil {
+	if err := b.call().finish(p, []byte("other"), g); err != nil {
 		t.Error(err)
 	}
 	b.said("v2.0 v2")
@@ -357,16 +258,16 @@ func TestShelfTakeover(t *testing.T) {
 	}
 }
 
-func TestShelfRestore(t *testing.T) {
+func TestCatalogueRestore(t *testing.T) {
 	earlier := func(e index.Entry) index.Entry { e.Writer = jobs.Epoch{Lease: 1, Grant: 1}; return e }
 	b := newBench(t, grantOf(2, 12, 10))
 	gap := earlier(segmentEntry("v", 10))
 	gap.Type = index.TypeGap
-	b.s.restore([]index.Entry{
+	b.call().restore([]index.Entry{
 		earlier(index.Entry{Type: index.TypeBroadcast, Broadcast: &index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}}}),
 		earlier(index.Entry{Type: index.TypeInit, Rendition: "v", Init: "i", Epoch: 7}),
 		earlier(segmentEntry("v", 9)), gap, earlier(segmentEntry("v", 11)),
-	}, &b.out)
+	})
 	b.said("broadcast init v9 v10! v11")
 	if s := b.s.safe(grantOf(2, 12, 10)); s != 12 {
 		t.Errorf("safe is %d, want 12", s)
@@ -381,38 +282,38 @@ func TestShelfRestore(t *testing.T) {
 		t.Errorf("a new reader is told %s", got)
 	}
 	// The init section is only known by name: announcing it stores it.
-	b.s.announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7}, &b.out)
-	b.s.announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7}, &b.out)
+	b.call().announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7})
+	b.call().announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7})
 	if len(b.out.stores) != 1 || b.out.stores[0].key != "broadcasts/b/7/v/init-i.mp4" {
 		t.Errorf("the stored init sections are %+v", b.out.stores)
 	}
 }
 
-func TestShelfSnapshot(t *testing.T) {
+func TestCatalogueSnapshot(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
-	b.s.announceBroadcast(index.Broadcast{TargetDuration: 1, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}, {Name: "a"}}}, &b.out)
-	b.s.announceInit("a", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7}, &b.out)
+	b.call().announceBroadcast(index.Broadcast{TargetDuration: 1, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}, {Name: "a"}}})
+	b.call().announceInit("a", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7})
 	for n := range uint64(4) {
 		b.whole("a", n)
 		b.whole("v", n)
 	}
 	b.part("v", 4, 0)
-	b.s.pause(0, "away", &b.out)
-	b.s.pause(0, "still away", &b.out)
+	b.call().pause(0, "away")
+	b.call().pause(0, "still away")
 	// Parts of the newest 3 s, rounded up to whole segments.
 	want := "broadcast init v0 a0 v1 a1 v2.0 v2.1 v2 a2.0 a2.1 a2 v3.0 v3.1 v3 a3.0 a3.1 a3 v4.0 pause"
 	if got := say(b.s.snapshot()); got != want {
 		t.Errorf("a new reader is told\n     %s\nwant %s", got, want)
 	}
 	b.finish("v", 4)
-	b.s.end(5, "done", &b.out)
+	b.call().end(5, "done")
 	got := say(b.s.snapshot())
 	if strings.Contains(got, "pause") || !strings.HasSuffix(got, "v4 end") {
 		t.Errorf("after the end a new reader is told %s", got)
 	}
 }
 
-func TestShelfBoundsRecordsAndMedia(t *testing.T) {
+func TestCatalogueBoundsRecordsAndMedia(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	const n = 500
 	for i := range uint64(n) {
@@ -452,10 +353,10 @@ func TestShelfBoundsRecordsAndMedia(t *testing.T) {
 	}
 }
 
-func TestShelfRepeatsSettingsInRedis(t *testing.T) {
+func TestCatalogueRepeatsSettingsInRedis(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
-	b.s.announceBroadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}}, &b.out)
-	b.s.announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7}, &b.out)
+	b.call().announceBroadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}})
+	b.call().announceInit("v", &media.Init{Hash: "i", Data: []byte("x")}, index.Entry{Epoch: 7})
 	length := b.s.indexLength()
 	var types []index.Type
 	for i := range uint64(3 * length) {
@@ -473,20 +374,20 @@ func TestShelfRepeatsSettingsInRedis(t *testing.T) {
 	}
 }
 
-func TestShelfRefusesNonsense(t *testing.T) {
+func TestCatalogueRefusesNonsense(t *testing.T) {
 	b := newBench(t, grantOf(1, 0, 0))
 	for name, e := range map[string]index.Entry{
 		"no rendition": {Profile: "p"}, "no profile": {Rendition: "v"},
 		"negative part": {Rendition: "v", Profile: "p", Part: -1}, "too many parts": {Rendition: "v", Profile: "p", Part: index.MaxParts},
 	} {
-		if b.s.part(e, []byte("x"), &b.out) == nil {
+		if b.call().part(e, []byte("x")) == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if b.s.part(partEntry("v", 0, 0), nil, &b.out) == nil {
+	if b.call().part(partEntry("v", 0, 0), nil) == nil {
 		t.Error("an empty part: accepted")
 	}
-	if b.s.finish(partEntry("v", 1, 0), []byte("x"), segmentEntry("v", 0), &b.out) == nil {
+	if b.call().finish(partEntry("v", 1, 0), []byte("x"), segmentEntry("v", 0)) == nil {
 		t.Error("a last part of another segment: accepted")
 	}
 	if !reflect.DeepEqual(b.out, outcome{}) {
