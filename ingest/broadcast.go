@@ -181,6 +181,7 @@ func (b *broadcast) step(now time.Time) (r lease.Record, over bool) {
 		if r := p.overdue(now); r != nil {
 			p.end(*r)
 		}
+		p.askForKeyframe(now)
 	case now.Sub(s.life.lost) >= s.grace:
 		b.endLocked("the publisher didn't come back")
 	}

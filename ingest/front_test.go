@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,12 @@ import (
 )
 
 const patience = 20 * time.Second // for what must happen
+
+// message is what an encoder sends: a codec, or else a unit.
+type message struct {
+	codec *media.Codec
+	unit  media.Unit
+}
 
 // encoder publishes by a front of the test: no protocol is between it and ingest.
 type encoder struct {
@@ -55,7 +62,7 @@ func (s *station) dial(key string) (*encoder, error) {
 }
 
 // encoder begins to publish, and sends what is sent.
-func (s *station) encoder(sent []media.Tag) *encoder {
+func (s *station) encoder(sent []message) *encoder {
 	s.t.Helper()
 	e, err := s.dial("s3cret")
 	if err != nil {
@@ -65,25 +72,26 @@ func (s *station) encoder(sent []media.Tag) *encoder {
 	return e
 }
 
-// write writes a tag, and returns what the front would end its connection with.
-func (e *encoder) write(tag media.Tag) error {
+// write writes a message, and returns what the front would end its connection with.
+func (e *encoder) write(m message) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case e.pub == nil:
 		return nil
-	case tag.Type == media.TagVideo:
-		return e.pub.Video(tag.Timestamp, tag.Payload)
+	case m.codec != nil:
+		return e.pub.Config(m.codec)
 	}
-	return e.pub.Audio(tag.Timestamp, tag.Payload)
+	return e.pub.Write(m.unit)
 }
 
-// media sends tags with their timestamps moved.
-func (e *encoder) media(tags []media.Tag, offset uint32) {
+// media sends messages with their times moved, by milliseconds.
+func (e *encoder) media(messages []message, offset media.Ticks) {
 	e.t.Helper()
-	for _, tag := range tags {
-		tag.Timestamp += offset
-		if err := e.write(tag); err != nil {
+	for _, m := range messages {
+		m.unit.DTS += offset * media.TicksPerMillisecond
+		m.unit.PTS += offset * media.TicksPerMillisecond
+		if err := e.write(m); err != nil {
 			e.t.Fatal(err)
 		}
 	}
@@ -112,8 +120,8 @@ func (e *encoder) end(clean bool) {
 	}
 }
 
-// sample makes an FLV file of 3 s of H.264, with B-frames, and AAC.
-func sample(t *testing.T) (path string, tags []media.Tag) {
+// sample makes an FLV file of 3 s of H.264, with B-frames, and AAC, and what is in it.
+func sample(t *testing.T) (path string, messages []message) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "sample.flv")
 	stderr, err := run(t, testenv.FFmpeg(t), "-hide_banner", "-nostdin", "-nostats", "-y",
@@ -132,13 +140,55 @@ func sample(t *testing.T) (path string, tags []media.Tag) {
 	}
 	for {
 		tag, err := media.ReadTag(f)
-		if err != nil {
-			return path, tags
+		if errors.Is(err, io.EOF) {
+			return path, messages
 		}
-		if tag.Type != media.TagScript {
-			tags = append(tags, tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, ok := parseTag(t, tag); ok {
+			messages = append(messages, m)
 		}
 	}
+}
+
+// parseTag returns what a tag of H.264 or AAC brings, if anything.
+func parseTag(t *testing.T, tag media.Tag) (m message, ok bool) {
+	t.Helper()
+	at := media.Ticks(tag.Timestamp) * media.TicksPerMillisecond
+	switch tag.Type {
+	case media.TagVideo:
+		v, err := media.ParseVideoTag(tag.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Config {
+			return message{codec: codec(t, media.H264, v.Data)}, true
+		}
+		m.unit = media.Unit{
+			Track: media.Video, DTS: at, PTS: at + media.Ticks(v.CompositionTime)*media.TicksPerMillisecond,
+			RandomAccess: tag.Payload[0]>>4 == 1, Payload: v.Data,
+		}
+	case media.TagAudio:
+		a, err := media.ParseAudioTag(tag.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Config {
+			return message{codec: codec(t, media.AAC, a.Data)}, true
+		}
+		m.unit = media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: a.Data}
+	}
+	return m, len(m.unit.Payload) > 0
+}
+
+func codec(t *testing.T, f media.Format, record []byte) *media.Codec {
+	t.Helper()
+	c, err := media.ParseCodec(f, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // run runs a program, and gives what it wrote to stderr.

@@ -44,21 +44,21 @@ type advice struct {
 
 // health judges what one publisher sends. Not safe for concurrent use.
 type health struct {
-	start      time.Time   // when the first frame came
-	startDTS   media.Ticks // and its time
-	lastIDR    media.Ticks
-	lastAudio  media.Ticks
-	interval   media.Ticks // the newest between two IDRs
-	bFrames    bool
-	frames     int // in this window
-	bytes      int
-	windowAt   media.Ticks
-	bitrates   []float64 // bits a second, of the last windows
-	nominal    float64
-	late       time.Duration
-	hasAudio   bool
-	begun      bool
-	noKeyframe bool
+	start        time.Time   // when the first frame came
+	startDTS     media.Ticks // and its time
+	lastKeyframe media.Ticks
+	lastAudio    media.Ticks
+	interval     media.Ticks // the newest between two keyframes
+	bFrames      bool
+	frames       int // in this window
+	bytes        int
+	windowAt     media.Ticks
+	bitrates     []float64 // bits a second, of the last windows
+	nominal      float64
+	late         time.Duration
+	hasAudio     bool
+	begun        bool
+	noKeyframe   bool
 }
 
 // summary is what the metrics and the log show of a window.
@@ -71,18 +71,18 @@ type summary struct {
 }
 
 // video takes one access unit. It returns advice at most once a window for each problem.
-func (h *health) video(u *media.AccessUnit, now time.Time) (found []advice, done *summary) {
+func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summary) {
 	if !h.begun {
-		*h = health{begun: true, start: now, startDTS: u.DTS, lastIDR: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, hasAudio: h.hasAudio}
+		*h = health{begun: true, start: now, startDTS: u.DTS, lastKeyframe: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, hasAudio: h.hasAudio}
 	}
 	if u.PTS != u.DTS {
 		h.bFrames = true
 	}
-	if u.IDR {
-		if u.DTS > h.lastIDR {
-			h.interval = u.DTS - h.lastIDR
+	if u.RandomAccess {
+		if u.DTS > h.lastKeyframe {
+			h.interval = u.DTS - h.lastKeyframe
 		}
-		h.lastIDR, h.noKeyframe = u.DTS, false
+		h.lastKeyframe, h.noKeyframe = u.DTS, false
 	}
 	h.frames++
 	h.bytes += len(u.Payload)
@@ -91,7 +91,7 @@ func (h *health) video(u *media.AccessUnit, now time.Time) (found []advice, done
 	if h.late < 0 { // the encoder's clock runs ahead of ours
 		h.start, h.startDTS, h.late = now, u.DTS, 0
 	}
-	if since := u.DTS - h.lastIDR; since > 10*media.VideoTimescale && !h.noKeyframe {
+	if since := u.DTS - h.lastKeyframe; since > 10*media.VideoTimescale && !h.noKeyframe {
 		h.noKeyframe = true
 		found = append(found, advice{problemNoKeyframe, fmt.Sprintf("no keyframe for %.0f s: set the keyframe interval to 2 s in OBS under Output; at 30 s the stream is ended", since.Seconds())})
 	}
@@ -106,10 +106,10 @@ func (h *health) video(u *media.AccessUnit, now time.Time) (found []advice, done
 // says nothing of what comes.
 func (h *health) jumped() { h.begun = false }
 
-// audio notes that sound came.
-func (h *health) audio(u *media.AccessUnit) {
+// audio notes that sound came, and where it lies.
+func (h *health) audio(at media.Ticks) {
 	h.hasAudio = true
-	h.lastAudio = u.DTS
+	h.lastAudio = at
 }
 
 func (h *health) judge(at media.Ticks) (found []advice, sum *summary) {

@@ -12,7 +12,7 @@ import (
 func TestHealth(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		frame   func(i int, u *media.AccessUnit, at *time.Duration) // changes frame i of 30 a second
+		frame   func(i int, u *media.Unit, at *time.Duration) // changes frame i of 30 a second
 		nominal float64
 		quiet   int // the frame from which there is no sound; 0: there is always
 		want    []problem
@@ -21,26 +21,26 @@ func TestHealth(t *testing.T) {
 		{name: "good"},
 		{
 			name: "keyframe interval", want: []problem{problemKeyframes}, text: "keyframe interval is 8 s, set it to 2 s",
-			frame: func(i int, u *media.AccessUnit, _ *time.Duration) { u.IDR = i%250 == 0 },
+			frame: func(i int, u *media.Unit, _ *time.Duration) { u.RandomAccess = i%250 == 0 },
 		},
 		{
 			name: "no keyframe", want: []problem{problemNoKeyframe}, text: "no keyframe for 10 s",
-			frame: func(i int, u *media.AccessUnit, _ *time.Duration) { u.IDR = i == 0 },
+			frame: func(i int, u *media.Unit, _ *time.Duration) { u.RandomAccess = i == 0 },
 		},
 		{
 			name: "bitrate swings", want: []problem{problemBitrate}, text: "bitrate swings between 1.2 and 4.8 Mb/s",
-			frame: func(i int, u *media.AccessUnit, _ *time.Duration) { u.Payload = make([]byte, 5000+15000*(i/300%2)) },
+			frame: func(i int, u *media.Unit, _ *time.Duration) { u.Payload = make([]byte, 5000+15000*(i/300%2)) },
 		},
 		{
 			name: "frame rate", nominal: 60, want: []problem{problemRate}, text: "30.0 frames a second arrive of 60",
 		},
 		{
 			name: "late frames", want: []problem{problemLate}, text: "frames arrive 3",
-			frame: func(_ int, _ *media.AccessUnit, at *time.Duration) { *at += *at / 10 },
+			frame: func(_ int, _ *media.Unit, at *time.Duration) { *at += *at / 10 },
 		},
 		{
 			name:  "a slow clock of ours is no lateness",
-			frame: func(_ int, _ *media.AccessUnit, at *time.Duration) { *at -= *at / 10 },
+			frame: func(_ int, _ *media.Unit, at *time.Duration) { *at -= *at / 10 },
 		},
 		{
 			name: "no sound", quiet: 450, want: []problem{problemNoAudio}, text: "no sound for",
@@ -53,14 +53,14 @@ func TestHealth(t *testing.T) {
 			var texts strings.Builder
 			var sums int
 			for i := range 1000 {
-				u := media.AccessUnit{DTS: media.Ticks(i * 3000), IDR: i%60 == 0, Payload: make([]byte, 5000)}
+				u := media.Unit{DTS: media.Ticks(i * 3000), RandomAccess: i%60 == 0, Payload: make([]byte, 5000)}
 				at := time.Duration(i) * time.Second / 30
 				if c.frame != nil {
 					c.frame(i, &u, &at)
 				}
 				u.PTS = u.DTS
 				if c.quiet == 0 || i < c.quiet {
-					h.audio(&u)
+					h.audio(u.DTS)
 				}
 				advices, sum := h.video(&u, start.Add(at))
 				for _, a := range advices {
@@ -90,7 +90,7 @@ func TestHealthAfterJump(t *testing.T) {
 	var h health
 	now := time.Unix(1_800_000_000, 0)
 	frame := func(i int) *summary {
-		_, sum := h.video(&media.AccessUnit{DTS: media.Ticks(i * 3000), PTS: media.Ticks(i * 3000), IDR: true, Payload: []byte{1}}, now)
+		_, sum := h.video(&media.Unit{DTS: media.Ticks(i * 3000), PTS: media.Ticks(i * 3000), RandomAccess: true, Payload: []byte{1}}, now)
 		return sum
 	}
 	frame(0)

@@ -2,10 +2,8 @@ package ingest
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"millrace/ingest/front"
@@ -23,7 +21,10 @@ const (
 	// A publisher may make so many discontinuities at once, and one each breakEvery.
 	maxBreaks  = 20
 	breakEvery = 2 * time.Second
-	// longestWait is how long one tag of a publisher that is ahead of its time waits.
+	// keyframeEvery is how far apart keyframes are at most of an encoder that can be
+	// asked for them: a segment's length.
+	keyframeEvery = 2 * time.Second
+	// longestWait is how long one unit of a publisher that is ahead of its time waits.
 	longestWait = time.Second
 )
 
@@ -38,12 +39,14 @@ var (
 type publisher struct {
 	broadcast *broadcast
 	end       func(front.Refusal) // ends its connection
+	request   func()              // asks the encoder for a keyframe; may be nil
 	logger    *slog.Logger
 
 	// guarded by the source's lock
 	last     time.Time // of the newest audio or video
 	health   health
-	keyframe time.Time          // of the newest IDR, by our clock; before it, of the connection
+	asked    time.Time          // for a keyframe
+	keyframe time.Time          // of the newest one, by our clock; before it, of the connection
 	began    time.Time          // when the first frame came
 	from     media.Ticks        // where it lies on the timeline
 	lead     time.Duration      // how far the newest frame is ahead of the clock
@@ -53,34 +56,28 @@ type publisher struct {
 
 // newPublisher makes the publisher of a request.
 func newPublisher(b *broadcast, r front.Request, now time.Time) *publisher {
-	return &publisher{broadcast: b, end: r.End, last: now, keyframe: now, logger: b.logger.With("remote", r.Remote)}
+	return &publisher{broadcast: b, end: r.End, request: r.RequestKeyframe, last: now, keyframe: now, logger: b.logger.With("remote", r.Remote)}
 }
 
 // adviceInterval is how often the log repeats a problem that stays.
 const adviceInterval = time.Minute
 
-// Metadata takes the frame rate that the encoder claims.
-func (p *publisher) Metadata(m map[string]any) {
+// FrameRate takes the frame rate that the encoder claims.
+func (p *publisher) FrameRate(claimed float64) {
 	s := &p.broadcast.source
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.publisher != p {
-		return
-	}
-	for _, name := range []string{"framerate", "videoframerate"} {
-		if rate, ok := m[name].(float64); ok && rate >= 1 && rate <= 240 {
-			s.seq.Claim(rate)
-			p.health.nominal = rate
-			break
-		}
+	if s.publisher == p && claimed >= 1 && claimed <= 240 {
+		s.seq.Claim(claimed)
+		p.health.nominal = claimed
 	}
 }
 
 // take counts what was received. An error ends the publisher: it sends more than
 // any broadcast needs, however often it connects. The caller holds the source's lock.
-func (p *publisher) take(payload []byte, now time.Time) error {
+func (p *publisher) take(bytes int, now time.Time) error {
 	p.last = now
-	if p.broadcast.source.flow.Add(float64(len(payload)), flowLimit, now) {
+	if p.broadcast.source.flow.Add(float64(bytes), flowLimit, now) {
 		return front.TooMuch(front.MaxBitrate)
 	}
 	return nil
@@ -137,34 +134,8 @@ func (p *publisher) overdue(now time.Time) *front.Refusal {
 	return nil
 }
 
-// refuse turns a codec that isn't taken into words that name what to set. A tag
-// that makes no sense is left out.
-func (p *publisher) refuse(err error) error {
-	var codec *media.UnsupportedCodecError
-	if !errors.As(err, &codec) {
-		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
-		return nil
-	}
-	if codec.Kind == media.Audio {
-		return &front.Refusal{Kind: front.Failed, Reason: front.AudioCodec, Text: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", codec.Name)}
-	}
-	return &front.Refusal{Kind: front.Failed, Reason: front.VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", codec.Name)}
-}
-
-func badConfig(kind media.Kind, err error) error {
-	reason := front.VideoConfig
-	if kind == media.Audio {
-		reason = front.AudioConfig
-	}
-	return &front.Refusal{Kind: front.Failed, Reason: reason, Text: fmt.Sprintf("The %s can't be used: %v.", kind, err)}
-}
-
-// Video takes the body of an FLV video tag.
-func (p *publisher) Video(timestamp uint32, payload []byte) error {
-	tag, err := media.ParseVideoTag(payload)
-	if err != nil {
-		return p.refuse(err)
-	}
+// Config takes the codec of a track.
+func (p *publisher) Config(c *media.Codec) error {
 	now := time.Now()
 	s := &p.broadcast.source
 	s.mu.Lock()
@@ -172,108 +143,105 @@ func (p *publisher) Video(timestamp uint32, payload []byte) error {
 	if s.publisher != p {
 		return nil
 	}
-	if err := p.take(payload, now); err != nil {
+	if err := p.take(len(c.Record), now); err != nil {
 		return err
 	}
-	if st, settled := s.seq.Settings(); settled && !st.Video {
+	if !s.seq.Has(c.Kind()) {
+		p.tooLate(c.Kind())
+		return nil
+	}
+	if s.seq.SetCodec(c) {
+		p.note([]advice{{problemChanged, changed(c)}})
+		if err := p.breaks(now); err != nil {
+			return err
+		}
+	}
+	if c.Kind() == media.Video {
+		p.pictures(c)
+	}
+	return nil
+}
+
+// changed tells the streamer of a track's new codec.
+func changed(c *media.Codec) string {
+	if c.Kind() == media.Video {
+		return fmt.Sprintf("the picture changed to %dx%d: players see a short break", c.Width, c.Height)
+	}
+	return fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", c.Rate, c.Channels)
+}
+
+// tooLate tells the streamer of a track that the broadcast has gone without. The
+// caller holds the source's lock.
+func (p *publisher) tooLate(track media.Kind) {
+	if track == media.Video {
 		p.note([]advice{{problemChanged, "pictures began in a broadcast without pictures: stop, wait for the broadcast to end, and start again to show them"}})
+		return
+	}
+	p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
+}
+
+// pictures looks at the codec of the pictures. The caller holds the source's lock.
+func (p *publisher) pictures(c *media.Codec) {
+	s := &p.broadcast.source
+	if s.width != c.Width || s.height != c.Height {
+		p.logger.Info("video", "codec", c.Name, "width", c.Width, "height", c.Height)
+	}
+	if c.Variety != "" {
+		p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as %s %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", c.Format, c.Variety)}})
+	}
+	s.width, s.height = c.Width, c.Height
+}
+
+// Write takes a unit.
+func (p *publisher) Write(u media.Unit) error {
+	now := time.Now()
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher != p {
 		return nil
 	}
-	if tag.Config {
-		config, err := media.ParseAVCConfig(tag.Data)
-		if err != nil {
-			return badConfig(media.Video, err)
-		}
-		if s.seq.SetVideo(config) {
-			p.note([]advice{{problemChanged, fmt.Sprintf("the picture changed to %dx%d: players see a short break", config.Width, config.Height)}})
-			if err := p.breaks(now); err != nil {
-				return err
-			}
-		}
-		if s.width != config.Width || s.height != config.Height {
-			p.logger.Info("video", "codec", config.Codec, "width", config.Width, "height", config.Height)
-		}
-		if profile, odd := oddProfile(config.Codec); odd {
-			p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as H.264 %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", profile)}})
-		}
-		s.width, s.height = config.Width, config.Height
+	if err := p.take(len(u.Payload), now); err != nil {
+		return err
+	}
+	if !s.seq.Has(u.Track) {
+		p.tooLate(u.Track)
 		return nil
 	}
-	if len(tag.Data) == 0 || s.seq.Video() == nil {
-		return nil // end of sequence, or before any configuration
+	if len(u.Payload) == 0 || s.seq.Codec(u.Track) == nil {
+		return nil
 	}
-	idr, err := media.ScanAVC(tag.Data)
-	composition := media.Ticks(tag.CompositionTime) * media.TicksPerMillisecond
-	if err != nil || composition > timeline.MaxComposition || composition < -timeline.MaxComposition {
+	if composition := u.PTS - u.DTS; composition > timeline.MaxComposition || composition < -timeline.MaxComposition {
 		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}
-	if idr {
+	if u.Track == media.Video && u.RandomAccess {
 		p.keyframe = now
 	}
-	at, jumped := s.seq.PushVideo(timestamp, composition, idr, tag.Data, now)
+	at, jumped := s.seq.Push(u, now)
 	if err := p.timed(jumped, now); err != nil {
 		return err
 	}
-	u := media.AccessUnit{DTS: at, PTS: at + composition, IDR: idr, Payload: tag.Data}
+	if u.Track == media.Audio {
+		p.health.audio(s.seq.Newest())
+		return nil
+	}
+	u.DTS, u.PTS = at, at+u.PTS-u.DTS
 	found, sum := p.health.video(&u, now)
 	p.judge(found, sum)
 	return nil
 }
 
-// oddProfile names an H.264 profile that browsers don't play, by the profile_idc
-// in a codec's name.
-func oddProfile(codec string) (name string, odd bool) {
-	switch {
-	case strings.HasPrefix(codec, "avc1.6e"):
-		return "High 10", true
-	case strings.HasPrefix(codec, "avc1.7a"):
-		return "High 4:2:2", true
-	case strings.HasPrefix(codec, "avc1.f4"):
-		return "High 4:4:4", true
+// askForKeyframe asks the encoder for a keyframe where the next segment should
+// begin, if that can be done. The caller holds the source's lock.
+func (p *publisher) askForKeyframe(now time.Time) {
+	if p.request == nil || !p.broadcast.source.seq.PicturesDue() {
+		return
 	}
-	return "", false
-}
-
-// Audio takes the body of an FLV audio tag.
-func (p *publisher) Audio(timestamp uint32, payload []byte) error {
-	tag, err := media.ParseAudioTag(payload)
-	if err != nil {
-		return p.refuse(err)
+	if now.Sub(p.keyframe) >= keyframeEvery && now.Sub(p.asked) >= keyframeEvery/2 {
+		p.asked = now
+		p.request()
 	}
-	now := time.Now()
-	s := &p.broadcast.source
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.publisher != p {
-		return nil
-	}
-	if err := p.take(payload, now); err != nil {
-		return err
-	}
-	if st, settled := s.seq.Settings(); settled && !st.Audio {
-		p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
-		return nil
-	}
-	if tag.Config {
-		config, err := media.ParseAACConfig(tag.Data)
-		if err != nil {
-			return badConfig(media.Audio, err)
-		}
-		if s.seq.SetAudio(config) {
-			p.note([]advice{{problemChanged, fmt.Sprintf("the sound changed to %d Hz, %d channels: players see a short break", config.Rate, config.Channels)}})
-			return p.breaks(now)
-		}
-		return nil
-	}
-	if len(tag.Data) == 0 || s.seq.Audio() == nil {
-		return nil
-	}
-	if err := p.timed(s.seq.PushAudio(timestamp, tag.Data, now), now); err != nil {
-		return err
-	}
-	p.health.audio(&media.AccessUnit{DTS: s.seq.Newest()})
-	return nil
 }
 
 // End comes once, when the connection is over.

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"millrace/ingest/front"
+	"millrace/ingest/timeline"
 	"millrace/internal/credentials"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -20,6 +22,12 @@ var testRecord = []byte{
 	0x01, 0x64, 0x00, 0x0d, 0xff, 0xe1, 0x00, 0x18, 0x67, 0x64, 0x00, 0x0d, 0xac, 0xb4, 0x0a,
 	0x0c, 0xfc, 0xf8, 0x08, 0x80, 0x00, 0x00, 0x03, 0x00, 0x80, 0x00, 0x00, 0x1e, 0x07, 0x8a,
 	0x15, 0x50, 0x01, 0x00, 0x04, 0x68, 0xef, 0x0f, 0xcb, 0xfd, 0xf8, 0xf8, 0x00,
+}
+
+// h264 is the codec of testRecord.
+func h264(t *testing.T) *media.Codec {
+	t.Helper()
+	return codec(t, media.H264, testRecord)
 }
 
 // testBroadcast is a broadcast that nobody runs: its lease and its jobs go nowhere.
@@ -37,7 +45,7 @@ func testBroadcast(t *testing.T) (*broadcast, *logBuffer) {
 type camera struct {
 	*publisher
 	t      *testing.T
-	frames uint32
+	frames int
 	closed []front.Refusal
 }
 
@@ -49,28 +57,47 @@ func newCamera(t *testing.T, b *broadcast) *camera {
 		t.Fatal(err)
 	}
 	c.publisher = p
-	c.send(c.Video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
-	c.send(c.Audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+	c.config(h264(t))
+	c.config(media.StereoAAC())
 	return c
 }
 
-func (c *camera) send(to func(uint32, []byte) error, payload []byte) {
+func (c *camera) config(codec *media.Codec) {
 	c.t.Helper()
-	if err := to(c.frames*40, payload); err != nil {
+	if err := c.Config(codec); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
+func (c *camera) send(u media.Unit) {
+	c.t.Helper()
+	if err := c.Write(u); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *camera) at() media.Ticks { return media.Ticks(c.frames) * 40 * media.TicksPerMillisecond }
+
+// picture is the next one.
+func (c *camera) picture(keyframe bool) media.Unit {
+	nalu := byte(1)
+	if keyframe {
+		nalu = 5
+	}
+	return media.Unit{Track: media.Video, DTS: c.at(), PTS: c.at(), RandomAccess: keyframe, Payload: []byte{0, 0, 0, 1, nalu}}
+}
+
+// sound is that of the next picture.
+func (c *camera) sound() media.Unit {
+	return media.Unit{Track: media.Audio, DTS: c.at(), PTS: c.at(), RandomAccess: true, Payload: []byte{0x21}}
+}
+
 // film sends n frames of 25 a second, each with sound, in the time that takes.
-func (c *camera) film(n int, idr func(i int) bool) {
+func (c *camera) film(n int, keyframe func(i int) bool) {
 	c.t.Helper()
 	for i := range n {
-		kind, nalu := byte(0x27), byte(1)
-		if idr(i) {
-			kind, nalu = 0x17, 5
-		}
-		c.send(c.Video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
-		c.send(c.Audio, []byte{0xaf, 1, 0x21})
+		c.send(c.picture(keyframe(i)))
+		c.send(c.sound())
 		c.frames++
 		time.Sleep(40 * time.Millisecond) // in a bubble
 		c.broadcast.step(time.Now())
@@ -92,11 +119,7 @@ func TestPublisherAhead(t *testing.T) {
 		}
 		began := time.Now()
 		for i := range 25 * 60 { // a minute at once, but for the waits
-			kind, nalu := byte(0x27), byte(1)
-			if everySecond(i) {
-				kind, nalu = 0x17, 5
-			}
-			c.send(c.Video, []byte{kind, 1, 0, 0, 0, 0, 0, 0, 1, nalu})
+			c.send(c.picture(everySecond(i)))
 			c.frames++
 			time.Sleep(c.Pace())
 		}
@@ -116,8 +139,9 @@ func TestPublisherBreaks(t *testing.T) {
 		c := newCamera(t, b)
 		c.film(25, everySecond)
 		another := func(i int) error {
-			record := append([]byte{0x17, 0, 0, 0, 0}, testRecord...)
-			return c.Video(c.frames*40, append(record, byte(i)))
+			other := *h264(t)
+			other.Record = append(slices.Clone(other.Record), byte(i))
+			return c.Config(&other)
 		}
 		n := 0
 		for ; another(n) == nil; n++ {
@@ -149,7 +173,7 @@ func TestPublisherBitrateAcrossConnections(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for p.Video(0, append([]byte{0x27, 1, 0, 0, 0}, make([]byte, megabyte)...)) == nil {
+			for p.Write(media.Unit{Track: media.Video, Payload: make([]byte, megabyte)}) == nil {
 				sent += megabyte
 			}
 			p.End(false)
@@ -180,7 +204,7 @@ func TestPublisherTakeover(t *testing.T) {
 			t.Errorf("the first one was told %v", first.closed)
 		}
 		size := b.log.Size()
-		first.send(first.Video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
+		first.send(first.picture(true))
 		first.End(true)
 		if b.log.Size() != size || b.source.life.phase.over() {
 			t.Error("the first one still counts")
@@ -211,7 +235,7 @@ func TestPublisherOverdue(t *testing.T) {
 		{"no picture any more", func(c *camera) {
 			c.film(25, everySecond)
 			for range 25 * 31 {
-				c.send(c.Audio, []byte{0xaf, 1, 0x21})
+				c.send(c.sound())
 				c.frames++
 				time.Sleep(40 * time.Millisecond) // in a bubble
 				c.broadcast.step(time.Now())
@@ -245,6 +269,32 @@ func TestPublisherOverdue(t *testing.T) {
 	}
 }
 
+// An encoder that sends keyframes when it is asked for them is asked where the
+// next segment should begin.
+func TestPublisherAsksForKeyframes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		c := newCamera(t, b)
+		asked := 0
+		key := true
+		c.request = func() {
+			asked++
+			key = true
+		}
+		c.film(25*19, func(int) bool {
+			defer func() { key = false }()
+			return key
+		})
+		if m, _ := b.source.seq.Mark(); m.Sequence != 9 || asked != 9 || !m.Independent() {
+			t.Errorf("it was asked %d times in 19 s, the newest mark is %+v", asked, m)
+		}
+		c.film(25*3, never) // it doesn't listen
+		if asked < 11 || asked > 13 {
+			t.Errorf("it was asked %d times", asked)
+		}
+	})
+}
+
 // What begins too late, or makes no sense, changes nothing.
 func TestPublisherIgnores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -255,22 +305,22 @@ func TestPublisherIgnores(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.publisher = p
-		c.send(c.Audio, append([]byte{0xaf, 0}, media.SilentStereo48k...))
+		c.config(media.StereoAAC())
 		sound := func() {
 			for range 50 {
-				c.send(c.Audio, []byte{0xaf, 1, 0x21})
+				c.send(c.sound())
 				c.frames++
 			}
 		}
 		sound()
-		c.send(c.Video, append([]byte{0x17, 0, 0, 0, 0}, testRecord...))
-		c.send(c.Video, []byte{0x17, 1, 0, 0, 0, 0, 0, 0, 1, 5})
-		for _, payload := range [][]byte{{0x17}, {0x17, 9, 0, 0, 0}, {0x17, 1, 0, 0, 0, 0, 0, 0, 9, 5}, {0x57, 0}} {
-			c.send(c.Video, payload)
-		}
-		for _, payload := range [][]byte{{0xaf}, {0xaf, 9}, {0xaf, 1}} {
-			c.send(c.Audio, payload)
-		}
+		c.config(h264(t))
+		c.send(c.picture(true))
+		late := c.picture(false)
+		late.PTS += timeline.MaxComposition + 1
+		c.send(late)
+		empty := c.sound()
+		empty.Payload = nil
+		c.send(empty)
 		sound()
 		st, _ := b.source.seq.Settings()
 		if m, _ := b.source.seq.Mark(); st.Video || !st.Audio || m.Discontinuity != 0 || b.source.width != 0 {
@@ -291,8 +341,8 @@ func TestPublisherOddSound(t *testing.T) {
 		} {
 			b, _ := testBroadcast(t)
 			c := newCamera(t, b)
-			c.send(c.Audio, append([]byte{0xaf, 0}, asc...))
-			if a := b.source.seq.Audio(); a == nil || a.Plain || string(a.ASC) != string(asc) {
+			c.config(codec(t, media.AAC, asc))
+			if a := b.source.seq.Codec(media.Audio); a == nil || a.Universal || string(a.Record) != string(asc) {
 				t.Errorf("%s gave %+v", name, a)
 			}
 		}

@@ -488,7 +488,7 @@ func TestServiceRefusals(t *testing.T) {
 		defer close(sending)
 		frame := time.NewTicker(40 * time.Millisecond)
 		defer frame.Stop()
-		for i := uint32(1); ctx.Err() == nil; i++ {
+		for i := media.Ticks(1); ctx.Err() == nil; i++ {
 			encoder.media(tags[len(tags)-2:], i*40)
 			select {
 			case <-frame.C:
@@ -508,32 +508,6 @@ func TestServiceRefusals(t *testing.T) {
 	}
 }
 
-// Codecs that can't be taken end the publisher with words that help.
-func TestServiceCodecs(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		kind    byte
-		payload string
-		text    string
-	}{
-		{media.TagVideo, "\x1c\x00\x00\x00\x00", "Video in HEVC can't be taken: set the video encoder to H.264"},
-		{media.TagVideo, "\x90hvc1", "Video in HEVC can't be taken: set the video encoder to H.264"},
-		{media.TagVideo, "\x90av01", "Video in AV1 can't be taken: set the video encoder to H.264"},
-		{media.TagAudio, "\x2f\x00", "Audio in MP3 can't be taken: set the audio encoder to AAC"},
-		{media.TagAudio, "\x90Opus", "Audio in \"Opus\" can't be taken: set the audio encoder to AAC"},
-		{media.TagVideo, "\x17\x00\x00\x00\x00\x01", "The video can't be used: parse AVC configuration"},
-	} {
-		t.Run(c.text, func(t *testing.T) {
-			s := newStation(t, Config{})
-			err := s.encoder(nil).write(media.Tag{Type: c.kind, Payload: []byte(c.payload)})
-			var r *front.Refusal
-			if !errors.As(err, &r) || !strings.Contains(r.Text, c.text) {
-				t.Errorf("%v, want %q", err, c.text)
-			}
-		})
-	}
-}
-
 // While Redis is away, who publishes goes on publishing, and who reads reading.
 func TestServiceWithoutRedis(t *testing.T) {
 	t.Parallel()
@@ -544,7 +518,7 @@ func TestServiceWithoutRedis(t *testing.T) {
 	reader := s.read(broadcast)
 	reader.expect(relay.Open, 1)
 	s.redis.Stop()
-	for i := range uint32(5) {
+	for i := range media.Ticks(5) {
 		encoder.media(tags, (i+1)*3000)
 	}
 	reader.expect(relay.Open, 8)
@@ -648,7 +622,7 @@ func TestServiceTwoAtOnce(t *testing.T) {
 			frame := time.NewTicker(20 * time.Millisecond)
 			defer frame.Stop()
 			for err == nil && t.Context().Err() == nil {
-				err = p.Audio(0, []byte{0xaf, 1, 0x21})
+				err = p.Write(media.Unit{Track: media.Audio, Payload: []byte{0x21}})
 				select {
 				case <-frame.C:
 				case <-t.Context().Done():

@@ -9,6 +9,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"millrace/internal/media"
 )
 
 // Publishers admits those who want to publish.
@@ -30,21 +32,26 @@ type Request struct {
 	// End ends the connection and tells the encoder why. It is safe from any
 	// goroutine, idempotent, and doesn't wait.
 	End func(Refusal)
+	// RequestKeyframe asks the encoder for a keyframe, where the protocol can; nil
+	// where it can't. It is safe from any goroutine, and doesn't wait.
+	RequestKeyframe func()
 }
 
-// Publication takes what one publisher sends. Calls come from one goroutine;
-// none blocks.
+// Publication takes what one publisher sends: of pictures and of sound at most one
+// track each. Calls come from one goroutine; none blocks. An error of Config or
+// Write, usually a *[Refusal], ends the publisher and is shown to it.
 type Publication interface {
-	// Metadata takes what the encoder says of its broadcast, bounded in size:
-	// the first time, and when it differs from the time before. Values are
-	// float64, bool, string, nil, map[string]any, []any.
-	Metadata(m map[string]any)
-	// Audio takes the body of an FLV audio tag. The timestamp is in milliseconds
-	// and wraps; the payload is the callee's to keep. An error, usually a
-	// *[Refusal], ends the publisher and is shown to it.
-	Audio(timestamp uint32, payload []byte) error
-	// Video is the same for the body of an FLV video tag.
-	Video(timestamp uint32, payload []byte) error
+	// Config says which codec a track has from its next unit on. Sound has the
+	// number of samples that its units have: where that changes, so does the codec.
+	Config(c *media.Codec) error
+	// Write takes a unit. Its times are on the publisher's own time line, in ticks
+	// and never wrapping: the front unwraps what its protocol has, and puts both
+	// tracks on one line. They may jump. RandomAccess is what the codec's
+	// RandomAccess says; a unit on which that fails isn't written. The payload is
+	// the callee's to keep. A unit before its track's codec is left out.
+	Write(u media.Unit) error
+	// FrameRate says what the encoder claims of its pictures, in frames a second.
+	FrameRate(claimed float64)
 	// Pace is how long to wait before anything more is read.
 	Pace() time.Duration
 	// End comes exactly once, last; clean if the encoder said that it was done.
@@ -108,7 +115,24 @@ const (
 // TooMuch is the refusal of an encoder that sends more than limit bits a second.
 func TooMuch(limit int) *Refusal {
 	return &Refusal{
-		Failed, Bitrate,
-		fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(limit)/1e6),
+		Kind: Failed, Reason: Bitrate,
+		Text: fmt.Sprintf("More than %g Mb/s arrive: lower the bitrate (in OBS: Settings, Output).", float64(limit)/1e6),
 	}
+}
+
+// UnknownCodec is the refusal of a track in a codec that isn't taken.
+func UnknownCodec(track media.Kind, name string) *Refusal {
+	if track == media.Audio {
+		return &Refusal{Kind: Failed, Reason: AudioCodec, Text: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", name)}
+	}
+	return &Refusal{Kind: Failed, Reason: VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", name)}
+}
+
+// BadConfig is the refusal of a track whose configuration makes no sense.
+func BadConfig(track media.Kind, err error) *Refusal {
+	reason := VideoConfig
+	if track == media.Audio {
+		reason = AudioConfig
+	}
+	return &Refusal{Kind: Failed, Reason: reason, Text: fmt.Sprintf("The %s can't be used: %v.", track, err)}
 }

@@ -78,8 +78,8 @@ type connection struct {
 	control      *gortmp.Conn
 	app          string
 	encoder      string
-	pub          front.Publication // nil unless it publishes
-	unpublished  bool              // the encoder said that it was done
+	pub          publication // nil unless it publishes
+	unpublished  bool        // the encoder said that it was done
 	lastMetadata []byte
 	cause        error  // what is behind the refusal, or a fault of ours
 	library      string // what go-rtmp said of the end
@@ -181,7 +181,11 @@ func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.N
 	if err != nil {
 		return c.refuse(err)
 	}
-	c.pub, c.unpublished = pub, false
+	of, ok := pub.(publication)
+	if !ok {
+		of = &tags{Publication: pub}
+	}
+	c.pub, c.unpublished = of, false
 	c.publishing.Store(true)
 	c.silence.Stop()
 	return nil

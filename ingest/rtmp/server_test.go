@@ -27,6 +27,8 @@ type stage struct {
 }
 
 type performance struct {
+	front.Publication // nil: it takes tags
+
 	request front.Request
 	onVideo func(n int) error
 	ended   chan bool // gives what end was told

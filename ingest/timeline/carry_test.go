@@ -40,17 +40,17 @@ func TestCarryWithoutSound(t *testing.T) {
 	frames, configured, marks := 0, false, 0
 	for _, e := range s.entries[n:] {
 		switch {
-		case e.Audio != nil:
+		case e.Codec != nil && e.Codec.Kind() == media.Audio:
 			configured = true
 		case e.Mark != nil && e.Mark.Kind == relay.Open:
 			if marks++; !configured {
 				t.Error("a segment begins before the sound's configuration")
 			}
-		case e.Unit != nil && e.Unit.Kind == media.Audio:
+		case e.Unit != nil && e.Unit.Track == media.Audio:
 			frames++
 		}
 	}
-	if want := 5 * 48000 / media.AACFrameSamples; marks < 3 || frames < want {
+	if want := 5 * 48000 / 1024; marks < 3 || frames < want {
 		t.Errorf("%d segments with %d frames of silence, want %d at least", marks, frames, want)
 	}
 }
@@ -62,8 +62,8 @@ func TestCarry(t *testing.T) {
 	usual := source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo}
 	for _, c := range []struct {
 		name  string
-		video *media.AVCConfig
-		sound *media.AACConfig
+		video *media.Codec
+		sound *media.Codec
 		again source
 		away  time.Duration
 		marks string
@@ -158,8 +158,8 @@ func TestCarryProperties(t *testing.T) {
 				}
 				s.handOn(t, s.seq.Carry(), uint64(7+i))
 				s.now = s.now.Add(time.Duration(rapid.IntRange(-10, 60).Draw(t, "away")) * time.Second)
-				video = rapid.SampledFrom([]*media.AVCConfig{hd, sd}).Draw(t, "video")
-				audio = rapid.SampledFrom([]*media.AACConfig{stereo, mono}).Draw(t, "audio")
+				video = rapid.SampledFrom([]*media.Codec{hd, sd}).Draw(t, "video")
+				audio = rapid.SampledFrom([]*media.Codec{stereo, mono}).Draw(t, "audio")
 				breaks++
 			}
 			s.connect(video, audio)

@@ -1,12 +1,7 @@
-// Package timeline makes the log of a broadcast of what its publishers send:
-// access units whose times everybody takes as they are, and cut marks that say
-// where each segment begins. It does no I/O and reads no clock: the time of day
-// comes in with each call.
 package timeline
 
 import (
 	"cmp"
-	"math"
 	"time"
 
 	"millrace/internal/media"
@@ -18,12 +13,12 @@ const (
 	// segmentDuration is what a segment lasts at least, less a frame's jitter.
 	segmentDuration = 2*media.VideoTimescale - cutTolerance
 	cutTolerance    = media.VideoTimescale / 20
-	// dependentDuration is what a segment lasts at least that doesn't begin with an IDR.
+	// dependentDuration is what a segment lasts at least that doesn't begin with a keyframe.
 	dependentDuration = media.VideoTimescale
-	// settleAfter is when the target duration is settled, counted from the first IDR.
+	// settleAfter is when the target duration is settled, counted from the first keyframe.
 	settleAfter = 5 * media.VideoTimescale / 2
 	// shortTarget and longTarget are the target durations in seconds: with
-	// and without a second IDR by then. Never under 4: hls.js gives a playlist
+	// and without a second keyframe by then. Never under 4: hls.js gives a playlist
 	// request 0.8 of it.
 	shortTarget, longTarget = 4, 10
 	// cutAhead is how long before the target duration a place for a cut in the
@@ -46,233 +41,37 @@ const (
 	MaxComposition = 10 * media.VideoTimescale
 )
 
-// Entry is one thing in the log: exactly one field is set.
-type Entry struct {
-	Mark     *relay.Mark
-	Settings *relay.Settings
-	Video    *media.AVCConfig // in force from here on
-	Audio    *media.AACConfig
-	Unit     *media.AccessUnit
-}
-
-// Sequencer turns what publishers send into the log of a broadcast: settings,
-// cut marks, and access units with times that everybody after it takes as they
-// are. It is the only part of Millrace that numbers anything. Not safe for
-// concurrent use.
-type Sequencer struct {
-	emit func(Entry)
-
-	settings relay.Settings
-	settled  bool // tracks, frame rate and part target
-	mark     relay.Mark
-	opened   bool // the segment of mark is open
-	wall     time.Time
-	wallAt   media.Ticks
-
-	// Of the publisher that is connected.
-	clock     *clock
-	gathering bool
-	since     time.Time // of the first unit gathered
-	held      []heldUnit
-	video     *media.AVCConfig
-	audio     *media.AACConfig
-	claimed   float64 // the frame rate that the metadata names
-	brk       bool    // the next IDR starts a discontinuity
-	step      media.Ticks
-	heldBytes int
-	phase     media.Ticks // of the first sound gathered that isn't before the first IDR
-	delay     media.Ticks // what is added to the clock's times
-
-	// Of the segment that is open, in the video's decode order.
-	shift    media.Ticks // composition time of the IDR that decoding starts at
-	maxPTS   media.Ticks
-	lastDTS  media.Ticks // shifted
-	firstIDR media.Ticks
-	grid     *audioGrid
-	sounding *media.AACConfig // the configuration that grid and log have
-}
-
-// NewSequencer begins a broadcast under an ingest's lease epoch; emit gets what goes into the log.
-func NewSequencer(epoch uint64, emit func(Entry)) *Sequencer {
-	return &Sequencer{
-		emit:    emit,
-		mark:    relay.Mark{Epoch: epoch},
-		lastDTS: timelineStart, step: media.VideoTimescale / 30,
-	}
-}
-
-// Attach begins a publisher: the timeline goes on where it ended.
-func (s *Sequencer) Attach(resumed bool) {
-	s.clock = newClock(s.end())
-	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
-	s.video, s.audio, s.claimed = nil, nil, 0
-	s.brk, s.delay = resumed, 0
-}
-
-// Resume goes on with a broadcast that another Sequencer began. It comes first.
-func (s *Sequencer) Resume(c relay.Carry) {
-	epoch := s.mark.Epoch
-	s.mark = c.Mark
-	s.mark.Epoch, s.mark.Kind, s.mark.DecodeFrom = epoch, relay.Pause, c.Mark.Sequence
-	if s.settled = c.Settings.PartTarget != 0; s.settled {
-		s.settings = c.Settings
-		if c.Settings.FrameRate > 0 {
-			s.step = media.Ticks(math.Round(media.VideoTimescale / c.Settings.FrameRate))
-		}
-		s.emitSettings()
-	}
-	if c.Mark.Time.IsZero() {
-		return // nothing was published yet
-	}
-	s.mark.Start = wholeMilliseconds(max(c.Mark.Start, timelineStart))
-	s.lastDTS = s.mark.Start - s.step
-	s.wall, s.wallAt = c.Mark.Time, s.mark.Start
-	s.emitMark()
-}
-
-// Carry is what Resume takes. While a segment is open, it counts as used.
-func (s *Sequencer) Carry() relay.Carry {
-	c := relay.Carry{Settings: s.settings, Mark: s.mark}
-	m := &c.Mark
-	m.Kind = relay.Pause
-	if s.opened {
-		m.Sequence++
-	}
-	m.DecodeFrom = m.Sequence
-	if s.wallAt == 0 {
-		m.Start, m.Time = 0, time.Time{}
-		return c
-	}
-	m.Start = s.end()
-	if s.grid != nil { // sound may reach further than pictures
-		m.Start = wholeMilliseconds(max(m.Start, s.grid.next.Ticks(s.grid.rate)))
-		m.AudioStart = s.grid.atOrAfter(m.Start)
-	}
-	m.Time = s.wallTime(m.Start)
-	return c
-}
-
-// Settings are what is settled by now; ok is false before tracks, frame rate and
-// part target are.
-func (s *Sequencer) Settings() (st relay.Settings, ok bool) { return s.settings, s.settled }
-
-// Mark is the newest mark. open reports whether its segment is open.
-func (s *Sequencer) Mark() (m relay.Mark, open bool) { return s.mark, s.opened }
-
-// NextMark is the sequence of the mark that comes next.
-func (s *Sequencer) NextMark() uint64 {
-	if s.opened {
-		return s.mark.Sequence + 1
-	}
-	return s.mark.Sequence
-}
-
-// Video is the publisher's configuration of pictures, nil before it came.
-func (s *Sequencer) Video() *media.AVCConfig { return s.video }
-
-// Audio is the publisher's configuration of sound, nil before it came.
-func (s *Sequencer) Audio() *media.AACConfig { return s.audio }
-
-// Newest is the timeline's end for the publisher that is connected: the time of
-// its newest frame of any track.
-func (s *Sequencer) Newest() media.Ticks { return s.clock.newest }
-
-// Claim notes the frame rate that the publisher's metadata names.
-func (s *Sequencer) Claim(frameRate float64) { s.claimed = frameRate }
-
-// wallTime is the wall-clock time of a place on the timeline.
-func (s *Sequencer) wallTime(at media.Ticks) time.Time {
-	return s.wall.Add((at - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
-}
-
-// end is where the media ends.
-func (s *Sequencer) end() media.Ticks { return s.lastDTS + s.step }
-
-// SetVideo takes a new decoder configuration. In mid-broadcast it starts a
-// discontinuity at the next IDR.
-func (s *Sequencer) SetVideo(c *media.AVCConfig) (changed bool) {
-	if s.video != nil && string(s.video.Record) == string(c.Record) {
-		return false
-	}
-	changed = s.video != nil
-	s.video = c
-	if !s.gathering && s.settings.Video {
-		s.brk = true
-	}
-	return changed
-}
-
-// SetAudio takes a new audio configuration.
-func (s *Sequencer) SetAudio(c *media.AACConfig) (changed bool) {
-	if s.audio != nil && string(s.audio.ASC) == string(c.ASC) {
-		return false
-	}
-	changed = s.audio != nil
-	s.audio = c
-	if !s.gathering && s.settings.Audio {
-		s.brk = true
-	}
-	return changed
-}
-
-// PushVideo takes an access unit. composition is PTS - DTS. at is its decode
-// time on the timeline; jumped reports that the publisher's timestamps jumped.
-func (s *Sequencer) PushVideo(raw uint32, composition media.Ticks, idr bool, payload []byte, now time.Time) (at media.Ticks, jumped bool) {
-	if s.gathering && !idr && !s.heldIDR() { // nothing can be decoded before the first IDR
-		return s.clock.tracks[media.Video].last, false
-	}
-	at, jumped = s.clock.at(media.Video, raw, s.step)
-	s.brk = s.brk || jumped
-	s.push(media.AccessUnit{Kind: media.Video, DTS: at, PTS: at + composition, IDR: idr, Payload: payload}, now)
-	return at, jumped
-}
-
-// PushAudio takes one AAC frame.
-func (s *Sequencer) PushAudio(raw uint32, payload []byte, now time.Time) (jumped bool) {
-	t, jumped := s.clock.at(media.Audio, raw, s.audioStep())
-	s.brk = s.brk || jumped
-	s.push(media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}, now)
-	return jumped
-}
-
-func (s *Sequencer) audioStep() media.Ticks {
-	if s.audio == nil {
-		return 0
-	}
-	return media.Samples(media.AACFrameSamples).Ticks(s.audio.Rate)
-}
-
 // sequence puts one unit into the log, with a mark before it where one is due.
-func (s *Sequencer) sequence(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequence(u media.Unit, now time.Time) {
 	u.DTS, u.PTS = u.DTS+s.delay, u.PTS+s.delay
 	switch {
-	case u.Kind == media.Video && s.settings.Video:
+	case u.Track == media.Video && s.settings.Video:
 		s.sequenceVideo(u, now)
-	case u.Kind == media.Audio && s.settings.Audio:
+	case u.Track == media.Audio && s.settings.Audio:
 		s.sequenceAudio(u, now)
 	}
 }
 
-func (s *Sequencer) sequenceVideo(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 	at := u.DTS + s.shift
-	if u.IDR {
+	if u.RandomAccess {
 		at = u.PTS
 	}
 	if s.opened {
-		s.settleTarget(at, u.IDR && !s.brk)
+		s.settleTarget(at, u.RandomAccess && !s.brk)
 		early := s.outlasts(at, u.DTS)
 		at, u.DTS, u.PTS = at-early, u.DTS-early, u.PTS-early
 	}
 	elapsed := at - s.mark.Start
 	switch {
-	case u.IDR && (s.brk || !s.opened):
-		s.openAtIDR(&u, now)
-		s.firstIDR = cmp.Or(s.firstIDR, u.PTS)
+	case u.RandomAccess && (s.brk || !s.opened):
+		s.openAtKeyframe(&u, now)
+		s.firstKeyframe = cmp.Or(s.firstKeyframe, u.PTS)
 	case !s.opened:
-		return // after a pause: nothing can be decoded before the first IDR
-	case u.IDR:
+		return // after a pause: nothing can be decoded before the first keyframe
+	case u.RandomAccess:
 		if elapsed >= segmentDuration || (!s.mark.Independent() && elapsed >= dependentDuration) {
-			s.openAtIDR(&u, now)
+			s.openAtKeyframe(&u, now)
 		}
 	default:
 		if td := s.target(); td > 0 && (elapsed > td-cutAhead && at > s.maxPTS || elapsed+s.step > td) {
@@ -301,10 +100,10 @@ func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 	return max(0, min(at-s.mark.Start-s.target(), most))
 }
 
-// openAtIDR opens a segment that decoding can start at. Where its composition
+// openAtKeyframe opens a segment that decoding can start at. Where its composition
 // time is shorter than the one before, all that follows is delayed: a segment
 // begins after the last picture of the one before it.
-func (s *Sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
+func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
 	if s.wallAt != 0 && u.PTS <= s.lastDTS {
 		d := wholeMilliseconds(s.end() - u.PTS)
 		s.delay += d
@@ -314,7 +113,7 @@ func (s *Sequencer) openAtIDR(u *media.AccessUnit, now time.Time) {
 	s.open(u.PTS, true, now)
 }
 
-func (s *Sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 	if !s.settings.Video && (s.brk || !s.opened) {
 		s.open(u.DTS, true, now)
 	}
@@ -326,7 +125,7 @@ func (s *Sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
 		return
 	}
 	for range fill {
-		s.putAudio(media.SilentAAC(s.sounding.Channels), now)
+		s.putAudio(s.sounding.Silence(), now)
 	}
 	s.putAudio(u.Payload, now)
 }
@@ -334,7 +133,7 @@ func (s *Sequencer) sequenceAudio(u media.AccessUnit, now time.Time) {
 // putAudio puts a frame on the next place of the grid. In a broadcast without
 // pictures it is what marks come with.
 func (s *Sequencer) putAudio(payload []byte, now time.Time) {
-	t := s.grid.next.Ticks(s.grid.rate)
+	t := s.grid.end()
 	if !s.settings.Video {
 		if t-s.mark.Start >= segmentDuration {
 			s.open(t, true, now)
@@ -342,21 +141,21 @@ func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 		s.lastDTS = t
 	}
 	s.grid.advance()
-	s.emit(Entry{Unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: payload}})
+	s.emit(Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: payload}})
 }
 
 // fillSilence keeps a track of sound that stopped at most silenceAfter behind.
 func (s *Sequencer) fillSilence(at media.Ticks) {
-	if s.grid == nil || at-s.grid.next.Ticks(s.grid.rate) < silenceAfter {
+	if s.grid == nil || at-s.grid.end() < silenceAfter {
 		return
 	}
 	s.silenceUntil(at - silenceUpTo)
 }
 
 func (s *Sequencer) silenceUntil(at media.Ticks) {
-	for s.grid.next.Ticks(s.grid.rate) < at {
+	for s.grid.end() < at {
 		t := s.grid.advance().Ticks(s.grid.rate)
-		s.emit(Entry{Unit: &media.AccessUnit{Kind: media.Audio, DTS: t, PTS: t, Payload: media.SilentAAC(s.sounding.Channels)}})
+		s.emit(Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: s.sounding.Silence()}})
 	}
 }
 
@@ -367,27 +166,27 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	if s.opened {
 		m.Sequence++
 	}
-	if s.brk && independent { // else the break waits for the next IDR
+	if s.brk && independent { // else the break waits for the next keyframe
 		if s.wallAt != 0 {
 			m.Discontinuity++
 		}
 		if s.settings.Audio && s.audio == nil && s.sounding == nil {
 			// Back at another ingest without its sound, or before it: silence until it comes.
-			s.audio = silence()
+			s.audio = media.StereoAAC()
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.startGrid(start)
 			if !s.settings.Video {
-				start = s.grid.next.Ticks(s.grid.rate)
+				start = s.grid.end()
 			}
 		}
 		s.anchor(start, now)
 		if s.video != nil && s.settings.Video {
-			s.emit(Entry{Video: s.video})
+			s.emit(Entry{Codec: s.video})
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.sounding = s.audio
-			s.emit(Entry{Audio: s.audio})
+			s.emit(Entry{Codec: s.audio})
 		}
 		s.brk = false
 	}
@@ -404,15 +203,6 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	s.emitMark()
 }
 
-// silence is the configuration of the sound that stands in for what isn't there.
-func silence() *media.AACConfig {
-	c, err := media.ParseAACConfig(media.SilentStereo48k)
-	if err != nil {
-		panic(err) // it is a constant
-	}
-	return c
-}
-
 // anchor ties the timeline to the wall clock, which never goes back.
 func (s *Sequencer) anchor(start media.Ticks, now time.Time) {
 	if s.wallAt != 0 {
@@ -426,14 +216,13 @@ func (s *Sequencer) anchor(start media.Ticks, now time.Time) {
 // startGrid begins a grid of audio samples at a discontinuity: where the
 // gathered sound lies, or where the sound ran on to, else at start.
 func (s *Sequencer) startGrid(start media.Ticks) {
-	rate := s.audio.Rate
 	near := func(t media.Ticks) bool { return t > start-media.VideoTimescale && t < start+media.VideoTimescale }
 	switch {
 	case s.phase != 0 && near(s.phase):
-		s.grid = newAudioGrid(s.phase, rate)
-	case s.grid != nil && s.grid.rate == rate && near(s.grid.next.Ticks(rate)):
+		s.grid = newSoundGrid(s.phase, s.audio)
+	case s.grid != nil && s.grid.fits(s.audio) && near(s.grid.end()):
 	default:
-		s.grid = newAudioGrid(start, rate)
+		s.grid = newSoundGrid(start, s.audio)
 	}
 	s.phase = 0
 }
@@ -456,7 +245,7 @@ func (s *Sequencer) closeSegment(kind relay.MarkKind) {
 		s.emitSettings()
 	}
 	if s.opened {
-		if s.grid != nil && s.settings.Video && end-s.grid.next.Ticks(s.grid.rate) < media.VideoTimescale {
+		if s.grid != nil && s.settings.Video && end-s.grid.end() < media.VideoTimescale {
 			s.silenceUntil(end)
 		}
 		s.mark.Sequence++

@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"strings"
@@ -14,10 +15,11 @@ import (
 )
 
 var (
-	hd     = &media.AVCConfig{Record: []byte("720p"), Width: 1280, Height: 720}
-	sd     = &media.AVCConfig{Record: []byte("360p"), Width: 640, Height: 360}
-	stereo = &media.AACConfig{ASC: media.SilentStereo48k, Rate: 48000, Channels: 2, Plain: true}
-	mono   = &media.AACConfig{ASC: []byte{0x12, 0x08}, Rate: 44100, Channels: 1, Plain: true}
+	hd     = &media.Codec{Format: media.H264, Record: []byte("720p"), Width: 1280, Height: 720, Universal: true}
+	sd     = &media.Codec{Format: media.H264, Record: []byte("360p"), Width: 640, Height: 360, Universal: true}
+	stereo = media.StereoAAC()
+	opus   = &media.Codec{Format: media.Opus, Record: []byte("OpusHead"), Rate: 48000, Channels: 2, FrameSamples: 960}
+	mono   = &media.Codec{Format: media.AAC, Record: []byte{0x12, 0x08}, Rate: 44100, Channels: 1, FrameSamples: 1024, Universal: true}
 )
 
 // source is what an encoder sends.
@@ -27,7 +29,7 @@ type source struct {
 	rate    float64           // frames a second; 0: no pictures
 	gops    []int             // their lengths in frames; the last one repeats
 	bFrames int               // in a row
-	sound   *media.AACConfig  // nil: none
+	sound   *media.Codec      // nil: none
 	mute    [2]float64        // no sound between these times
 	jitter  func(int) float64 // seconds by which frame i's timestamp is off
 }
@@ -86,7 +88,7 @@ func (s source) packets() (all []packet) {
 	}
 	var merged []packet
 	for i := 0; ; i++ {
-		at := s.from + float64(i)*media.AACFrameSamples/float64(s.sound.Rate)
+		at := s.from + float64(i)*float64(s.sound.FrameSamples)/float64(s.sound.Rate)
 		for len(all) > 0 && (all[0].at <= at || at >= s.from+s.seconds) {
 			merged, all = append(merged, all[0]), all[1:]
 		}
@@ -114,19 +116,17 @@ func newStudio() *studio {
 }
 
 // connect begins a publisher; a configuration may be nil.
-func (s *studio) connect(video *media.AVCConfig, audio *media.AACConfig) {
+func (s *studio) connect(video *media.Codec, audio *media.Codec) {
 	s.seq.Attach(len(s.entries) > 0)
 	s.configure(video, audio)
 }
 
-func (s *studio) configure(video *media.AVCConfig, audio *media.AACConfig) {
-	if video != nil {
-		c := *video
-		s.seq.SetVideo(&c)
-	}
-	if audio != nil {
-		c := *audio
-		s.seq.SetAudio(&c)
+func (s *studio) configure(video *media.Codec, audio *media.Codec) {
+	for _, c := range []*media.Codec{video, audio} {
+		if c != nil {
+			same := *c
+			s.seq.SetCodec(&same)
+		}
 	}
 }
 
@@ -134,14 +134,12 @@ func (s *studio) play(src source) {
 	began := s.now
 	for _, p := range src.packets() {
 		s.now = began.Add(time.Duration((p.at - src.from) * float64(time.Second)))
-		raw := uint32(int64(math.Round(p.at * 1000)))
-		var jumped bool
+		u := media.Unit{Track: media.Video, DTS: media.Ticks(math.Round(p.at*1000)) * ms, RandomAccess: p.idr, Payload: []byte{2}}
 		if p.sound {
-			jumped = s.seq.PushAudio(raw, []byte{1}, s.now)
-		} else {
-			_, jumped = s.seq.PushVideo(raw, p.composition, p.idr, []byte{2}, s.now)
+			u.Track, u.Payload = media.Audio, []byte{1}
 		}
-		if jumped {
+		u.PTS = u.DTS + p.composition
+		if _, jumped := s.seq.Push(u, s.now); jumped {
 			s.jumps++
 		}
 	}
@@ -199,6 +197,11 @@ func TestCut(t *testing.T) {
 		{"irregular", source{rate: 30, gops: frames(20, 50, 10, 10, 70, 61), seconds: 12, sound: stereo}, "0@0 1@2.33 2@5.33 3@7.37 4@9.4 5@11.43 E6@12", 4},
 		{"a short GOP, then long ones", source{rate: 30, gops: frames(30, 240), seconds: 18, sound: stereo}, "0@0 1@3.53<0 2@7.07<0 3@9 4@12.53<3 5@16.07<3 E6@18", 4},
 		{"a short GOP, then long ones with B-frames", source{rate: 30, gops: frames(30, 240), bFrames: 2, seconds: 9, sound: stereo}, "0@0 1@3.53<0 2@7.13<0 E3@9", 4},
+		{"Opus", source{rate: 30, gops: frames(60), seconds: 8, sound: opus}, "0@0 1@2 2@4 3@6 E4@8", 4},
+		{"Opus by 2.5 ms", source{rate: 30, gops: frames(60), seconds: 8, sound: opus.WithFrame(120)}, "0@0 1@2 2@4 3@6 E4@8", 4},
+		{"Opus by 60 ms, with a gap", source{rate: 30, gops: frames(60), seconds: 8, sound: opus.WithFrame(2880), mute: [2]float64{3, 6}}, "0@0 1@2 2@4 3@6 E4@8", 4},
+		{"AAC of 960 samples", source{rate: 30, gops: frames(60), seconds: 8, sound: stereo.WithFrame(960)}, "0@0 1@2 2@4 3@6 E4@8", 4},
+		{"no pictures, Opus", source{seconds: 6, sound: opus}, "0@0 1@1.96 2@3.92 3@5.88 E4@6", 4},
 		{"no sound", source{rate: 30, gops: frames(60), seconds: 6}, "0@0 1@2 2@4 E3@6", 4},
 		{"no pictures", source{seconds: 6, sound: stereo}, "0@0 1@1.96 2@3.93 3@5.89 E4@6.02", 4},
 		{"sound from 0.6 s on", source{rate: 30, gops: frames(60), seconds: 6, sound: stereo, mute: [2]float64{0, 0.6}}, "0@0 1@2 2@4 E3@6", 4},
@@ -207,7 +210,7 @@ func TestCut(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStudio()
-			var video *media.AVCConfig
+			var video *media.Codec
 			if c.source.rate > 0 {
 				video = hd
 			}
@@ -247,8 +250,9 @@ func checkLog(t fataler, entries []Entry) {
 		open     bool        // its segment is
 		target   media.Ticks
 		video    media.Ticks // the newest DTS
-		audio    *media.AACConfig
+		audio    *media.Codec
 		sample   media.Samples // the newest frame of sound
+		frame    media.Samples // how long it is
 		configs  int           // since the newest mark
 		sounded  bool          // some sound has come since the newest discontinuity
 		settings int
@@ -258,14 +262,14 @@ func checkLog(t fataler, entries []Entry) {
 		case e.Settings != nil:
 			settings++
 			target = media.Ticks(e.Settings.TargetDuration) * media.VideoTimescale
-		case e.Video != nil:
+		case e.Codec != nil && e.Codec.Kind() == media.Video:
 			configs++
-		case e.Audio != nil:
+		case e.Codec != nil:
 			configs++
-			if audio != nil && audio.Rate != e.Audio.Rate {
+			if audio != nil && (audio.Rate != e.Codec.Rate || audio.FrameSamples != e.Codec.FrameSamples) {
 				sample = 0
 			}
-			audio = e.Audio
+			audio = e.Codec
 		case e.Mark != nil:
 			m := e.Mark
 			fresh := mark == nil || m.Discontinuity != mark.Discontinuity
@@ -279,23 +283,23 @@ func checkLog(t fataler, entries []Entry) {
 				if m.AudioStart.Ticks(audio.Rate) < m.Start {
 					t.Fatalf("entry %d: %+v starts with sound before its pictures", i, m)
 				}
-				if sounded && !fresh && (m.AudioStart-sample)%media.AACFrameSamples != 0 {
+				if sounded && !fresh && (m.AudioStart-sample)%audio.FrameSamples != 0 {
 					t.Fatalf("entry %d: %+v isn't on the grid of sample %d", i, m, sample)
 				}
 			}
 			sounded = sounded && !fresh
 			mark, open, configs = m, m.Kind == relay.Open, 0
-		case e.Unit.Kind == media.Video:
+		case e.Unit.Track == media.Video:
 			if e.Unit.DTS < video+ms {
 				t.Fatalf("entry %d: decode time %d follows %d", i, e.Unit.DTS, video)
 			}
 			video = e.Unit.DTS
 		default:
-			at := sampleFrom(e.Unit.DTS, audio.Rate)
-			if sounded && at != sample+media.AACFrameSamples || at < sample+media.AACFrameSamples && sample != 0 {
+			at := media.Grid{Rate: audio.Rate, Frame: 1}.AtOrAfter(e.Unit.DTS)
+			if sounded && at != sample+frame || at < sample+frame && sample != 0 {
 				t.Fatalf("entry %d: sample %d follows %d", i, at, sample)
 			}
-			sample, sounded = at, true
+			sample, sounded, frame = at, true, audio.FrameSamples
 		}
 		if e.Unit != nil && !open {
 			t.Fatalf("entry %d: media outside of a segment", i)
@@ -344,8 +348,8 @@ func checkPictures(t fataler, entries []Entry) {
 				t.Fatalf("entry %d: a picture at %d comes before the mark at %d", i, newest, e.Mark.Start)
 			}
 			mark, first = *e.Mark, true
-		case e.Unit != nil && e.Unit.Kind == media.Video:
-			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.IDR) {
+		case e.Unit != nil && e.Unit.Track == media.Video:
+			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.RandomAccess) {
 				t.Fatalf("entry %d: a picture at %d follows the mark at %d", i, e.Unit.PTS, mark.Start)
 			}
 			newest, first = max(newest, e.Unit.PTS), false
@@ -437,6 +441,24 @@ func TestCutDiscontinuities(t *testing.T) {
 			s.configure(nil, mono)
 			src := later
 			src.sound = mono
+			s.play(src)
+		}, "0@0 1@2 2@4 3@5+1 4@7 5@9 E6@10", 0},
+		{"the sound's frames get longer", func(s *studio) {
+			s.connect(hd, opus)
+			src := even
+			src.sound = opus
+			s.play(src)
+			s.configure(nil, opus.WithFrame(2880))
+			src = later
+			src.sound = opus.WithFrame(2880)
+			s.play(src)
+		}, "0@0 1@2 2@4 3@5+1 4@7 5@9 E6@10", 0},
+		{"the sound becomes Opus", func(s *studio) {
+			s.connect(hd, stereo)
+			s.play(even)
+			s.configure(nil, opus)
+			src := later
+			src.sound = opus
 			s.play(src)
 		}, "0@0 1@2 2@4 3@5+1 4@7 5@9 E6@10", 0},
 		{"the timestamps jump ahead", func(s *studio) {
@@ -535,11 +557,11 @@ func TestCutProperties(t *testing.T) {
 			switch rapid.IntRange(0, 4).Draw(t, "break") {
 			case 0: // none
 			case 1:
-				video = map[*media.AVCConfig]*media.AVCConfig{hd: sd, sd: hd}[video]
+				video = map[*media.Codec]*media.Codec{hd: sd, sd: hd}[video]
 				s.configure(video, nil)
 				tune()
 			case 2:
-				audio = map[*media.AACConfig]*media.AACConfig{stereo: mono, mono: stereo}[audio]
+				audio = map[*media.Codec]*media.Codec{stereo: mono, mono: stereo}[audio]
 				s.configure(nil, audio)
 			case 3:
 				from += rapid.Float64Range(-3600, 3600).Draw(t, "jump")
@@ -577,7 +599,7 @@ func TestCutHoldsNewestSound(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
 	for i := range uint32(10_000) { // timestamps that hardly rise
-		s.seq.PushAudio(i/1000, make([]byte, 10), s.now)
+		s.seq.Push(media.Unit{Track: media.Audio, DTS: media.Ticks(i/1000) * ms, Payload: make([]byte, 10)}, s.now)
 	}
 	if len(s.seq.held) > maxGather/2+1 || s.seq.heldBytes != 10*len(s.seq.held) {
 		t.Errorf("%d units and %d bytes are held", len(s.seq.held), s.seq.heldBytes)
@@ -593,7 +615,7 @@ func TestCutHoldsNewestSound(t *testing.T) {
 func TestCutTick(t *testing.T) {
 	s := newStudio()
 	s.connect(nil, stereo)
-	s.seq.PushAudio(0, []byte{1}, s.now)
+	s.seq.Push(media.Unit{Track: media.Audio, Payload: []byte{1}}, s.now)
 	s.seq.Tick(s.now.Add(tracksWait - 1))
 	if len(s.entries) != 0 {
 		t.Fatal("it is settled before the time")
@@ -601,6 +623,26 @@ func TestCutTick(t *testing.T) {
 	s.seq.Tick(s.now.Add(tracksWait))
 	if s.marks() != "0@0" {
 		t.Errorf("marks are %s", s.marks())
+	}
+}
+
+// What silence there is, is the codec's own.
+func TestCutSilence(t *testing.T) {
+	for _, c := range []*media.Codec{stereo, mono, opus, opus.WithFrame(2880)} {
+		s := newStudio()
+		s.connect(hd, c)
+		s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: c, mute: [2]float64{2, 4}})
+		s.seq.Finish()
+		silent := 0
+		for _, e := range s.entries {
+			if e.Unit != nil && e.Unit.Track == media.Audio && bytes.Equal(e.Unit.Payload, c.Silence()) {
+				silent++
+			}
+		}
+		want := int(media.SamplesOf(2*media.VideoTimescale, c.Rate) / c.FrameSamples)
+		if silent < want-1 || silent > want+1 {
+			t.Errorf("%s by %d: %d frames of silence, want %d", c.Format, c.FrameSamples, silent, want)
+		}
 	}
 }
 
@@ -625,8 +667,8 @@ func TestMeasureRateByWhenPicturesAreShown(t *testing.T) {
 	decoded := []int64{0, 1, 2, 3, 67, 100, 133, 167, 200, 233, 267, 300}
 	var held []heldUnit
 	for i := range shown {
-		held = append(held, heldUnit{unit: media.AccessUnit{
-			Kind: media.Video, DTS: media.Ticks(decoded[i]) * media.TicksPerMillisecond, PTS: media.Ticks(shown[i]) * media.TicksPerMillisecond,
+		held = append(held, heldUnit{unit: media.Unit{
+			Track: media.Video, DTS: media.Ticks(decoded[i]) * media.TicksPerMillisecond, PTS: media.Ticks(shown[i]) * media.TicksPerMillisecond,
 		}})
 	}
 	if rate := measureRate(held, 0); rate != 30 {

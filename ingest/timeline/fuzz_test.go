@@ -20,6 +20,7 @@ func FuzzBroadcast(f *testing.F) {
 		var entries []Entry
 		s := NewSequencer(1, func(e Entry) { entries = append(entries, e) })
 		s.Attach(false)
+		f := feeder{seq: s}
 		now := time.Unix(1_800_000_000, 0)
 		for steps := 0; len(b) >= 8 && steps < 5000; steps++ {
 			kind, at, n := b[0], binary.BigEndian.Uint32(b[1:]), int(b[5])<<8|int(b[6])
@@ -29,7 +30,7 @@ func FuzzBroadcast(f *testing.F) {
 			payload := b[:n]
 			b = b[n:]
 			before := len(entries)
-			fuzzTag(s, kind, at, payload, now)
+			f.tag(kind, at, payload, now)
 			if made := len(entries) - before; made > 2*maxGather+2*maxFill {
 				t.Fatalf("one tag made %d entries", made)
 			}
@@ -39,36 +40,50 @@ func FuzzBroadcast(f *testing.F) {
 	})
 }
 
-// fuzzTag does with one tag what a publisher does.
-func fuzzTag(s *Sequencer, kind byte, at uint32, payload []byte, now time.Time) {
+// feeder gives a sequencer what a publisher's FLV tags hold.
+type feeder struct {
+	seq  *Sequencer
+	raw  uint32
+	time media.Ticks // of raw, unwrapped
+}
+
+func (f *feeder) tag(kind byte, at uint32, payload []byte, now time.Time) {
+	s := f.seq
+	f.time += media.Ticks(int32(at-f.raw)) * media.TicksPerMillisecond
+	f.raw = at
 	switch kind {
 	case media.TagVideo:
 		tag, err := media.ParseVideoTag(payload)
 		switch {
-		case err != nil || s.settled && !s.settings.Video:
+		case err != nil || !s.Has(media.Video):
 		case tag.Config:
-			if c, err := media.ParseAVCConfig(tag.Data); err == nil {
-				s.SetVideo(c)
-			}
+			f.codec(media.H264, tag.Data)
 		case s.video != nil && len(tag.Data) > 0 && tag.CompositionTime <= 10_000 && tag.CompositionTime >= -10_000:
-			if idr, err := media.ScanAVC(tag.Data); err == nil {
-				s.PushVideo(at, media.Ticks(tag.CompositionTime)*media.TicksPerMillisecond, idr, tag.Data, now)
+			if key, err := s.video.RandomAccess(tag.Data); err == nil {
+				s.Push(media.Unit{
+					Track: media.Video, DTS: f.time, PTS: f.time + media.Ticks(tag.CompositionTime)*media.TicksPerMillisecond,
+					RandomAccess: key, Payload: tag.Data,
+				}, now)
 			}
 		}
 	case media.TagAudio:
 		tag, err := media.ParseAudioTag(payload)
 		switch {
-		case err != nil || s.settled && !s.settings.Audio:
+		case err != nil || !s.Has(media.Audio):
 		case tag.Config:
-			if c, err := media.ParseAACConfig(tag.Data); err == nil {
-				s.SetAudio(c)
-			}
+			f.codec(media.AAC, tag.Data)
 		case s.audio != nil && len(tag.Data) > 0:
-			s.PushAudio(at, tag.Data, now)
+			s.Push(media.Unit{Track: media.Audio, DTS: f.time, PTS: f.time, RandomAccess: true, Payload: tag.Data}, now)
 		}
 	case media.TagScript: // the publisher is lost, and another one comes
 		s.Pause()
 		s.Attach(true)
+	}
+}
+
+func (f *feeder) codec(of media.Format, record []byte) {
+	if c, err := media.ParseCodec(of, record); err == nil {
+		f.seq.SetCodec(c)
 	}
 }
 
@@ -80,10 +95,10 @@ func checkOrder(t *testing.T, entries []Entry) {
 	for i, e := range entries {
 		switch {
 		case e.Unit != nil:
-			if e.Unit.DTS <= dts[e.Unit.Kind] {
-				t.Fatalf("entry %d: %v at %d follows %d", i, e.Unit.Kind, e.Unit.DTS, dts[e.Unit.Kind])
+			if e.Unit.DTS <= dts[e.Unit.Track] {
+				t.Fatalf("entry %d: %v at %d follows %d", i, e.Unit.Track, e.Unit.DTS, dts[e.Unit.Track])
 			}
-			dts[e.Unit.Kind] = e.Unit.DTS
+			dts[e.Unit.Track] = e.Unit.DTS
 		case e.Mark != nil:
 			m := e.Mark
 			if last != nil && (m.Sequence < last.Sequence || m.Sequence > last.Sequence+1 || m.Start < last.Start || m.Time.Before(last.Time) ||

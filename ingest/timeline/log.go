@@ -15,7 +15,7 @@ const (
 )
 
 // Log is the ordered record of a broadcast, bounded in seconds and bytes: the
-// oldest items go first. One copy of each item, as FLV, serves all readers.
+// oldest items go first. One copy of each item, as the relay sends it, serves all readers.
 // It is safe for one writer and any number of readers.
 type Log struct {
 	maxBytes int
@@ -25,18 +25,22 @@ type Log struct {
 	first    uint64 // number of items[0]
 	bytes    int
 	marks    []markAt
-	settings []byte // the newest settings tag
-	// What is in force at the end of the log.
-	videoConfig, audioConfig []byte
-	ended                    bool
-	changed                  chan struct{} // closed at each append
+	settings []byte // the newest settings
+	force    codecs // at the end of the log
+	ended    bool
+	changed  chan struct{} // closed at each append
 }
 
+// item is an entry as the relay sends it.
 type item struct {
-	flv  []byte
-	kind media.Kind // 0 for marks, settings and configurations
-	at   media.Ticks
+	data  []byte
+	track media.Kind // 0 of marks, settings and codecs
+	at    media.Ticks
 }
+
+// codecs are the codecs in force somewhere in the log, as the relay sends them;
+// nil where a track has none yet.
+type codecs struct{ video, audio []byte }
 
 // markAt is where a reader of a segment starts.
 type markAt struct {
@@ -44,8 +48,7 @@ type markAt struct {
 	// number is that of the mark's item; lead that of the first item which a
 	// reader of this segment needs: sound of it that came before its mark.
 	number, lead uint64
-	// The configurations in force at lead.
-	videoConfig, audioConfig []byte
+	force        codecs // at lead
 }
 
 // NewLog makes a log of at most maxBytes; 0: 64 MiB.
@@ -56,45 +59,31 @@ func NewLog(maxBytes int) *Log {
 	return &Log{maxBytes: maxBytes, changed: make(chan struct{})}
 }
 
-// Append adds an entry. It copies the payload into the item's FLV tag.
+// Append adds an entry. It copies the payload.
 func (l *Log) Append(e Entry) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var it item
-	var err error
-	switch {
-	case e.Mark != nil:
-		it.at = e.Mark.Start
-		it.flv, err = relay.AppendMark(nil, *e.Mark)
-		l.noteMark(*e.Mark)
-		l.ended = l.ended || e.Mark.Kind == relay.End
-	case e.Settings != nil:
-		it.at = l.lastAt()
-		it.flv, err = relay.AppendSettings(nil, it.at, *e.Settings)
-		l.settings = it.flv
-	case e.Video != nil:
-		it.at = l.lastAt()
-		it.flv = media.AppendVideoConfigTag(nil, uint32(it.at.Milliseconds()), e.Video.Record)
-		l.videoConfig = it.flv
-	case e.Audio != nil:
-		it.at = l.lastAt()
-		it.flv = media.AppendAudioTag(nil, uint32(it.at.Milliseconds()), true, e.Audio.ASC)
-		l.audioConfig = it.flv
-	default:
-		u := e.Unit
-		it.kind, it.at = u.Kind, u.DTS
-		ms := uint32(u.DTS.Milliseconds())
-		if u.Kind == media.Video {
-			it.flv = media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), ms, u)
-		} else {
-			it.flv = media.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, false, u.Payload)
-		}
-	}
+	data, err := encode(e, l.lastAt())
 	if err != nil {
 		return err
 	}
+	it := item{data: data, at: l.lastAt()}
+	switch {
+	case e.Mark != nil:
+		it.at = e.Mark.Start
+		l.noteMark(*e.Mark)
+		l.ended = l.ended || e.Mark.Kind == relay.End
+	case e.Settings != nil:
+		l.settings = data
+	case e.Codec != nil && e.Codec.Kind() == media.Video:
+		l.force.video = data
+	case e.Codec != nil:
+		l.force.audio = data
+	default:
+		it.track, it.at = e.Unit.Track, e.Unit.DTS
+	}
 	l.items = append(l.items, it)
-	l.bytes += len(it.flv)
+	l.bytes += len(data)
 	l.trim()
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -118,17 +107,17 @@ func (l *Log) lastAt() media.Ticks {
 }
 
 func (l *Log) noteMark(m relay.Mark) {
-	at := markAt{mark: m, number: l.first + uint64(len(l.items)), videoConfig: l.videoConfig, audioConfig: l.audioConfig}
+	at := markAt{mark: m, number: l.first + uint64(len(l.items)), force: l.force}
 	at.lead = at.number
-	// A discontinuity has no sound before it, and its configurations stand
+	// A discontinuity has no sound before it, and its codecs stand
 	// right before its mark: a reader gets them as the ones in force.
 	begin := at.number
 	for i := len(l.marks) - 1; i >= 0 && l.marks[i].mark.Discontinuity == m.Discontinuity; i-- {
 		begin = l.marks[i].number
 	}
 	for n := at.number; n > max(begin, l.first); n-- {
-		if it := &l.items[n-1-l.first]; it.kind == media.Audio {
-			if it.at < m.Start-media.TicksPerMillisecond {
+		if it := &l.items[n-1-l.first]; it.track == media.Audio {
+			if it.at < m.Start {
 				break
 			}
 			at.lead = n - 1
@@ -141,7 +130,7 @@ func (l *Log) trim() {
 	newest := l.lastAt()
 	n := 0
 	for n < len(l.items)-1 && (l.bytes > l.maxBytes || newest-l.items[n].at > logDuration) {
-		l.bytes -= len(l.items[n].flv)
+		l.bytes -= len(l.items[n].data)
 		l.items[n] = item{}
 		n++
 	}
@@ -155,7 +144,7 @@ func (l *Log) trim() {
 }
 
 // From finds where a reader begins that wants segment from, or, with newest
-// set, the newest segment that begins with an IDR. It returns what must be
+// set, the newest segment that begins with a keyframe. It returns what must be
 // sent before the first item. ok is false when the log doesn't reach back that
 // far: oldest is then the first segment that it has.
 func (l *Log) From(from uint64, newest bool) (preamble [][]byte, number, oldest uint64, ok bool) {
@@ -179,7 +168,7 @@ func (l *Log) From(from uint64, newest bool) (preamble [][]byte, number, oldest 
 	if want == nil {
 		return nil, 0, oldest, false
 	}
-	for _, tag := range [][]byte{l.settings, want.videoConfig, want.audioConfig} {
+	for _, tag := range [][]byte{l.settings, want.force.video, want.force.audio} {
 		if tag != nil {
 			preamble = append(preamble, tag)
 		}
@@ -187,7 +176,7 @@ func (l *Log) From(from uint64, newest bool) (preamble [][]byte, number, oldest 
 	return preamble, want.lead, oldest, true
 }
 
-// origin returns where a reader of the i-th mark's segment starts: at the IDR
+// origin returns where a reader of the i-th mark's segment starts: at the keyframe
 // that it is decoded from. nil: the log no longer has that. The caller holds mu.
 func (l *Log) origin(i int) *markAt {
 	want := l.marks[i].mark
@@ -213,7 +202,7 @@ func (l *Log) Read(number uint64, buf [][]byte) (tags [][]byte, changed <-chan s
 	}
 	tags = buf[:0]
 	for i := number - l.first; i < uint64(len(l.items)) && len(tags) < MaxBatch; i++ {
-		tags = append(tags, l.items[i].flv)
+		tags = append(tags, l.items[i].data)
 	}
 	return tags, l.changed, false, l.ended && len(tags) == 0
 }

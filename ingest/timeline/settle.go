@@ -9,7 +9,7 @@ import (
 )
 
 // push takes a unit whose time is known.
-func (s *Sequencer) push(u media.AccessUnit, now time.Time) {
+func (s *Sequencer) push(u media.Unit, now time.Time) {
 	if !s.gathering {
 		s.sequence(u, now)
 		return
@@ -37,9 +37,9 @@ func (s *Sequencer) Tick(now time.Time) {
 	}
 }
 
-func (s *Sequencer) heldIDR() bool {
+func (s *Sequencer) heldKeyframe() bool {
 	for i := range s.held {
-		if s.held[i].unit.IDR {
+		if s.held[i].unit.RandomAccess {
 			return true
 		}
 	}
@@ -60,7 +60,7 @@ func (s *Sequencer) gathered(now time.Time) bool {
 	frames, sounds := 0, 0
 	first, last := s.held[0].unit.DTS, s.held[len(s.held)-1].unit.DTS
 	for i := range s.held {
-		if s.held[i].unit.Kind != media.Video {
+		if s.held[i].unit.Track != media.Video {
 			sounds++
 			continue
 		}
@@ -70,7 +70,7 @@ func (s *Sequencer) gathered(now time.Time) bool {
 	}
 	if frames == 0 && s.PicturesDue() {
 		s.keepNewestSound(last)
-		s.since = now // the wait begins with the first IDR
+		s.since = now // the wait begins with the first keyframe
 		return false
 	}
 	complete := sounds > 0 && frames >= rateFrames
@@ -81,7 +81,7 @@ func (s *Sequencer) gathered(now time.Time) bool {
 		len(s.held) >= maxGather || s.heldBytes >= maxGatherBytes
 }
 
-// keepNewestSound bounds what is held while the first IDR isn't here: only the
+// keepNewestSound bounds what is held while the first keyframe isn't here: only the
 // newest second is of use. Half of the room is left for what follows.
 func (s *Sequencer) keepNewestSound(last media.Ticks) {
 	n := 0
@@ -118,17 +118,26 @@ func (s *Sequencer) settle(held []heldUnit) {
 		st.PartDuration = partDuration(frameRate, st.FrameStep)
 		st.PartTarget = st.PartDuration
 		if hasAudio {
-			st.PartTarget += s.audioStep() + media.TicksPerMillisecond
+			st.PartTarget += heardStep(s.audio) + media.TicksPerMillisecond
 		}
 	default:
-		frame := s.audioStep()
+		frame := heardStep(s.audio)
 		st.PartDuration = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + frame/3
 		st.PartTarget = st.PartDuration
 		st.TargetDuration = shortTarget
-		s.step = frame
+		s.step = s.audio.Step()
 	}
 	st.PartHoldBack = max(minHoldBack, 3*st.PartTarget)
 	s.emitSettings()
+}
+
+// heardStep is how long a frame of the sound that players get is at most: of what
+// not every player can play, AAC is made.
+func heardStep(c *media.Codec) media.Ticks {
+	if c.Universal {
+		return c.Step()
+	}
+	return max(c.Step(), media.StereoAAC().Step())
 }
 
 func (s *Sequencer) emitSettings() {
@@ -154,7 +163,7 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 	// By when pictures are shown: some encoders' decode times are uneven.
 	var shown []media.Ticks
 	for i := range held {
-		if held[i].unit.Kind == media.Video {
+		if held[i].unit.Track == media.Video {
 			shown = append(shown, held[i].unit.PTS)
 		}
 	}
@@ -205,14 +214,14 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 func (s *Sequencer) soundPhase(held []heldUnit) media.Ticks {
 	var from media.Ticks
 	if s.grid != nil {
-		from = s.grid.next.Ticks(s.grid.rate)
+		from = s.grid.end()
 	}
 	started := !s.settings.Video
 	for i := range held {
 		switch u := &held[i].unit; {
-		case u.IDR && !started:
+		case u.RandomAccess && !started:
 			started, from = true, max(from, u.PTS)
-		case u.Kind == media.Audio && started && u.DTS >= from:
+		case u.Track == media.Audio && started && u.DTS >= from:
 			return u.DTS
 		}
 	}
@@ -221,17 +230,17 @@ func (s *Sequencer) soundPhase(held []heldUnit) media.Ticks {
 
 // settleTarget fixes the target duration once enough of the first GOP has been seen.
 func (s *Sequencer) settleTarget(at media.Ticks, idr bool) {
-	if s.settings.TargetDuration != 0 || (!idr && at-s.firstIDR < settleAfter) {
+	if s.settings.TargetDuration != 0 || (!idr && at-s.firstKeyframe < settleAfter) {
 		return
 	}
 	s.settings.TargetDuration = longTarget
-	if idr && at-s.firstIDR <= settleAfter {
+	if idr && at-s.firstKeyframe <= settleAfter {
 		s.settings.TargetDuration = shortTarget
 	}
 	s.emitSettings()
 }
 
 type heldUnit struct {
-	unit media.AccessUnit
+	unit media.Unit
 	now  time.Time
 }

@@ -1,0 +1,83 @@
+package timeline
+
+import "millrace/internal/media"
+
+// The clock's limits. A publisher's network may stall for longer: its times go
+// on evenly all the same.
+const (
+	// jumpAhead and jumpBack are how far a time may be from the newest one
+	// of any track before it counts as a jump.
+	jumpAhead = 3 * media.VideoTimescale / 2
+	jumpBack  = 3 * media.VideoTimescale
+	// jumpBackSame is the same against the newest one of its own track.
+	jumpBackSame = media.VideoTimescale / 2
+	// timelineStart is where a broadcast's timeline begins: decode times lie
+	// before presentation times and must not be negative.
+	timelineStart media.Ticks = 10 * media.VideoTimescale
+)
+
+// clock maps the times of one publisher's units onto the broadcast's timeline:
+// without jumps, and rising on each track.
+type clock struct {
+	origin media.Ticks // where the first unit goes
+	base   media.Ticks // the newest offset from the publisher's time to ours
+	based  bool
+	newest media.Ticks // of any track
+	tracks [3]trackClock
+}
+
+type trackClock struct {
+	started bool
+	base    media.Ticks // the offset in force on this track
+	last    media.Ticks // the last result
+}
+
+func newClock(origin media.Ticks) *clock {
+	origin = wholeMilliseconds(origin)
+	return &clock{origin: origin, newest: origin}
+}
+
+// wholeMilliseconds rounds up. Breaks lie on whole milliseconds, as most encoders' times do.
+func wholeMilliseconds(t media.Ticks) media.Ticks {
+	return (t + media.TicksPerMillisecond - 1) / media.TicksPerMillisecond * media.TicksPerMillisecond
+}
+
+// at maps a decode time on the publisher's own time line. step is the usual
+// distance to the track's next one: what a jump is closed up to. jumped reports
+// that the timeline was closed up (the first track that jumps says so, the other
+// follows it).
+func (c *clock) at(track media.Kind, own, step media.Ticks) (t media.Ticks, jumped bool) {
+	tr := &c.tracks[track]
+	if !tr.started {
+		tr.started = true
+		if !c.based {
+			c.based, c.base = true, c.origin-own
+		}
+		tr.base = c.base
+		tr.last = own + tr.base - media.TicksPerMillisecond
+		if !c.plausible(tr.last, tr.last) {
+			tr.base = c.newest - own
+			tr.last = c.newest - media.TicksPerMillisecond
+		}
+	}
+	t = own + tr.base
+	if !c.plausible(t, tr.last) {
+		if next := own + c.base; tr.base != c.base && c.plausible(next, tr.last) {
+			tr.base = c.base // the other track jumped first: follow it
+		} else {
+			c.base = wholeMilliseconds(max(c.newest, tr.last+step)) - own
+			tr.base = c.base
+			jumped = true
+		}
+		t = own + tr.base
+	}
+	// Decode times must rise; a late frame keeps its place in the order.
+	t = max(t, tr.last+media.TicksPerMillisecond)
+	tr.last = t
+	c.newest = max(c.newest, t)
+	return t, jumped
+}
+
+func (c *clock) plausible(t, last media.Ticks) bool {
+	return t <= c.newest+jumpAhead && t >= c.newest-jumpBack && t >= last-jumpBackSame
+}

@@ -1,0 +1,201 @@
+// Package timeline makes the log of a broadcast of what its publishers send:
+// access units whose times everybody takes as they are, and cut marks that say
+// where each segment begins. It does no I/O and reads no clock: the time of day
+// comes in with each call.
+package timeline
+
+import (
+	"math"
+	"time"
+
+	"millrace/internal/media"
+	"millrace/internal/relay"
+)
+
+// Entry is one thing in the log: exactly one field is set.
+type Entry struct {
+	Mark     *relay.Mark
+	Settings *relay.Settings
+	Codec    *media.Codec // in force for its track from here on
+	Unit     *media.Unit
+}
+
+// Sequencer turns what publishers send into the log of a broadcast: settings,
+// cut marks, and access units with times that everybody after it takes as they
+// are. It is the only part of Millrace that numbers anything. Not safe for
+// concurrent use.
+type Sequencer struct {
+	emit func(Entry)
+
+	settings relay.Settings
+	settled  bool // tracks, frame rate and part target
+	mark     relay.Mark
+	opened   bool // the segment of mark is open
+	wall     time.Time
+	wallAt   media.Ticks
+
+	// Of the publisher that is connected.
+	clock     *clock
+	gathering bool
+	since     time.Time // of the first unit gathered
+	held      []heldUnit
+	video     *media.Codec
+	audio     *media.Codec
+	claimed   float64 // the frame rate that the metadata names
+	brk       bool    // the next keyframe starts a discontinuity
+	step      media.Ticks
+	heldBytes int
+	phase     media.Ticks // of the first sound gathered that isn't before the first keyframe
+	delay     media.Ticks // what is added to the clock's times
+
+	// Of the segment that is open, in the video's decode order.
+	shift         media.Ticks // composition time of the keyframe that decoding starts at
+	maxPTS        media.Ticks
+	lastDTS       media.Ticks // shifted
+	firstKeyframe media.Ticks
+	grid          *soundGrid
+	sounding      *media.Codec // the codec that grid and log have
+}
+
+// NewSequencer begins a broadcast under an ingest's lease epoch; emit gets what goes into the log.
+func NewSequencer(epoch uint64, emit func(Entry)) *Sequencer {
+	return &Sequencer{
+		emit:    emit,
+		mark:    relay.Mark{Epoch: epoch},
+		lastDTS: timelineStart, step: media.VideoTimescale / 30,
+	}
+}
+
+// Attach begins a publisher: the timeline goes on where it ended.
+func (s *Sequencer) Attach(resumed bool) {
+	s.clock = newClock(s.end())
+	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
+	s.video, s.audio, s.claimed = nil, nil, 0
+	s.brk, s.delay = resumed, 0
+}
+
+// Resume goes on with a broadcast that another Sequencer began. It comes first.
+func (s *Sequencer) Resume(c relay.Carry) {
+	epoch := s.mark.Epoch
+	s.mark = c.Mark
+	s.mark.Epoch, s.mark.Kind, s.mark.DecodeFrom = epoch, relay.Pause, c.Mark.Sequence
+	if s.settled = c.Settings.PartTarget != 0; s.settled {
+		s.settings = c.Settings
+		if c.Settings.FrameRate > 0 {
+			s.step = media.Ticks(math.Round(media.VideoTimescale / c.Settings.FrameRate))
+		}
+		s.emitSettings()
+	}
+	if c.Mark.Time.IsZero() {
+		return // nothing was published yet
+	}
+	s.mark.Start = wholeMilliseconds(max(c.Mark.Start, timelineStart))
+	s.lastDTS = s.mark.Start - s.step
+	s.wall, s.wallAt = c.Mark.Time, s.mark.Start
+	s.emitMark()
+}
+
+// Carry is what Resume takes. While a segment is open, it counts as used.
+func (s *Sequencer) Carry() relay.Carry {
+	c := relay.Carry{Settings: s.settings, Mark: s.mark}
+	m := &c.Mark
+	m.Kind = relay.Pause
+	if s.opened {
+		m.Sequence++
+	}
+	m.DecodeFrom = m.Sequence
+	if s.wallAt == 0 {
+		m.Start, m.Time = 0, time.Time{}
+		return c
+	}
+	m.Start = s.end()
+	if s.grid != nil { // sound may reach further than pictures
+		m.Start = wholeMilliseconds(max(m.Start, s.grid.end()))
+		m.AudioStart = s.grid.atOrAfter(m.Start)
+	}
+	m.Time = s.wallTime(m.Start)
+	return c
+}
+
+// Settings are what is settled by now; ok is false before tracks, frame rate and
+// part target are.
+func (s *Sequencer) Settings() (st relay.Settings, ok bool) { return s.settings, s.settled }
+
+// Mark is the newest mark. open reports whether its segment is open.
+func (s *Sequencer) Mark() (m relay.Mark, open bool) { return s.mark, s.opened }
+
+// NextMark is the sequence of the mark that comes next.
+func (s *Sequencer) NextMark() uint64 {
+	if s.opened {
+		return s.mark.Sequence + 1
+	}
+	return s.mark.Sequence
+}
+
+// Codec is the publisher's of a track, nil before it came.
+func (s *Sequencer) Codec(track media.Kind) *media.Codec {
+	if track == media.Video {
+		return s.video
+	}
+	return s.audio
+}
+
+// Has reports whether a track of the publisher is of use: it is not settled that
+// the broadcast goes without.
+func (s *Sequencer) Has(track media.Kind) bool {
+	if track == media.Video {
+		return !s.settled || s.settings.Video
+	}
+	return !s.settled || s.settings.Audio
+}
+
+// Newest is the timeline's end for the publisher that is connected: the time of
+// its newest frame of any track.
+func (s *Sequencer) Newest() media.Ticks { return s.clock.newest }
+
+// Claim notes the frame rate that the publisher's metadata names.
+func (s *Sequencer) Claim(frameRate float64) { s.claimed = frameRate }
+
+// wallTime is the wall-clock time of a place on the timeline.
+func (s *Sequencer) wallTime(at media.Ticks) time.Time {
+	return s.wall.Add((at - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
+}
+
+// end is where the media ends.
+func (s *Sequencer) end() media.Ticks { return s.lastDTS + s.step }
+
+// SetCodec takes the codec of a track. In mid-broadcast it starts a
+// discontinuity at the next keyframe.
+func (s *Sequencer) SetCodec(c *media.Codec) (changed bool) {
+	of, settled := &s.video, s.settings.Video
+	if c.Kind() == media.Audio {
+		of, settled = &s.audio, s.settings.Audio
+	}
+	if c.Equal(*of) {
+		return false
+	}
+	changed = *of != nil
+	*of = c
+	if !s.gathering && settled {
+		s.brk = true
+	}
+	return changed
+}
+
+// Push takes a unit with times on the publisher's own time line, whose track has
+// a codec by now. at is its decode time on the broadcast's timeline; jumped
+// reports that the publisher's times jumped, which begins a discontinuity.
+func (s *Sequencer) Push(u media.Unit, now time.Time) (at media.Ticks, jumped bool) {
+	step := s.step
+	if u.Track == media.Audio {
+		step = s.audio.Step()
+	} else if s.gathering && !u.RandomAccess && !s.heldKeyframe() { // nothing can be decoded before the first one
+		return s.clock.tracks[media.Video].last, false
+	}
+	composition := u.PTS - u.DTS
+	at, jumped = s.clock.at(u.Track, u.DTS, step)
+	s.brk = s.brk || jumped
+	u.DTS, u.PTS = at, at+composition
+	s.push(u, now)
+	return at, jumped
+}
