@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"millrace/internal/relay"
 	"millrace/transcode/encode"
 	"millrace/transcode/logread"
 )
@@ -34,7 +35,7 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 	from := h.grant.Backfill
 	for attempt := 1; ; attempt++ {
 		w := h.newWorker(encode.Config{From: from, Until: h.grant.Live, Backfill: true, Publish: backfillOutput{liveOutput{h.pub}}})
-		err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+		err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 			return h.service.readLog(ctx, h.job, from, out)
 		})
 		var gone *logread.GoneError

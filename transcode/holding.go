@@ -45,7 +45,7 @@ type holding struct {
 	earlier *earlier // nil when there was no earlier worker
 
 	closing sync.Mutex
-	carry   *relay.Carry // what was answered to /close
+	carry   *relay.Handoff // what was answered to /close
 	closed  time.Time
 	final   bool // the end was published
 }
@@ -92,7 +92,7 @@ func (h *holding) run(ctx context.Context) error {
 		Lost: func(err error) { lost <- err }, CaughtUp: func() { close(caughtUp) },
 	})
 	beside.Go(func() {
-		made <- h.live.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+		made <- h.live.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 			return h.service.readLog(ctx, h.job, h.grant.Live, out)
 		})
 	})
@@ -218,7 +218,7 @@ func (h *holding) watch(ctx context.Context, made, lost <-chan error, orders <-c
 	}
 }
 
-func (s *Service) readLog(ctx context.Context, job jobs.Job, from uint64, out chan<- logread.Event) error {
+func (s *Service) readLog(ctx context.Context, job jobs.Job, from uint64, out chan<- relay.Entry) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, job.Ingest+relay.Path(job.Broadcast, from), nil)
 	if err != nil {
 		return fmt.Errorf("read relay: %w", err)

@@ -103,7 +103,7 @@ func (o *orphan) end(h *holding) {
 
 // closeShort ends the open segment after its last frame. It answers the same
 // when it is asked again. ok is false when the worker has read nothing, or is done.
-func (h *holding) closeShort(ctx context.Context, end bool) (c relay.Carry, ok bool) {
+func (h *holding) closeShort(ctx context.Context, end bool) (c relay.Handoff, ok bool) {
 	h.closing.Lock()
 	defer h.closing.Unlock()
 	if h.carry != nil {

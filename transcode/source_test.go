@@ -109,7 +109,7 @@ func (s *source) relay(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(media.FLVHeader(true, true))
+	_, _ = w.Write(relay.Header())
 	control := http.NewResponseController(w)
 	first := s.log.Events[s.log.Marks[0]].Mark.Start
 	at := first
@@ -367,14 +367,14 @@ func only(sums map[string]string, is func(sequence int) bool) map[string]string 
 	return some
 }
 
-func postClose(t *testing.T, p *workerProcess, broadcast string, epoch uint64) (int, relay.Carry) {
+func postClose(t *testing.T, p *workerProcess, broadcast string, epoch uint64) (int, relay.Handoff) {
 	t.Helper()
 	resp, err := http.Post(p.private.URL+jobs.ClosePath(broadcast, epoch), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var c relay.Carry
+	var c relay.Handoff
 	if resp.StatusCode == http.StatusOK {
 		if err := json.NewDecoder(resp.Body).Decode(&c); err != nil {
 			t.Fatal(err)

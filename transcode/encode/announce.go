@@ -15,10 +15,10 @@ func (w *Worker) announce() {
 		TargetDuration: w.settings.TargetDuration, PartTarget: w.settings.PartTarget,
 		PartHoldBack: w.settings.PartHoldBack, Started: w.settings.Started,
 	}
-	span := max(0.5, (w.lastVideo - w.firstStart).Seconds())
+	span := max(0.5, (w.tail.Last() - w.firstStart).Seconds())
 	if w.settings.Video {
 		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: sourceName, Kind: media.Video, Source: true, Codec: w.video.Codec,
+			Name: sourceName, Kind: media.Video, Source: true, Codec: w.video.Name,
 			Width: w.video.Width, Height: w.video.Height, FrameRate: w.settings.FrameRate,
 			MaxBitrate: int(float64(w.sourceSize) * 8 / span * bitrateHeadroom),
 		})
@@ -34,7 +34,7 @@ func (w *Worker) announce() {
 			span = float64(shortAnnounce)
 		}
 		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: audioName, Kind: media.Audio, Source: true, Codec: w.audio.Codec(),
+			Name: audioName, Kind: media.Audio, Source: true, Codec: w.audio.Name,
 			Channels: w.audio.Channels, MaxBitrate: max(64_000, int(float64(w.soundSize)*8/span*bitrateHeadroom)),
 		})
 	}

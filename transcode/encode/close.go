@@ -2,9 +2,7 @@ package encode
 
 import (
 	"context"
-	"time"
 
-	"millrace/internal/media"
 	"millrace/internal/relay"
 )
 
@@ -28,58 +26,31 @@ func (w *Worker) takeRest(ctx context.Context) {
 // closeShort ends the log where it was read to, as a publisher's loss would:
 // the open segment ends after its last frame. What is cut is still made. It
 // returns what an ingest needs to go on; ok is false when nothing was read.
-func (w *Worker) closeShort(ctx context.Context) (c relay.Carry, ok bool) {
+func (w *Worker) closeShort(ctx context.Context) (h relay.Handoff, ok bool) {
 	w.takeRest(ctx)
 	if w.settings == nil || w.last == nil {
-		return relay.Carry{}, false
+		return relay.Handoff{}, false
 	}
 	if w.settings.TargetDuration == 0 {
 		s := *w.settings
 		s.TargetDuration = shortTarget
 		w.settings = &s
 	}
-	m := *w.last
-	if m.Kind == relay.Open {
-		m = w.pauseMark(m)
+	if w.last.Kind == relay.Open {
+		m := w.tail.Close(relay.Pause)
+		w.tail.Add(relay.Entry{Mark: &m})
 		w.markRead(ctx, m)
 	}
 	w.announce()
 	w.over, w.closed = true, true
 	w.endAudio()
 	w.retire()
-	return relay.Carry{Settings: *w.settings, Mark: m}, true
+	return relay.Handoff{Settings: *w.settings, Mark: *w.last}, true
 }
 
 // shortTarget is the target duration, in seconds, of a broadcast that ended
 // before it was settled, as ingest has it.
 const shortTarget = 4
-
-// pauseMark is the mark that ends the segment of m after its last frame.
-func (w *Worker) pauseMark(m relay.Mark) relay.Mark {
-	end := m.Start + 1
-	var grid media.Samples = media.AACFrameSamples
-	switch {
-	case w.settings.Video:
-		step := media.Ticks(media.VideoTimescale / 30)
-		if w.settings.FrameRate > 0 {
-			step = media.Ticks(media.VideoTimescale/w.settings.FrameRate + 0.5)
-		}
-		end = max(end, w.lastVideo+step)
-	case w.current != nil && len(w.current.tl.times) > 0:
-		times := w.current.tl.times
-		end = max(end, times[len(times)-1]+grid.Ticks(w.audio.Rate))
-	}
-	p := m
-	p.Kind, p.Start, p.Sequence = relay.Pause, end, m.Sequence+1
-	p.DecodeFrom = p.Sequence
-	p.Time = m.Time.Add((end - m.Start).Duration()).Truncate(time.Millisecond)
-	if w.audio != nil {
-		for p.AudioStart.Ticks(w.audio.Rate) < end {
-			p.AudioStart += grid
-		}
-	}
-	return p
-}
 
 // drop gives up what isn't whole: the open segment, and sound of the one before
 // it that comes after its end. Another worker makes both. What is whole is still

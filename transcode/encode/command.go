@@ -35,7 +35,7 @@ func (w *Worker) Pause(ctx context.Context) {
 // CloseShort ends the open segment after its last frame, and with end the whole
 // broadcast. It returns what an ingest needs to go on; ok is false when the worker
 // has read nothing, or is done.
-func (w *Worker) CloseShort(ctx context.Context, end bool) (c relay.Carry, ok bool) {
+func (w *Worker) CloseShort(ctx context.Context, end bool) (c relay.Handoff, ok bool) {
 	w.do(ctx, func(ctx context.Context) {
 		if c, ok = w.closeShort(ctx); ok && end {
 			w.emit(func() { w.Publish.End(c.Mark.Sequence, "the broadcast ended") })

@@ -300,7 +300,7 @@ func (w *Worker) beginRun(ctx context.Context, run *encodingRun) {
 	}
 	for _, r := range run.works {
 		r.again = run.attempt > 1
-		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), media.VideoTimescale, r.rung.Step)
+		r.out = newRendering(s.tl, w.Grant.Epoch, r.rung.Name, "", rungProfile(w.FFmpeg.build, w.Preset, r.rung), r.rung.Step)
 		r.out.publish = w.publisher(s, r.rung.Name)
 	}
 	e.using[enc] = run
@@ -331,7 +331,7 @@ func (w *Worker) ready(run *encodingRun) *encoder {
 }
 
 // feed gives a picture to the segment's processes.
-func (w *Worker) feed(s *segment, u *media.AccessUnit) {
+func (w *Worker) feed(s *segment, u *media.Unit) {
 	s.pictures = append(s.pictures, u)
 	for enc, run := range w.encoding.using {
 		if run != nil && run.segment == s {
@@ -374,7 +374,7 @@ func (w *Worker) encoded(ctx context.Context, o output) {
 			return
 		}
 		o.encoder.pulse.answered(time.Now())
-		r.out.add(frame{time: int64(at), at: at, idr: o.frame.IDR, payload: o.frame.Payload})
+		r.out.add(frame{time: int64(at), at: at, idr: o.frame.RandomAccess, payload: o.frame.Payload})
 		r.advance(false)
 		w.noteCaughtUp(r.out)
 		w.retire()
@@ -384,7 +384,7 @@ func (w *Worker) encoded(ctx context.Context, o output) {
 // noteCaughtUp notes when the first rung is where the log is: that is when
 // viewers see the first new picture after a takeover.
 func (w *Worker) noteCaughtUp(r *rendering) {
-	if w.caughtUp || r.next == 0 || r.reached()+2*r.tl.limit < w.lastVideo {
+	if w.caughtUp || r.next == 0 || r.reached()+2*r.tl.limit < w.tail.Last() {
 		return
 	}
 	w.caughtUp = true
@@ -398,14 +398,14 @@ func (w *Worker) noteCaughtUp(r *rendering) {
 	}
 }
 
-func (w *Worker) rungConfig(r *rungWork, c *media.AVCConfig) {
-	init, err := media.VideoInit(c)
+func (w *Worker) rungConfig(r *rungWork, c *media.Codec) {
+	init, err := c.Init()
 	if err != nil {
 		w.Log.Error("an encoder's configuration can't be used", "rung", r.rung.Name, "err", err)
 		return
 	}
 	r.out.entry.Init = init.Hash
-	w.announceInit(r.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch, Codec: c.Codec, Width: c.Width, Height: c.Height})
+	w.announceInit(r.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch, Codec: c.Name, Width: c.Width, Height: c.Height})
 	for _, shed := range r.segment.shedFor(r.rung.Name) {
 		// Without its codec: what the playlist says of the rung stays.
 		w.announceInit(shed.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/internal/child"
+	"millrace/internal/flv"
 	"millrace/internal/media"
 )
 
@@ -62,8 +63,8 @@ type output struct {
 	encoder *encoder
 	rung    int // index into the job's rungs
 	// Exactly one of the following is set.
-	config    *media.AVCConfig
-	frame     *media.AccessUnit // its time counted from the first picture fed
+	config    *media.Codec
+	frame     *media.Unit // its time counted from the first picture fed
 	thumbnail []byte
 	exit      *exit
 }
@@ -269,33 +270,41 @@ func (e *encoder) send(o output) bool {
 }
 
 func (e *encoder) readRung(i int, r io.Reader) {
-	if media.ReadFLVHeader(r) != nil {
+	if flv.ReadHeader(r) != nil {
 		return
 	}
+	var codec *media.Codec
 	for {
-		t, err := media.ReadTag(r)
+		t, err := flv.ReadTag(r)
 		if err != nil {
 			return
 		}
-		if t.Type != media.TagVideo {
+		if t.Type != flv.TagVideo {
 			continue
 		}
-		v, err := media.ParseVideoTag(t.Payload)
+		v, err := flv.ParseVideo(t.Payload)
 		if err != nil {
 			return
 		}
 		o := output{rung: i}
-		if v.Config {
-			if o.config, err = media.ParseAVCConfig(v.Data); err != nil {
+		switch v.Kind {
+		case flv.Config:
+			if codec, err = media.ParseCodec(v.Format, v.Data); err != nil {
 				return
 			}
-		} else {
-			idr, err := media.ScanAVC(v.Data)
-			if err != nil {
+			o.config = codec
+		case flv.Frame:
+			u := &media.Unit{Track: media.Video, DTS: media.Ticks(t.Timestamp) * media.TicksPerMillisecond, Payload: v.Data}
+			u.PTS = u.DTS + v.Composition
+			if codec == nil {
 				continue
 			}
-			at := media.Ticks(t.Timestamp) * media.TicksPerMillisecond
-			o.frame = &media.AccessUnit{Kind: media.Video, DTS: at, PTS: at + media.Ticks(v.CompositionTime)*media.TicksPerMillisecond, IDR: idr, Payload: v.Data}
+			if u.RandomAccess, err = codec.RandomAccess(v.Data); err != nil {
+				continue
+			}
+			o.frame = u
+		default:
+			continue
 		}
 		if !e.send(o) {
 			return
@@ -318,16 +327,18 @@ func (e *encoder) background() {
 }
 
 // config feeds the decoder's configuration; it comes before the first picture.
-func (e *encoder) config(c *media.AVCConfig) {
-	e.put(media.AppendVideoConfigTag(media.FLVHeader(false, true), 0, c.Record))
+func (e *encoder) config(c *media.Codec) {
+	e.put(flv.AppendVideoTag(flv.Header(false, true), 0, flv.Video{Kind: flv.Config, Format: c.Format, Data: c.Record}))
 }
 
 // picture feeds one access unit of the source. Times count from the first one,
 // so that FLV's 31 bits of milliseconds never wrap.
-func (e *encoder) picture(u *media.AccessUnit) {
+func (e *encoder) picture(u *media.Unit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS
 	}
 	e.pulse.fed(time.Now())
-	e.put(media.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), u))
+	e.put(flv.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), flv.Video{
+		Kind: flv.Frame, Format: media.H264, Keyframe: u.RandomAccess, Composition: u.PTS - u.DTS, Data: u.Payload,
+	}))
 }

@@ -20,21 +20,25 @@ import (
 
 // relayBytes is a short relay: settings, configurations, two segments, the end.
 func relayBytes(f *testing.F, broken bool) []byte {
-	var b []byte
-	add := func(more []byte, err error) {
-		if err != nil {
+	b := relay.Header()
+	add := func(e relay.Entry) {
+		var err error
+		if b, err = e.Append(b); err != nil {
 			f.Fatal(err)
 		}
-		b = more
 	}
 	started := time.Unix(1_800_000_000, 0).UTC()
-	config := []byte{1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 10, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x82, 0x59, 0x10, 0x08, 1, 0, 4, 0x68, 0xce, 0x38, 0x80}
-	add(relay.AppendSettings(b, 0, relay.Settings{
+	record := []byte{1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 10, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x82, 0x59, 0x10, 0x08, 1, 0, 4, 0x68, 0xce, 0x38, 0x80}
+	config, err := media.ParseCodec(media.H264, record)
+	if err != nil {
+		f.Fatal(err)
+	}
+	add(relay.Entry{Settings: &relay.Settings{
 		TargetDuration: 4, PartTarget: 40000, PartDuration: 30000, PartHoldBack: 120000,
 		Video: true, Audio: true, FrameRate: 30, FrameStep: 1, Started: started,
-	}))
-	b = media.AppendVideoConfigTag(b, 0, config)
-	b = media.AppendAudioTag(b, 0, true, media.SilentStereo48k)
+	}})
+	add(relay.Entry{Codec: config})
+	add(relay.Entry{Codec: media.StereoAAC()})
 	for i := range 60 {
 		at := media.Ticks(900_000 + i*3000)
 		if i%30 == 0 {
@@ -42,16 +46,16 @@ func relayBytes(f *testing.F, broken bool) []byte {
 			if broken {
 				m.Discontinuity, m.Start = uint64(i/30), at+media.Ticks(i*5000)
 			}
-			add(relay.AppendMark(b, m))
+			add(relay.Entry{Mark: &m})
 		}
-		u := media.AccessUnit{Kind: media.Video, DTS: at, PTS: at, IDR: i%30 == 0, Payload: []byte{0, 0, 0, 2, 0x65, byte(i)}}
-		if !u.IDR {
+		u := media.Unit{Track: media.Video, DTS: at, PTS: at, RandomAccess: i%30 == 0, Payload: []byte{0, 0, 0, 2, 0x65, byte(i)}}
+		if !u.RandomAccess {
 			u.Payload[4] = 0x41
 		}
-		b = media.AppendVideoTag(b, uint32(at.Milliseconds()), &u)
-		b = media.AppendAudioTag(b, uint32(at.Milliseconds()), false, []byte{0x21, byte(i)})
+		add(relay.Entry{Unit: &u})
+		add(relay.Entry{Unit: &media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: []byte{0x21, byte(i)}}})
 	}
-	add(relay.AppendMark(b, relay.Mark{Kind: relay.End, Epoch: 1, Sequence: 2, DecodeFrom: 2, Start: 900_000 + 180_000, Time: started}))
+	add(relay.Entry{Mark: &relay.Mark{Kind: relay.End, Epoch: 1, Sequence: 2, DecodeFrom: 2, Start: 900_000 + 180_000, Time: started}})
 	return b
 }
 
@@ -63,7 +67,10 @@ func FuzzRelay(f *testing.F) {
 	f.Add(whole[:len(whole)*2/3], uint64(1))
 	f.Add(relayBytes(f, true), uint64(0))
 	f.Fuzz(func(t *testing.T, b []byte, from uint64) {
-		l := logread.NewReader(io.NopCloser(bytes.NewReader(b)))
+		l, err := logread.NewReader(io.NopCloser(bytes.NewReader(b)))
+		if err != nil {
+			return
+		}
 		out := &orderly{t: t, next: map[string]place{}}
 		spending := NewBudget(0)
 		w := New(Config{
@@ -73,7 +80,7 @@ func FuzzRelay(f *testing.F) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := w.Run(ctx, l.Run)
+		err = w.Run(ctx, l.Run)
 		if errors.Is(err, context.DeadlineExceeded) {
 			t.Error("the worker hangs")
 		}

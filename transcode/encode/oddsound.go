@@ -3,7 +3,6 @@ package encode
 import (
 	"bytes"
 	"context"
-	"math"
 	"time"
 
 	"millrace/internal/media"
@@ -35,8 +34,8 @@ const (
 // oddSound is a broadcast's sound while it must be encoded: where the encoder's
 // frames go, and what goes where it makes none. It belongs to the worker's goroutine.
 type oddSound struct {
-	config  *media.AACConfig // the source's
-	encoder *soundEncoder    // nil until again
+	config  *media.Codec  // the source's
+	encoder *soundEncoder // nil until again
 	again   <-chan time.Time
 	started time.Time   // when the newest encoder was
 	deaths  int         // of encoders that didn't live long, in a row
@@ -53,8 +52,8 @@ type oddSound struct {
 // Places are multiples of 1,024 samples, whichever worker encodes. ok is false
 // where silence has taken its place.
 func (o *oddSound) place(at media.Ticks) (s media.Samples, ok bool) {
-	const frame = media.AACFrameSamples
-	nearest := media.Samples(math.Round(float64(at+o.encoder.base)*soundRate/media.VideoTimescale/frame)) * frame
+	frame := soundCodec.FrameSamples
+	nearest := soundCodec.Grid(0).Nearest(at + o.encoder.base)
 	switch off := nearest - o.next; {
 	case off < -frame, off < 0 && !o.placed:
 		o.placed = false
@@ -77,14 +76,14 @@ func (o *oddSound) patience() time.Duration {
 }
 
 // takeOdd handles one frame of the source's odd sound.
-func (w *Worker) takeOdd(ctx context.Context, u *media.AccessUnit) {
+func (w *Worker) takeOdd(ctx context.Context, u *media.Unit) {
 	o := w.odd
 	before := o.newest
 	o.newest = u.DTS
 	if o.heard.IsZero() {
 		o.heard = time.Now()
 	}
-	if o.config.Channels > 2 && bytes.Equal(u.Payload, media.SilentAAC(o.config.Channels)) {
+	if o.config.Channels > 2 && bytes.Equal(u.Payload, o.config.Silence()) {
 		return // ingest's, and decoders refuse it
 	}
 	if e := o.encoder; e != nil && e.fed && u.DTS-e.newest > soundAway {
@@ -116,7 +115,7 @@ func (w *Worker) soundEncoded(ctx context.Context, f soundFrame) {
 		if at, ok := o.place(f.at); ok {
 			w.fillSound(o, at)
 			w.placeAudio(o, at, f.payload)
-			o.next, o.placed = at+media.AACFrameSamples, true
+			o.next, o.placed = at+soundCodec.FrameSamples, true
 		}
 	}
 }
@@ -191,10 +190,10 @@ func (w *Worker) fillSound(o *oddSound, until media.Samples) {
 			break
 		}
 	}
-	o.next = max(o.next, until-maxSilence*media.AACFrameSamples)
+	o.next = max(o.next, until-maxSilence*soundCodec.FrameSamples)
 	for o.next < until {
-		w.placeAudio(o, o.next, media.SilentAAC(2))
-		o.next += media.AACFrameSamples
+		w.placeAudio(o, o.next, soundCodec.Silence())
+		o.next += soundCodec.FrameSamples
 		o.placed = false
 	}
 }

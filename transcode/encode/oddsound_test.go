@@ -14,6 +14,7 @@ import (
 
 	"millrace/internal/index"
 	"millrace/internal/media"
+	"millrace/internal/relay"
 	"millrace/transcode/logread"
 	"millrace/transcode/transcodetest"
 )
@@ -49,10 +50,14 @@ func ownFFmpeg(t *testing.T) (f *FFmpeg, signal func(name string)) {
 func TestOddSoundGoesOn(t *testing.T) {
 	t.Parallel()
 	silence := func(l *transcodetest.Log) {
+		var codec *media.Codec
 		for i, e := range l.Events {
-			if e.Unit != nil && e.Unit.Kind == media.Audio && i > l.Marks[1] {
+			if e.Codec != nil && e.Codec.Kind() == media.Audio {
+				codec = e.Codec
+			}
+			if e.Unit != nil && e.Unit.Track == media.Audio && i > l.Marks[1] {
 				u := *e.Unit
-				u.Payload = media.SilentAAC(6)
+				u.Payload = codec.Silence()
 				l.Events[i].Unit = &u
 			}
 		}
@@ -131,13 +136,13 @@ func TestSoundThatCannotBeEncodedIsSilence(t *testing.T) {
 		_, _ = fmt.Sscanf(s[:8], "%b", &b)
 		asc = append(asc, b)
 	}
-	config, err := media.ParseAACConfig(asc)
+	config, err := media.ParseCodec(media.AAC, asc)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, e := range l.Events {
-		if e.Audio != nil {
-			l.Events[i].Audio = config
+		if e.Codec != nil && e.Codec.Kind() == media.Audio {
+			l.Events[i].Codec = config
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -169,7 +174,7 @@ func TestEncodedSoundIsNamedByItsWorker(t *testing.T) {
 		w := testWorker(t, "none", rec, func(c *Config) {
 			c.Grant.Epoch.Grant, c.Slot = grant, slot
 		})
-		err := w.Run(t.Context(), func(ctx context.Context, out chan<- logread.Event) error {
+		err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {
 			for _, e := range transcodetest.MakeLog(t, 0, args).From(0) {
 				out <- e
 			}
@@ -196,7 +201,7 @@ func TestEncodedSoundIsNamedByItsWorker(t *testing.T) {
 // A frame that comes after silence took its place is left out; what comes after
 // it isn't moved.
 func TestPlacesOfOddSound(t *testing.T) {
-	const frame = media.AACFrameSamples
+	frame := soundCodec.FrameSamples
 	o := &oddSound{encoder: &soundEncoder{}}
 	for i, c := range []struct {
 		at   float64 // in frames
@@ -210,10 +215,10 @@ func TestPlacesOfOddSound(t *testing.T) {
 		if c.next > int(o.next/frame) && c.next == 30 {
 			o.placed = false
 		}
-		o.next = media.Samples(c.next * frame)
-		at, ok := o.place(media.Ticks(c.at * frame * media.VideoTimescale / soundRate))
+		o.next = media.Samples(c.next) * frame
+		at, ok := o.place(media.Ticks(c.at * float64(frame) * media.VideoTimescale / soundRate))
 		switch {
-		case ok != (c.want >= 0), ok && at != media.Samples(c.want*frame):
+		case ok != (c.want >= 0), ok && at != media.Samples(c.want)*frame:
 			t.Errorf("frame %d is placed at %d (%t), want %d", i, at/frame, ok, c.want)
 		case ok:
 			o.placed = true

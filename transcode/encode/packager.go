@@ -111,9 +111,9 @@ type frame struct {
 type rendering struct {
 	tl    *timeline
 	entry index.Entry // what all entries of this segment share
-	audio bool
-	rate  int // timescale
-	step  int // source frames per frame; 0 for audio
+	step  int         // source frames per frame; 0 for audio
+	// grid is where the frames of sound lie; its zero value is of pictures.
+	grid media.Grid
 	// publish gets each part, and with the last one, whose data may be empty,
 	// the segment (else its Type is empty).
 	publish func(part index.Entry, data []byte, segment index.Entry)
@@ -127,10 +127,10 @@ type rendering struct {
 	done     bool
 }
 
-// newRendering prepares a segment. rate is the timescale; step is 0 for audio.
-func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, rate, step int) *rendering {
+// newRendering prepares a segment of pictures, of which step of the source make one.
+func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, step int) *rendering {
 	return &rendering{
-		tl: tl, audio: step == 0, rate: rate, step: step,
+		tl: tl, step: step,
 		entry: index.Entry{
 			Writer: writer, Rendition: name, Init: init, Profile: profile,
 			Epoch: tl.mark.Epoch, Sequence: tl.mark.Sequence,
@@ -138,6 +138,16 @@ func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, r
 		},
 	}
 }
+
+// newSound prepares a segment of sound in codec c.
+func newSound(tl *timeline, writer jobs.Epoch, name, init, profile string, c *media.Codec) *rendering {
+	r := newRendering(tl, writer, name, init, profile, 0)
+	r.grid = c.Grid(tl.mark.AudioStart)
+	return r
+}
+
+// audio reports whether it is of sound.
+func (r *rendering) audio() bool { return r.grid.Frame > 0 }
 
 // reached is up to where the parts are written.
 func (r *rendering) reached() media.Ticks {
@@ -163,23 +173,10 @@ func (r *rendering) add(f frame) { r.frames = append(r.frames, f) }
 
 // expected is how many frames the part between two cuts has in this rendition.
 func (r *rendering) expected(from, to cut) int {
-	if r.audio {
-		return r.gridBefore(to.at) - r.gridBefore(from.at)
+	if r.audio() {
+		return r.grid.Count(to.at) - r.grid.Count(from.at)
 	}
 	return (to.frame+r.step-1)/r.step - (from.frame+r.step-1)/r.step
-}
-
-// gridBefore counts the audio frames of the segment that begin before at.
-func (r *rendering) gridBefore(at media.Ticks) int {
-	start := r.tl.mark.AudioStart
-	samples := media.SamplesOf(at, r.rate)
-	if samples.Ticks(r.rate) < at {
-		samples++
-	}
-	if samples <= start {
-		return 0
-	}
-	return int((samples - start + media.AACFrameSamples - 1) / media.AACFrameSamples)
 }
 
 // advance writes the parts that are settled and whose frames are here.
@@ -208,16 +205,16 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	part.Duration = to.at - from.at
 	f := media.Fragment{Number: uint32(r.tl.mark.Sequence*index.MaxParts) + uint32(r.parts) + 1, DecodeTime: uint64(r.scaled(from.at)), Samples: make([]media.Sample, n)}
 	end := r.scaled(to.at)
-	if r.audio {
-		f.DecodeTime = uint64(r.tl.mark.AudioStart) + uint64(r.gridBefore(from.at)*media.AACFrameSamples)
-		part.Duration = (media.Samples(n) * media.AACFrameSamples).Ticks(r.rate)
+	if r.audio() {
+		f.DecodeTime = uint64(r.grid.Origin) + uint64(r.grid.Count(from.at))*uint64(r.grid.Frame)
+		part.Duration = (media.Samples(n) * r.grid.Frame).Ticks(r.grid.Rate)
 		part.Independent = true
 	}
 	for i := range n {
 		fr := &r.frames[i]
 		start, until := fr.time, end
 		if i == 0 {
-			if !r.audio {
+			if !r.audio() {
 				// Where the picture at the cut is missing, since the encoder's
 				// stream broke off among B-frames, the next one is shown earlier.
 				start = min(start, r.scaled(from.at))
@@ -229,10 +226,10 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 			until = r.frames[i+1].time
 		}
 		d := max(1, until-start)
-		if r.audio {
-			d = media.AACFrameSamples
+		if r.audio() {
+			d = int64(r.grid.Frame)
 		}
-		f.Samples[i] = media.Sample{Duration: uint32(d), CompositionOffset: fr.offset, Sync: r.audio || fr.idr, Payload: fr.payload}
+		f.Samples[i] = media.Sample{Duration: uint32(d), CompositionOffset: fr.offset, Sync: r.audio() || fr.idr, Payload: fr.payload}
 	}
 	size := 0
 	for i := range f.Samples {
@@ -263,8 +260,8 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 }
 
 func (r *rendering) scaled(t media.Ticks) int64 {
-	if r.audio {
-		return int64(media.SamplesOf(t, r.rate))
+	if r.audio() {
+		return int64(media.SamplesOf(t, r.grid.Rate))
 	}
 	return int64(t)
 }

@@ -129,7 +129,7 @@ func TestMissingPictures(t *testing.T) {
 			for _, at := range times[:frames] {
 				tl.add(at)
 			}
-			r := newRendering(tl, jobs.Epoch{}, "240p30", "init", "p", media.VideoTimescale, 1)
+			r := newRendering(tl, jobs.Epoch{}, "240p30", "init", "p", 1)
 			var parts, lasts int
 			var next, ends uint64
 			var segment index.Entry

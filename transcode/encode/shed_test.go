@@ -45,7 +45,7 @@ func TestOverload(t *testing.T) {
 		})
 		all = append(all, w)
 		shed := 0
-		err := w.Run(t.Context(), func(ctx context.Context, out chan<- logread.Event) error {
+		err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {
 			for _, e := range l.From(0) {
 				if e.Mark != nil && e.Mark.Kind == relay.Open {
 					for w.unmade.Load() > 0 {
@@ -110,7 +110,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 			b := NewBudget(0)
 			w := New(Config{Budget: b, Metrics: NewMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
 			w.settings = &relay.Settings{Video: true, FrameRate: 30}
-			w.video = &media.AVCConfig{Width: 320, Height: 180}
+			w.video = &media.Codec{Format: media.H264, Width: 320, Height: 180}
 			w.encoding.rungs = BuildLadder([]RungSpec{{96, 30, 150000}, {64, 30, 80000}}, 320, 180, 30, 1)
 			w.encoding.patience = calmSegments
 			got := 0
@@ -119,7 +119,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 				old := &segment{tl: newTimeline(relay.Mark{Start: start - 2*second}, *w.settings)}
 				old.tl.cuts[0].at = start - lag // what is written until there
 				r := &rungWork{segment: old, again: c.again}
-				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", second, 1)
+				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", 1)
 				old.rungs = []*rungWork{r}
 				s := &segment{tl: newTimeline(relay.Mark{Start: start}, *w.settings)}
 				w.segments = []*segment{old, s}

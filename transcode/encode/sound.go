@@ -2,10 +2,10 @@ package encode
 
 import (
 	"context"
-	"math"
 	"strings"
 	"time"
 
+	"millrace/internal/flv"
 	"millrace/internal/media"
 )
 
@@ -14,6 +14,9 @@ const (
 	soundRate    = 48000
 	soundBitrate = "160k"
 )
+
+// soundCodec is that of what is encoded.
+var soundCodec = media.StereoAAC()
 
 // soundArgs are FFmpeg's arguments for odd AAC (HE-AAC, more than two
 // channels) in as FLV and AAC-LC out as FLV. Losses are filled with silence.
@@ -50,13 +53,13 @@ type soundFrame struct {
 }
 
 // startSound starts an encoder for sound of configuration c.
-func (f *FFmpeg) startSound(ctx context.Context, c *media.AACConfig, out chan<- soundFrame) (*soundEncoder, error) {
+func (f *FFmpeg) startSound(ctx context.Context, c *media.Codec, out chan<- soundFrame) (*soundEncoder, error) {
 	p, readers, err := f.start(ctx, soundArgs(), 1)
 	if err != nil {
 		return nil, err
 	}
 	e := &soundEncoder{process: p}
-	e.put(media.AppendAudioTag(media.FLVHeader(true, false), 0, true, c.ASC))
+	e.put(flv.AppendAudioTag(flv.Header(true, false), 0, flv.Audio{Kind: flv.Config, Format: media.AAC, Data: c.Record}))
 	send := func(s soundFrame) bool {
 		s.encoder = e
 		select {
@@ -67,14 +70,14 @@ func (f *FFmpeg) startSound(ctx context.Context, c *media.AACConfig, out chan<- 
 		}
 	}
 	e.running.Go(func() {
-		if r := readers[0]; media.ReadFLVHeader(r) == nil {
+		if r := readers[0]; flv.ReadHeader(r) == nil {
 			for {
-				t, err := media.ReadTag(r)
+				t, err := flv.ReadTag(r)
 				if err != nil {
 					break
 				}
-				a, err := media.ParseAudioTag(t.Payload)
-				if t.Type != media.TagAudio || err != nil || a.Config || len(a.Data) == 0 {
+				a, err := flv.ParseAudio(t.Payload)
+				if t.Type != flv.TagAudio || err != nil || a.Kind != flv.Frame {
 					continue
 				}
 				if !send(soundFrame{at: media.Ticks(t.Timestamp) * media.TicksPerMillisecond, payload: a.Data}) {
@@ -91,48 +94,41 @@ func (f *FFmpeg) startSound(ctx context.Context, c *media.AACConfig, out chan<- 
 }
 
 // frame gives one frame of the source to the encoder.
-func (e *soundEncoder) frame(u *media.AccessUnit) {
+func (e *soundEncoder) frame(u *media.Unit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS-soundLead
 	}
 	e.newest = u.DTS
 	e.pulse.fed(time.Now())
 	ms := uint32((u.DTS - e.base).Milliseconds())
-	e.put(media.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, false, u.Payload))
+	e.put(flv.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, flv.Audio{Kind: flv.Frame, Format: media.AAC, Data: u.Payload}))
 }
 
 // soundGrid returns the first place that isn't before t.
 func soundGrid(t media.Ticks) media.Samples {
-	const frame = media.AACFrameSamples
-	s := media.SamplesOf(t, soundRate)
-	if s.Ticks(soundRate) < t {
-		s++
-	}
-	return (s + frame - 1) / frame * frame
+	return soundCodec.Grid(0).AtOrAfter(t)
 }
 
 // setAudio prepares for sound of another configuration.
-func (w *Worker) setAudio(ctx context.Context, c *media.AACConfig) (err error) {
-	if w.source != nil && string(w.source.ASC) == string(c.ASC) {
+func (w *Worker) setAudio(ctx context.Context, c *media.Codec) (err error) {
+	if c.Equal(w.source) {
 		return nil
 	}
 	w.source, w.audio = c, c
 	w.endSound()
-	if !c.Plain {
-		if w.audio, err = media.ParseAACConfig(media.SilentStereo48k); err != nil {
-			return err
-		}
+	if !c.Universal {
+		w.audio = soundCodec
 		w.Log.Info("sound of an odd kind is encoded to AAC-LC, 48 kHz, stereo", "rate", c.Rate, "channels", c.Channels)
 		w.odd = &oddSound{config: c}
 		w.startSound(ctx)
 	}
-	w.audioInit, err = media.AudioInit(w.audio)
+	w.audioInit, err = w.audio.Init()
 	return err
 }
 
 // takeAudio handles one frame of the source's sound: it lies on the grid that
 // the marks give, and its own time is exact to the millisecond only.
-func (w *Worker) takeAudio(ctx context.Context, u *media.AccessUnit) {
+func (w *Worker) takeAudio(ctx context.Context, u *media.Unit) {
 	if w.odd != nil {
 		w.takeOdd(ctx, u)
 		return
@@ -147,9 +143,7 @@ func (w *Worker) takeAudio(ctx context.Context, u *media.AccessUnit) {
 		return
 	}
 	start := w.segments[len(w.segments)-1].tl.mark.AudioStart
-	exact := float64(u.DTS) * float64(w.audio.Rate) / media.VideoTimescale
-	k := math.Floor((exact-float64(start))/media.AACFrameSamples + 0.5)
-	w.placeAudio(nil, start+media.Samples(k)*media.AACFrameSamples, u.Payload)
+	w.placeAudio(nil, w.audio.Grid(start).Nearest(u.DTS), u.Payload)
 }
 
 // placeAudio gives a frame of sound, odd or (nil) plain, to the segment that its
@@ -161,7 +155,7 @@ func (w *Worker) placeAudio(odd *oddSound, sample media.Samples, payload []byte)
 			continue
 		}
 		w.soundSize += len(payload)
-		at := sample.Ticks(s.audio.rate)
+		at := sample.Ticks(s.audio.grid.Rate)
 		if !w.settings.Video {
 			s.tl.add(at)
 		}

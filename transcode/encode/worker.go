@@ -92,24 +92,22 @@ type Worker struct {
 	gone   chan struct{} // closed when run has returned
 
 	settings   *relay.Settings
-	video      *media.AVCConfig
-	source     *media.AACConfig // of the source's sound
-	audio      *media.AACConfig // of the rendition's: the same, unless it is of an odd kind
+	video      *media.Codec
+	source     *media.Codec // of the source's sound
+	audio      *media.Codec // of the rendition's: the same, unless it is of an odd kind
 	videoInit  *media.Init
 	audioInit  *media.Init
-	early      []logread.Event     // what came before the settings
-	lead       []*media.AccessUnit // sound that came before the first mark
-	gop        []*media.AccessUnit // pictures since the IDR that decoding starts at
-	freshGOP   bool                // the next picture is that IDR
-	shift      media.Ticks         // its composition time
-	lastVideo  media.Ticks         // the last picture's shifted decode time
-	sourceSize int                 // bytes of pictures so far
-	soundSize  int                 // bytes of sound so far
-	segments   []*segment          // those that aren't done, oldest first
-	current    *segment            // the one that the log is in, or nil
-	opened     bool                // a segment was begun
-	firstStart media.Ticks         // of it
-	openedAt   time.Time           // when that was
+	early      []relay.Entry // what came before the settings
+	lead       []*media.Unit // sound that came before the first mark
+	gop        []*media.Unit // pictures since the IDR that decoding starts at
+	tail       relay.Tail    // where the log ends that was taken
+	sourceSize int           // bytes of pictures so far
+	soundSize  int           // bytes of sound so far
+	segments   []*segment    // those that aren't done, oldest first
+	current    *segment      // the one that the log is in, or nil
+	opened     bool          // a segment was begun
+	firstStart media.Ticks   // of it
+	openedAt   time.Time     // when that was
 	announced  bool
 	held       []func() // published once the broadcast is announced
 	over       bool     // no further segment is opened
@@ -118,7 +116,7 @@ type Worker struct {
 	looked     time.Time   // when run last went round
 	stood      time.Time   // when it last found that the process had stood still
 	last       *relay.Mark // the newest one read
-	queue      chan logread.Event
+	queue      chan relay.Entry
 
 	encoding encoding
 	odd      *oddSound // set while the sound is of an odd kind
@@ -139,8 +137,8 @@ type segment struct {
 	// partial is set when sound was given up of which not all came.
 	partial bool
 	// pictures are those that the rungs are made of, from the IDR on.
-	pictures []*media.AccessUnit
-	config   *media.AVCConfig
+	pictures []*media.Unit
+	config   *media.Codec
 }
 
 // New prepares a worker; Run starts it.
@@ -148,7 +146,7 @@ func New(c Config) *Worker {
 	w := &Worker{Config: c}
 	w.calls = make(chan func(context.Context))
 	w.gone = make(chan struct{})
-	w.queue = make(chan logread.Event, 64)
+	w.queue = make(chan relay.Entry, 64)
 	w.finished.Store(c.From)
 	w.encoding.outputs = make(chan output, 64)
 	w.encoding.using = map[*encoder]*encodingRun{}
@@ -160,7 +158,7 @@ func New(c Config) *Worker {
 // Run consumes the log until its end and until everything is published, or
 // until reading fails or ctx ends. read sends to its channel what the log says
 // and returns why it stopped.
-func (w *Worker) Run(ctx context.Context, read func(context.Context, chan<- logread.Event) error) error {
+func (w *Worker) Run(ctx context.Context, read func(context.Context, chan<- relay.Entry) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stopped := make(chan error, 1)
 	go func() {
@@ -238,7 +236,7 @@ func (w *Worker) Run(ctx context.Context, read func(context.Context, chan<- logr
 }
 
 // take handles one event of the log.
-func (w *Worker) take(ctx context.Context, e logread.Event) error {
+func (w *Worker) take(ctx context.Context, e relay.Entry) error {
 	if w.closed {
 		return nil
 	}
@@ -249,6 +247,7 @@ func (w *Worker) take(ctx context.Context, e logread.Event) error {
 		w.early = append(w.early, e)
 		return nil
 	}
+	w.tail.Add(e)
 	var err error
 	switch {
 	case e.Settings != nil:
@@ -261,15 +260,15 @@ func (w *Worker) take(ctx context.Context, e logread.Event) error {
 				return err
 			}
 		}
-	case e.Video != nil:
-		err = w.setVideo(e.Video)
-	case e.Audio != nil:
-		err = w.setAudio(ctx, e.Audio)
+	case e.Codec != nil && e.Codec.Kind() == media.Video:
+		err = w.setVideo(e.Codec)
+	case e.Codec != nil:
+		err = w.setAudio(ctx, e.Codec)
 	case e.Mark != nil:
 		w.markRead(ctx, *e.Mark)
 	case e.Unit != nil:
 		w.consumed.Add(1)
-		if e.Unit.Kind == media.Video {
+		if e.Unit.Track == media.Video {
 			w.takeVideo(e.Unit)
 		} else {
 			w.takeAudio(ctx, e.Unit)
@@ -278,12 +277,12 @@ func (w *Worker) take(ctx context.Context, e logread.Event) error {
 	return err
 }
 
-func (w *Worker) setVideo(c *media.AVCConfig) (err error) {
-	if w.video != nil && string(w.video.Record) == string(c.Record) {
+func (w *Worker) setVideo(c *media.Codec) (err error) {
+	if c.Equal(w.video) {
 		return nil
 	}
 	w.video = c
-	w.videoInit, err = media.VideoInit(c)
+	w.videoInit, err = c.Init()
 	w.planRungs()
 	return err
 }
@@ -320,7 +319,7 @@ func (w *Worker) markRead(ctx context.Context, m relay.Mark) {
 		w.over = true
 	default:
 		if m.Independent() {
-			w.gop, w.freshGOP = nil, true
+			w.gop = nil
 		}
 		if m.Sequence >= w.From {
 			w.open(ctx, m)
@@ -359,16 +358,16 @@ func (w *Worker) open(ctx context.Context, m relay.Mark) {
 		return
 	}
 	if w.settings.Video {
-		s.source = newRendering(s.tl, w.Grant.Epoch, sourceName, w.videoInit.Hash, SourceProfile(), media.VideoTimescale, 1)
+		s.source = newRendering(s.tl, w.Grant.Epoch, sourceName, w.videoInit.Hash, SourceProfile(), 1)
 		s.source.publish = w.publisher(s, sourceName)
-		w.announceInit(sourceName, w.videoInit, index.Entry{Epoch: m.Epoch, Codec: w.video.Codec, Width: w.video.Width, Height: w.video.Height})
+		w.announceInit(sourceName, w.videoInit, index.Entry{Epoch: m.Epoch, Codec: w.video.Name, Width: w.video.Width, Height: w.video.Height})
 	}
 	if w.settings.Audio {
-		s.audio = newRendering(s.tl, w.Grant.Epoch, audioName, w.audioInit.Hash, w.soundProfile(), w.audio.Rate, 0)
+		s.audio = newSound(s.tl, w.Grant.Epoch, audioName, w.audioInit.Hash, w.soundProfile(), w.audio)
 		s.audio.publish = w.put
-		w.announceInit(audioName, w.audioInit, index.Entry{Epoch: m.Epoch, Codec: w.audio.Codec()})
+		w.announceInit(audioName, w.audioInit, index.Entry{Epoch: m.Epoch, Codec: w.audio.Name})
 		if !w.settings.Video {
-			s.tl.nominal = media.Samples(media.AACFrameSamples).Ticks(w.audio.Rate)
+			s.tl.nominal = w.audio.Step()
 		}
 	}
 	if n := len(w.segments); n > 0 && s.audio != nil && w.segments[n-1].tl.mark.Discontinuity == m.Discontinuity {
@@ -391,15 +390,8 @@ func (w *Worker) open(ctx context.Context, m relay.Mark) {
 }
 
 // takeVideo handles one picture of the source.
-func (w *Worker) takeVideo(u *media.AccessUnit) {
-	if w.freshGOP {
-		w.freshGOP = false
-		w.shift = u.PTS - u.DTS
-	}
-	// Decode times are shifted by the IDR's composition time, so that a
-	// segment's first one is its start and all renditions' times align.
-	at := max(u.DTS+w.shift, w.lastVideo+1)
-	w.lastVideo = at
+func (w *Worker) takeVideo(u *media.Unit) {
+	at := w.tail.Last() // of this picture, shifted as its segment's start is
 	if w.over {
 		return
 	}
@@ -410,7 +402,7 @@ func (w *Worker) takeVideo(u *media.AccessUnit) {
 	}
 	w.sourceSize += len(u.Payload)
 	s.tl.add(at)
-	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), idr: u.IDR, payload: u.Payload})
+	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), idr: u.RandomAccess, payload: u.Payload})
 	w.feed(s, u)
 	s.advance()
 	if s.made == 0 {

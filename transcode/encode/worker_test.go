@@ -165,10 +165,10 @@ func TestSourceIsRepackagedUnchanged(t *testing.T) {
 	l := transcodetest.MakeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=sample_rate=48000 -t 5 -pix_fmt yuv420p -c:a aac -ac 1 -c:v libx264 -preset veryfast -bf 2 -g 60")
 	rec := transcodetest.NewRecord()
 	runWorker(t, l, 0, "none", rec)
-	want := map[media.Kind][]*media.AccessUnit{}
+	want := map[media.Kind][]*media.Unit{}
 	for _, e := range l.Events {
 		if e.Unit != nil {
-			want[e.Unit.Kind] = append(want[e.Unit.Kind], e.Unit)
+			want[e.Unit.Track] = append(want[e.Unit.Track], e.Unit)
 		}
 	}
 	for name, kind := range map[string]media.Kind{sourceName: media.Video, audioName: media.Audio} {
@@ -299,7 +299,7 @@ func TestRungsThatCannotBeMadeAreGaps(t *testing.T) {
 	w.encoding.shed = 1
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+	err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(0) {
 			// All attempts fail before the segment's end.
 			for e.Mark != nil && testutil.ToFloat64(w.Metrics.failures) < float64(maxAttempts*e.Mark.Sequence) && ctx.Err() == nil {
@@ -398,7 +398,7 @@ func TestSegmentTakenOverInItsMiddleHasAllRungs(t *testing.T) {
 		c.Grant, c.From = jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 2}, Live: 1, Backfill: 1, Index: true}, 1
 		c.Budget.cores = 0
 	})
-	err := w.Run(t.Context(), func(ctx context.Context, out chan<- logread.Event) error {
+	err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(1) {
 			out <- e
 		}
@@ -434,7 +434,7 @@ func TestThumbnailsWithoutRungs(t *testing.T) {
 				w.do(ctx, func(context.Context) { n = rec.Pictures })
 				return n
 			}
-			err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+			err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 				for _, e := range l.From(0) {
 					for e.Mark != nil && e.Mark.Sequence > 0 && pictures() == 0 && ctx.Err() == nil {
 						time.Sleep(time.Millisecond) // polls a condition
@@ -518,7 +518,7 @@ func TestHandoverOrderedDuringAPause(t *testing.T) {
 		}
 		w.do(ctx, func(ctx context.Context) { w.stopAt(ctx, 2) })
 	})
-	err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+	err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(0) {
 			out <- e
 		}
@@ -538,12 +538,12 @@ func TestSoundIsNeverPublishedShort(t *testing.T) {
 	whole := transcodetest.NewRecord()
 	runWorker(t, l, 0, "none", whole)
 	events := l.From(0)
-	at := slices.IndexFunc(events, func(e logread.Event) bool { return e.Mark != nil && e.Mark.Sequence == 1 })
+	at := slices.IndexFunc(events, func(e relay.Entry) bool { return e.Mark != nil && e.Mark.Sequence == 1 })
 	// Encoders send sound later than pictures: three frames come after the mark.
-	var late []logread.Event
+	var late []relay.Entry
 	for i := at - 1; len(late) < 3; i-- {
-		if u := events[i].Unit; u != nil && u.Kind == media.Audio {
-			late = append([]logread.Event{events[i]}, late...)
+		if u := events[i].Unit; u != nil && u.Track == media.Audio {
+			late = append([]relay.Entry{events[i]}, late...)
 			events = slices.Delete(slices.Clone(events), i, i+1)
 			at--
 		}
@@ -551,7 +551,7 @@ func TestSoundIsNeverPublishedShort(t *testing.T) {
 	events = slices.Insert(events, at+1, late...)
 	for name, c := range map[string]struct {
 		then    func(*Worker, context.Context)
-		rest    []logread.Event
+		rest    []relay.Entry
 		broken  bool
 		partial bool
 	}{
@@ -564,7 +564,7 @@ func TestSoundIsNeverPublishedShort(t *testing.T) {
 			w := testWorker(t, "none", rec, nil)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			err := w.Run(ctx, func(ctx context.Context, out chan<- logread.Event) error {
+			err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 				for _, e := range events[:at+1] {
 					out <- e
 				}

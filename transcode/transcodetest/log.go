@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/flv"
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
@@ -29,15 +30,15 @@ const Ladder = "96p30=150k,64p30=80k"
 
 // Log is a broadcast's log.
 type Log struct {
-	Events []logread.Event
+	Events []relay.Entry
 	Marks  []int // where the marks are
 }
 
 // From is what a reader gets that asks for a segment.
-func (l *Log) From(sequence uint64) []logread.Event {
-	var head []logread.Event
+func (l *Log) From(sequence uint64) []relay.Entry {
+	var head []relay.Entry
 	for i, e := range l.Events {
-		if e.Settings != nil || e.Video != nil || e.Audio != nil {
+		if e.Settings != nil || e.Codec != nil {
 			head = append(head, e)
 		}
 		if e.Mark != nil && e.Mark.Sequence == sequence {
@@ -70,42 +71,41 @@ func MakeLog(t *testing.T, cut float64, args string) *Log {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := media.ReadFLVHeader(f); err != nil {
+	if err := flv.ReadHeader(f); err != nil {
 		t.Fatal(err)
 	}
-	var units []*media.AccessUnit
+	var units []*media.Unit
 	l := &Log{}
 	rate := 30.0
-	var audio *media.AACConfig
+	var video, audio *media.Codec
 	for {
-		tag, err := media.ReadTag(f)
+		tag, err := flv.ReadTag(f)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		tag.Timestamp += 10_000
-		e, ok, err := logread.Parse(tag, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, u := parseTag(t, tag, video)
 		switch {
-		case !ok:
-		case e.Unit != nil:
-			units = append(units, e.Unit)
-		case e.Audio != nil:
-			audio = e.Audio
-			l.Events = append(l.Events, e)
+		case u != nil:
+			units = append(units, u)
+		case c == nil:
+			continue
+		case c.Kind() == media.Audio:
+			audio = c
 		default:
-			l.Events = append(l.Events, e)
+			video = c
+		}
+		if c != nil {
+			l.Events = append(l.Events, relay.Entry{Codec: c})
 		}
 	}
 	settings := relay.Settings{
 		TargetDuration: 4, PartTarget: 33000, PartDuration: 30900, PartHoldBack: 108000,
 		Video: true, Audio: audio != nil, FrameRate: rate, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
 	}
-	l.Events = append([]logread.Event{{Settings: &settings}}, l.Events...)
+	l.Events = append([]relay.Entry{{Settings: &settings}}, l.Events...)
 	var shift media.Ticks
 	mark := relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}
 	opened, maxPTS := false, media.Ticks(0)
@@ -124,16 +124,16 @@ func MakeLog(t *testing.T, cut float64, args string) *Log {
 			if origin < 0 {
 				origin = first
 			}
-			mark.AudioStart = origin + (first-origin+1023)/1024*1024
+			mark.AudioStart = audio.Grid(origin).AtOrAfter(at)
 		}
 		m := mark
 		l.Marks = append(l.Marks, len(l.Events))
-		l.Events = append(l.Events, logread.Event{Mark: &m})
+		l.Events = append(l.Events, relay.Entry{Mark: &m})
 	}
 	for _, u := range units {
-		if u.Kind == media.Video {
+		if u.Track == media.Video {
 			at := u.DTS + shift
-			if u.IDR && (!opened || u.PTS-mark.Start >= 175000) {
+			if u.RandomAccess && (!opened || u.PTS-mark.Start >= 175000) {
 				shift = u.PTS - u.DTS
 				open(u.PTS, true)
 			} else if cut > 0 && (at-mark.Start).Seconds() >= cut && at > maxPTS+1500 {
@@ -141,12 +141,51 @@ func MakeLog(t *testing.T, cut float64, args string) *Log {
 			}
 			maxPTS = max(maxPTS, u.PTS)
 		}
-		l.Events = append(l.Events, logread.Event{Unit: u})
+		l.Events = append(l.Events, relay.Entry{Unit: u})
 	}
 	end := mark
 	end.Kind, end.Sequence, end.Start = relay.End, mark.Sequence+1, maxPTS+3000
-	l.Events = append(l.Events, logread.Event{Mark: &end})
+	l.Events = append(l.Events, relay.Entry{Mark: &end})
 	return l
+}
+
+// start is when a source's first access unit comes.
+const start = 10 * media.VideoTimescale
+
+// parseTag returns what a tag of the source has: a configuration or an access unit.
+func parseTag(t *testing.T, tag flv.Tag, video *media.Codec) (c *media.Codec, u *media.Unit) {
+	t.Helper()
+	at := start + media.Ticks(tag.Timestamp)*media.TicksPerMillisecond
+	var err error
+	switch tag.Type {
+	case flv.TagVideo:
+		var v flv.Video
+		if v, err = flv.ParseVideo(tag.Payload); err != nil {
+			break
+		}
+		switch v.Kind {
+		case flv.Config:
+			c, err = media.ParseCodec(v.Format, v.Data)
+		case flv.Frame:
+			u = &media.Unit{Track: media.Video, DTS: at, PTS: at + v.Composition, Payload: v.Data}
+			u.RandomAccess, err = video.RandomAccess(v.Data)
+		}
+	case flv.TagAudio:
+		var a flv.Audio
+		if a, err = flv.ParseAudio(tag.Payload); err != nil {
+			break
+		}
+		switch a.Kind {
+		case flv.Config:
+			c, err = media.ParseCodec(a.Format, a.Data)
+		case flv.Frame:
+			u = &media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: a.Data}
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, u
 }
 
 type testWriter struct{ t *testing.T }
@@ -159,7 +198,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // Newest is what a reader gets that asks for a segment: if there is none yet,
 // it begins at the newest one.
-func (l *Log) Newest(sequence uint64, now media.Ticks) []logread.Event {
+func (l *Log) Newest(sequence uint64, now media.Ticks) []relay.Entry {
 	have := uint64(0)
 	for _, i := range l.Marks {
 		if m := l.Events[i].Mark; m.Start <= now {
@@ -169,23 +208,9 @@ func (l *Log) Newest(sequence uint64, now media.Ticks) []logread.Event {
 	return l.From(min(sequence, have))
 }
 
-// Encode returns an event as the relay writes it.
-func Encode(t *testing.T, e logread.Event) (b []byte) {
-	var err error
-	switch {
-	case e.Mark != nil:
-		b, err = relay.AppendMark(nil, *e.Mark)
-	case e.Settings != nil:
-		b, err = relay.AppendSettings(nil, 0, *e.Settings)
-	case e.Video != nil:
-		b = media.AppendVideoConfigTag(nil, 0, e.Video.Record)
-	case e.Audio != nil:
-		b = media.AppendAudioTag(nil, 0, true, e.Audio.ASC)
-	case e.Unit.Kind == media.Video:
-		b = media.AppendVideoTag(nil, uint32(e.Unit.DTS.Milliseconds()), e.Unit)
-	default:
-		b = media.AppendAudioTag(nil, uint32(e.Unit.DTS.Milliseconds()), false, e.Unit.Payload)
-	}
+// Encode returns an entry as the relay writes it.
+func Encode(t *testing.T, e relay.Entry) []byte {
+	b, err := e.Append(nil)
 	if err != nil {
 		t.Error(err)
 	}
@@ -197,7 +222,7 @@ func (l *Log) Until(sequence uint64, kind relay.MarkKind) *Log {
 	for n, i := range l.Marks {
 		if m := *l.Events[i].Mark; m.Sequence == sequence+1 {
 			m.Kind = kind
-			return &Log{Events: append(slices.Clone(l.Events[:i]), logread.Event{Mark: &m}), Marks: l.Marks[:n]}
+			return &Log{Events: append(slices.Clone(l.Events[:i]), relay.Entry{Mark: &m}), Marks: l.Marks[:n]}
 		}
 	}
 	panic("no such segment")
@@ -205,11 +230,11 @@ func (l *Log) Until(sequence uint64, kind relay.MarkKind) *Log {
 
 // ReadUntil returns what a worker that was at a carry's end had read of the log,
 // closed as that says.
-func (l *Log) ReadUntil(c relay.Carry) *Log {
+func (l *Log) ReadUntil(c relay.Handoff) *Log {
 	out := &Log{}
 	step := media.Ticks(3000)
 	for i, e := range l.Events {
-		if e.Unit != nil && e.Unit.Kind == media.Video && e.Unit.DTS > c.Mark.Start-step/2 {
+		if e.Unit != nil && e.Unit.Track == media.Video && e.Unit.DTS > c.Mark.Start-step/2 {
 			break
 		}
 		if slices.Contains(l.Marks, i) {
@@ -219,15 +244,15 @@ func (l *Log) ReadUntil(c relay.Carry) *Log {
 	}
 	end := c.Mark
 	end.Kind = relay.End
-	out.Events = append(out.Events, logread.Event{Mark: &end})
+	out.Events = append(out.Events, relay.Entry{Mark: &end})
 	return out
 }
 
 // Live returns what reads l at the pace of a live broadcast until after its last
 // mark but one, and waits.
-func (l *Log) Live() func(context.Context, chan<- logread.Event) error {
+func (l *Log) Live() func(context.Context, chan<- relay.Entry) error {
 	began := time.Now()
-	return func(ctx context.Context, out chan<- logread.Event) error {
+	return func(ctx context.Context, out chan<- relay.Entry) error {
 		first := l.Events[l.Marks[0]].Mark.Start
 		for _, e := range l.From(0) {
 			if e.Unit != nil {
@@ -256,8 +281,8 @@ var FirstGrant = jobs.Grant{Epoch: jobs.Epoch{Lease: 7, Grant: 1}}
 // Unhurried returns what reads the log from a segment on as fast as a worker takes
 // it, waiting at each mark until the segment before it is finished: no more is
 // encoded side by side than live.
-func (l *Log) Unhurried(from uint64, finished func() uint64) func(context.Context, chan<- logread.Event) error {
-	return func(ctx context.Context, out chan<- logread.Event) error {
+func (l *Log) Unhurried(from uint64, finished func() uint64) func(context.Context, chan<- relay.Entry) error {
+	return func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(from) {
 			if e.Mark != nil && e.Mark.Sequence > from+1 {
 				for finished()+1 < e.Mark.Sequence && ctx.Err() == nil {
