@@ -18,5 +18,6 @@ export default defineConfig({
     // `npm run dev` beside a server started by `millrace all`.
     proxy: { '/api': 'http://127.0.0.1:8080', '/hls': 'http://127.0.0.1:8080' },
   },
-  test: { include: ['src/**/*.test.ts'] },
+  // With style sheets: one test reads them.
+  test: { include: ['src/**/*.test.ts'], css: true },
 })

@@ -1,4 +1,5 @@
 import '@fontsource-variable/besley/wght.css'
+import './tokens.css'
 import './style.css'
 import { mount } from 'svelte'
 import App from './App.svelte'
