@@ -28,6 +28,10 @@ export function hlsConfig(channel: string, sessionId: string): Partial<HlsConfig
     startLevel: -1,
     abrEwmaDefaultEstimate: rememberedBandwidth(),
     capLevelToPlayerSize: true,
+    // hls.js adapts within one format. Where the source is in a newer one, it has
+    // that to itself: there is no smaller variant for a network that gets slower,
+    // and a device may decode it with effort. Viewers choose it from the menu.
+    videoPreference: { videoCodec: 'avc1' },
     // The defaults wait up to 8 s between tries: too long for live.
     manifestLoadPolicy: oneTry(MANIFEST_MS),
     playlistLoadPolicy: withRetries(Hls.DefaultConfig.playlistLoadPolicy, 2, 10_000),

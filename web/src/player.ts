@@ -4,12 +4,12 @@
  * to do when something goes wrong is decided in recovery.ts.
  */
 
-import Hls, { ErrorDetails, Events, type ErrorData } from 'hls.js'
+import Hls, { ErrorDetails, Events, type ErrorData, type Level } from 'hls.js'
 import { bufferedAhead, seekableEnd, seekableStart, tryToPlay } from './element'
 import { failedEdge, faultOf } from './hls-fault'
 import { Meter, type PlayerStats } from './meter'
 import { hlsConfig, randomUUID, rememberBandwidth } from './player-config'
-import { AUTO, type Variant } from './quality'
+import { AUTO, autoAfter, type Variant } from './quality'
 import { initialRecovery, LIVE_EDGE_SLACK_SECONDS, next, type RecoveryAction, type RecoveryEvent } from './recovery'
 import { retryDelay } from './retry'
 import { Sources } from './sources'
@@ -140,8 +140,11 @@ export class Player {
 
   /** Chooses a variant by index, or AUTO. It shows with the next segment. */
   choose(index: number): void {
-    if (!this.#hls) return
-    this.#hls.nextLevel = index
+    const hls = this.#hls
+    if (!hls) return
+    const after = index === AUTO ? autoAfter(this.#state.variants, this.#state.playing, hls.bandwidthEstimate) : AUTO
+    if (after !== AUTO) hls.nextAutoLevel = after
+    hls.nextLevel = index
     this.#update({ chosen: index })
   }
 
@@ -368,7 +371,7 @@ export class Player {
   }
 }
 
-function toVariant(level: Variant): Variant {
-  const { width, height, frameRate, bitrate } = level
-  return { width, height, frameRate, bitrate }
+function toVariant(level: Level): Variant {
+  const { width, height, frameRate, bitrate, videoCodec } = level
+  return { width, height, frameRate, bitrate, videoCodec: videoCodec ?? '' }
 }
