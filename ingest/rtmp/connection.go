@@ -1,7 +1,6 @@
 package rtmp
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,21 +13,13 @@ import (
 	"time"
 
 	gortmp "github.com/yutopp/go-rtmp"
-	"github.com/yutopp/go-rtmp/message"
 
 	"millrace/ingest/front"
 	"millrace/internal/rate"
 )
 
-const (
-	appLive = "live" // the only app that there is
-
-	// How long an encoder that was told why it is refused has to read it and to hang up.
-	lingerTimeout = time.Second
-
-	// An answer to an encoder's ping waits this long for the one before it.
-	pongTimeout = time.Second
-)
+// How long an encoder that was told why it is refused has to read it and to hang up.
+const lingerTimeout = time.Second
 
 // Why this front refuses by itself.
 const (
@@ -78,8 +69,8 @@ type connection struct {
 	control      *gortmp.Conn
 	app          string
 	encoder      string
-	pub          publication // nil unless it publishes
-	unpublished  bool        // the encoder said that it was done
+	demux        *demuxer // nil unless it publishes
+	unpublished  bool     // the encoder said that it was done
 	lastMetadata []byte
 	cause        error  // what is behind the refusal, or a fault of ours
 	library      string // what go-rtmp said of the end
@@ -96,9 +87,7 @@ func newConnection(g *gate, raw net.Conn) *connection {
 		c.received.Add(int64(n))
 		metrics.received.Add(float64(n))
 		c.bound(n)
-	}}, cfg.Filter, func(reason string) {
-		metrics.dropped.WithLabelValues(reason).Inc()
-	})
+	}}, cfg.Filter, g.server.drop)
 	c.silence = time.AfterFunc(cfg.PublishTimeout, func() {
 		c.end(front.Refusal{
 			Kind: front.Failed, Reason: publishTimeout,
@@ -118,7 +107,7 @@ func (c *connection) bound(n int) {
 
 // slow waits while the publisher is ahead of its time: it can't send meanwhile.
 func (c *connection) slow() {
-	d := c.pub.Pace()
+	d := c.demux.pub.Pace()
 	if d <= 0 {
 		return
 	}
@@ -144,183 +133,6 @@ func (c countedConn) Read(p []byte) (int, error) {
 
 func (c *connection) Read(p []byte) (int, error)  { return c.filter.Read(p) }
 func (c *connection) Write(p []byte) (int, error) { return c.filter.Write(p) }
-
-// OnServe comes after the handshake.
-func (c *connection) OnServe(conn *gortmp.Conn) { c.control = conn }
-
-// OnConnect takes down what the encoder says of itself. The app is checked in OnPublish, whose
-// refusals encoders show.
-func (c *connection) OnConnect(_ uint32, cmd *message.NetConnectionConnect) error {
-	c.app = cmd.Command.App
-	c.encoder = clip(cmd.Command.FlashVer, 100)
-	c.filter.answerConnect()
-	return nil
-}
-
-// OnPublish asks publishers whether they take the broadcast.
-func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.NetStreamPublish) error {
-	app, key := publishTarget(c.app, cmd.PublishingName)
-	switch {
-	case c.pub != nil:
-		return c.refuse(&front.Refusal{Kind: front.Busy, Reason: publishedTwice, Text: "This connection publishes already."})
-	case app != appLive:
-		return c.refuse(&front.Refusal{
-			Kind: front.Denied, Reason: unknownApp,
-			// It isn't named: some encoders send the key in its place.
-			Text: "The server's address must end in /" + appLive + ", and the stream key stand in its own field.",
-		})
-	case key == "":
-		return c.refuse(&front.Refusal{Kind: front.Denied, Reason: noKey, Text: "The stream key is missing."})
-	}
-	pub, err := c.gate.server.cfg.Publishers.Publish(c.ctx, front.Request{
-		Key:     key,
-		Remote:  c.RemoteAddr().String(),
-		Encoder: c.encoder,
-		End:     c.end,
-	})
-	if err != nil {
-		return c.refuse(err)
-	}
-	of, ok := pub.(publication)
-	if !ok {
-		of = &tags{Publication: pub}
-	}
-	c.pub, c.unpublished = of, false
-	c.publishing.Store(true)
-	c.silence.Stop()
-	return nil
-}
-
-// publishTarget finds the app and the stream key. Servers' addresses are typed with a slash or a
-// query at their end, encoders add a query to the key (OBS: ?clientConfigId=), and some put the
-// key into the app's path.
-func publishTarget(app, name string) (target, key string) {
-	app, _, _ = strings.Cut(app, "?")
-	target, inPath, _ := strings.Cut(strings.Trim(app, "/"), "/")
-	key, _, _ = strings.Cut(name, "?")
-	if key = strings.Trim(key, "/ "); key == "" {
-		key = inPath
-	}
-	return target, key
-}
-
-// OnPlay refuses: viewers watch by HTTP.
-func (c *connection) OnPlay(*gortmp.StreamContext, uint32, *message.NetStreamPlay) error {
-	return c.refuse(&front.Refusal{Kind: front.Failed, Reason: play, Text: "Broadcasts are not served by RTMP: open the channel's page, or its HLS address."})
-}
-
-// OnSetDataFrame passes on metadata that is new. GStreamer repeats it dozens of times.
-func (c *connection) OnSetDataFrame(_ uint32, data *message.NetStreamSetDataFrame) error {
-	if c.pub == nil || bytes.Equal(data.Payload, c.lastMetadata) {
-		return nil
-	}
-	values, err := readAMF(data.Payload)
-	if err != nil {
-		return fmt.Errorf("read metadata: %w", err)
-	}
-	m, ok := argument(values, 1).(map[string]any)
-	if !ok {
-		return nil
-	}
-	c.lastMetadata = data.Payload // go-rtmp made it for this call
-	if name, ok := m["encoder"].(string); ok {
-		c.encoder = clip(name, 100)
-	}
-	c.pub.Metadata(m)
-	return nil
-}
-
-// OnAudio passes an audio tag's body on.
-func (c *connection) OnAudio(timestamp uint32, body io.Reader) error {
-	if c.pub == nil {
-		return nil // after FCUnpublish
-	}
-	payload, err := c.payload(body)
-	if err == nil {
-		err = c.pub.Audio(timestamp, payload)
-		c.slow()
-	}
-	return c.refuse(err)
-}
-
-// OnVideo passes a video tag's body on.
-func (c *connection) OnVideo(timestamp uint32, body io.Reader) error {
-	if c.pub == nil {
-		return nil // after FCUnpublish
-	}
-	payload, err := c.payload(body)
-	if err == nil {
-		err = c.pub.Video(timestamp, payload)
-		c.slow()
-	}
-	return c.refuse(err)
-}
-
-// payload copies a message's body, whose size the filter knows: go-rtmp handles each message
-// before it reads the next one.
-func (c *connection) payload(body io.Reader) ([]byte, error) {
-	b := make([]byte, c.filter.size)
-	if _, err := io.ReadFull(body, b); err != nil {
-		return nil, fmt.Errorf("take a message of %d bytes over from go-rtmp: %w", len(b), err)
-	}
-	return b, nil
-}
-
-// OnFCUnpublish ends the publication: "closeStream" comes here, too (see sanitizer.rewrite).
-func (c *connection) OnFCUnpublish(uint32, *message.NetStreamFCUnpublish) error {
-	c.unpublish(true)
-	return nil
-}
-
-// OnDeleteStream ends the publication.
-func (c *connection) OnDeleteStream(uint32, *message.NetStreamDeleteStream) error {
-	c.unpublish(true)
-	return nil
-}
-
-// OnUnknownMessage answers pings, which go-rtmp decodes but doesn't answer: "The client MUST
-// respond with PingResponse" (RTMP section 7.1.7) holds for clients only, but some of them ask, too.
-func (c *connection) OnUnknownMessage(_ uint32, msg message.Message) error {
-	control, ok := msg.(*message.UserCtrl)
-	if !ok {
-		return nil
-	}
-	ping, ok := control.Event.(*message.UserCtrlEventPingRequest)
-	if !ok {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, pongTimeout)
-	defer cancel()
-	err := c.control.Write(ctx, chunksControl, 0, &gortmp.ChunkMessage{
-		StreamID: controlStream,
-		Message:  &message.UserCtrl{Event: &message.UserCtrlEventPingResponse{Timestamp: ping.Timestamp}},
-	})
-	if err != nil {
-		return fmt.Errorf("answer a ping: %w", err)
-	}
-	return nil
-}
-
-// OnClose ends the publication, if the encoder didn't.
-func (c *connection) OnClose() {
-	defer func() {
-		if r := recover(); r != nil { // go-rtmp wouldn't
-			c.cause = fmt.Errorf("panic at the end of a publication: %v", r)
-		}
-	}()
-	c.unpublish(false)
-}
-
-func (c *connection) unpublish(clean bool) {
-	if c.pub == nil {
-		return
-	}
-	pub := c.pub
-	c.pub, c.lastMetadata, c.unpublished = nil, nil, clean
-	c.publishing.Store(false)
-	c.silence.Reset(c.gate.server.cfg.PublishTimeout) // it may publish anew
-	pub.End(clean)
-}
 
 // refuse ends the connection because of err, which it returns: nil does nothing.
 func (c *connection) refuse(err error) error {

@@ -15,12 +15,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"millrace/ingest/front"
+	"millrace/internal/flv"
+	"millrace/internal/media"
 )
 
 // run runs a program, and gives what it wrote to stderr.
@@ -95,10 +98,10 @@ func TestRTMPFromFFmpeg(t *testing.T) {
 			if p.request.Key != "s3cret" || p.request.Encoder == "" || p.request.Remote == "" {
 				t.Errorf("published with %+v", p.request)
 			}
-			if len(p.metadatas) != 1 || p.metadatas[0]["width"] != 320.0 {
-				t.Errorf("metadata is %v", p.metadatas)
+			if !slices.Equal(p.rates, []float64{30}) {
+				t.Errorf("it claims %v frames a second", p.rates)
 			}
-			compareTags(t, p.messages, tags, c.offset)
+			compareTags(t, p, tags, c.offset)
 			f.awaitLog(t, "RTMP connection ended") // else stopping is what ends it
 			if err := f.stop(); err != nil {
 				t.Error(err)
@@ -113,24 +116,56 @@ func TestRTMPFromFFmpeg(t *testing.T) {
 	}
 }
 
-// compareTags compares the messages of a publisher with the tags of the file that it sent.
-func compareTags(t *testing.T, got, want []rtmpMessage, offset uint32) {
+// compareTags compares the units of a publisher with the tags of the file that it sent.
+func compareTags(t *testing.T, p *performance, tags []rtmpMessage, offset uint32) {
 	t.Helper()
-	for _, kind := range []byte{typeAudio, typeVideo} {
-		got, want := (&performance{messages: got}).of(kind), (&performance{messages: want}).of(kind)
+	want := &performance{}
+	var records [][]byte
+	for _, m := range tags {
+		at := media.Ticks(m.timestamp+offset) * media.TicksPerMillisecond
+		switch m.kind {
+		case typeVideo:
+			v, err := flv.ParseVideo(m.payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v.Kind == flv.Config {
+				records = append(records, v.Data)
+			}
+			if v.Kind == flv.Frame {
+				want.units = append(want.units, media.Unit{Track: media.Video, DTS: at, PTS: at + v.Composition, RandomAccess: v.Keyframe, Payload: v.Data})
+			}
+		case typeAudio:
+			a, err := flv.ParseAudio(m.payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.Kind == flv.Config {
+				records = append(records, a.Data)
+			}
+			if a.Kind == flv.Frame {
+				want.units = append(want.units, media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: a.Data})
+			}
+		}
+	}
+	if len(p.configs) != 2 || len(records) != 2 || !bytes.Equal(p.configs[0].Record, records[0]) || !bytes.Equal(p.configs[1].Record, records[1]) {
+		t.Errorf("the configurations are %v", p.codecs())
+	}
+	for _, track := range []media.Kind{media.Audio, media.Video} {
+		got, want := p.of(track), want.of(track)
 		if len(got) != len(want) || len(got) < 90 {
-			t.Errorf("%d messages of type %d, want %d", len(got), kind, len(want))
+			t.Errorf("%d units of %v, want %d", len(got), track, len(want))
 			continue
 		}
 		for i := range got {
-			// ffmpeg moves the timestamps of sequence headers and ends, and both tracks by a few frames.
-			config := got[i].payload[1] != 1 || kind == typeVideo && got[i].payload[1] == 2
-			if !bytes.Equal(got[i].payload, want[i].payload) {
-				t.Errorf("message %d of type %d has other bytes", i, kind)
+			g, w := &got[i], &want[i]
+			if !bytes.Equal(g.Payload, w.Payload) {
+				t.Errorf("unit %d of %v has other bytes", i, track)
 				break
 			}
-			if d := int32(got[i].timestamp - want[i].timestamp - offset); !config && (d < -100 || d > 100) {
-				t.Errorf("message %d of type %d is at %d, want %d after %d", i, kind, got[i].timestamp, want[i].timestamp, offset)
+			// ffmpeg moves both tracks by a few frames.
+			if d := (g.DTS - w.DTS).Milliseconds(); d < -100 || d > 100 || g.PTS-g.DTS != w.PTS-w.DTS || g.RandomAccess != w.RandomAccess {
+				t.Errorf("unit %d of %v is at %d, %d (random access: %v), want %d, %d (%v)", i, track, g.DTS, g.PTS, g.RandomAccess, w.DTS, w.PTS, w.RandomAccess)
 				break
 			}
 		}
@@ -155,8 +190,8 @@ func TestRTMPFromGStreamer(t *testing.T) {
 			if clean := receive(t, p.ended, "the end"); !clean {
 				t.Error("the end wasn't clean")
 			}
-			if v, a := len(p.of(typeVideo)), len(p.of(typeAudio)); v < 90 || a < 100 || len(p.metadatas) == 0 {
-				t.Errorf("%d video and %d audio messages, %d metadata", v, a, len(p.metadatas))
+			if v, a := len(p.of(media.Video)), len(p.of(media.Audio)); v < 90 || a < 100 || len(p.rates) == 0 || len(p.configs) != 2 {
+				t.Errorf("%d pictures and %d frames of sound of %v, %v frames a second claimed", v, a, p.codecs(), p.rates)
 			}
 		})
 	}
@@ -181,7 +216,7 @@ func TestRTMPRefusals(t *testing.T) {
 		{name: "no key", url: "/", args: []string{"-rtmp_app", "live", "-rtmp_playpath", ""}, shown: "The stream key is missing", reason: "no_key"},
 		{
 			name: "in the middle", reason: "video_codec", shown: "This codec isn't supported.",
-			stage: stage{onVideo: func(n int) error {
+			stage: stage{onPicture: func(n int) error {
 				if n > 20 {
 					return &front.Refusal{Kind: front.Failed, Reason: front.VideoCodec, Text: "This codec isn't supported."}
 				}
@@ -270,7 +305,7 @@ func TestRTMPS(t *testing.T) {
 	ffmpeg(t, false, "-i", file, "-c", "copy", "-f", "flv", "rtmps://"+f.address+"/live/s3cret")
 	p := receive(t, f.taken, "a publication")
 	receive(t, p.ended, "the end")
-	compareTags(t, p.messages, tags, 0)
+	compareTags(t, p, tags, 0)
 
 	refuse.Store(true)
 	stderr := ffmpeg(t, true, "-i", file, "-c", "copy", "-f", "flv", "rtmps://"+f.address+"/live/s3cret")

@@ -16,7 +16,8 @@ func TestRTMPBitrate(t *testing.T) {
 		if err := e.SetDeadline(time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		second := appendChunks(nil, 6, rtmpMessage{kind: typeVideo, stream: 1, payload: make([]byte, 88_000)}, 128)
+		frame := append([]byte{0x27, 1}, make([]byte, 88_000-2)...) // of H.264
+		second := appendChunks(nil, 6, rtmpMessage{kind: typeVideo, stream: 1, payload: frame}, 128)
 		for range 10 { // nearly at the limit
 			e.send(second)
 			time.Sleep(time.Second)

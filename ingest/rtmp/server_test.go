@@ -15,28 +15,28 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"millrace/ingest/front"
+	"millrace/internal/media"
 )
 
 const patience = 20 * time.Second // for what must happen
 
 // stage is the rest of ingest, as the RTMP front sees it.
 type stage struct {
-	refusal func(front.Request) error // nil: all are taken
-	onVideo func(n int) error         // says what the n-th video message of a publication brings
-	taken   chan *performance
+	refusal   func(front.Request) error // nil: all are taken
+	onPicture func(n int) error         // says what the n-th picture of a publication brings
+	taken     chan *performance
 }
 
 type performance struct {
-	front.Publication // nil: it takes tags
-
-	request front.Request
-	onVideo func(n int) error
-	ended   chan bool // gives what end was told
+	request   front.Request
+	onPicture func(n int) error
+	ended     chan bool // gives what end was told
 
 	// written by the connection's goroutine before it sends to ended
-	metadatas []map[string]any
-	messages  []rtmpMessage
-	videos    int
+	rates    []float64 // that were claimed
+	configs  []*media.Codec
+	units    []media.Unit
+	pictures int
 }
 
 func (s *stage) Publish(_ context.Context, r front.Request) (front.Publication, error) {
@@ -45,38 +45,49 @@ func (s *stage) Publish(_ context.Context, r front.Request) (front.Publication, 
 			return nil, err
 		}
 	}
-	p := &performance{request: r, onVideo: s.onVideo, ended: make(chan bool, 1)}
+	p := &performance{request: r, onPicture: s.onPicture, ended: make(chan bool, 1)}
 	s.taken <- p
 	return p, nil
 }
 
-func (p *performance) Metadata(m map[string]any) { p.metadatas = append(p.metadatas, m) }
-
-func (p *performance) Audio(timestamp uint32, payload []byte) error {
-	p.messages = append(p.messages, rtmpMessage{kind: typeAudio, timestamp: timestamp, payload: payload})
+func (p *performance) Config(c *media.Codec) error {
+	p.configs = append(p.configs, c)
 	return nil
 }
+
+func (p *performance) Write(u media.Unit) error {
+	p.units = append(p.units, u)
+	if u.Track != media.Video {
+		return nil
+	}
+	if p.pictures++; p.onPicture != nil {
+		return p.onPicture(p.pictures)
+	}
+	return nil
+}
+
+func (p *performance) FrameRate(claimed float64) { p.rates = append(p.rates, claimed) }
 
 func (p *performance) Pace() time.Duration { return 0 }
 
-func (p *performance) Video(timestamp uint32, payload []byte) error {
-	p.messages = append(p.messages, rtmpMessage{kind: typeVideo, timestamp: timestamp, payload: payload})
-	if p.videos++; p.onVideo != nil {
-		return p.onVideo(p.videos)
-	}
-	return nil
-}
-
 func (p *performance) End(clean bool) { p.ended <- clean }
 
-// of returns the messages of a kind.
-func (p *performance) of(kind byte) (all []rtmpMessage) {
-	for _, m := range p.messages {
-		if m.kind == kind {
-			all = append(all, m)
+// of returns the units of a track.
+func (p *performance) of(track media.Kind) (all []media.Unit) {
+	for _, u := range p.units {
+		if u.Track == track {
+			all = append(all, u)
 		}
 	}
 	return all
+}
+
+// codecs returns the names of the configurations, in order.
+func (p *performance) codecs() (names []string) {
+	for _, c := range p.configs {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 // rtmpFront is a server that a test runs.

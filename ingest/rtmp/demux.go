@@ -1,0 +1,178 @@
+package rtmp
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"millrace/ingest/front"
+	"millrace/internal/flv"
+	"millrace/internal/media"
+)
+
+// maxComposition bounds how far the time at which a frame is shown may be from that at which it is
+// decoded.
+const maxComposition = 10 * media.VideoTimescale
+
+// Why parts of audio and video messages are left out.
+const (
+	droppedMalformed    = "malformed"
+	droppedFurtherTrack = "further_track"
+)
+
+// demuxer turns the audio and video messages of one publication into configurations and access
+// units. Of pictures and of sound it takes one track each: the first one that is configured, unless
+// one with a lower number is configured later.
+type demuxer struct {
+	pub     front.Publication
+	dropped func(reason string) // told of what is left out
+	clock   clock
+	tracks  [media.Audio + 1]track // by kind
+}
+
+// track is what a demuxer knows of the pictures or of the sound.
+type track struct {
+	chosen bool         // there is a track that is taken,
+	number byte         // this one
+	codec  *media.Codec // nil before its configuration
+	told   bool         // the publication has codec
+}
+
+// packet is the content of a message: flv.Video and flv.Audio in one.
+type packet struct {
+	track       media.Kind
+	kind        flv.Kind
+	format      media.Format
+	number      byte
+	further     int
+	timestamp   uint32
+	offset      time.Duration
+	composition media.Ticks
+	data        []byte
+}
+
+// video takes the body of a video message, which it keeps. An error ends the publication.
+func (d *demuxer) video(timestamp uint32, body []byte) error {
+	v, err := flv.ParseVideo(body)
+	if err != nil {
+		return d.refuse(err)
+	}
+	return d.take(&packet{media.Video, v.Kind, v.Format, v.Track, v.Further, timestamp, v.Offset, v.Composition, v.Data})
+}
+
+// audio takes the body of an audio message, which it keeps. An error ends the publication.
+func (d *demuxer) audio(timestamp uint32, body []byte) error {
+	a, err := flv.ParseAudio(body)
+	if err != nil {
+		return d.refuse(err)
+	}
+	return d.take(&packet{media.Audio, a.Kind, a.Format, a.Track, a.Further, timestamp, a.Offset, 0, a.Data})
+}
+
+// metadata takes an onMetaData. Of what it claims only the frame rate matters: codecs and sizes are
+// known better from the configurations.
+func (d *demuxer) metadata(m map[string]any) {
+	for _, name := range []string{"framerate", "videoframerate"} {
+		if rate, ok := m[name].(float64); ok && rate >= 1 && rate <= 240 {
+			d.pub.FrameRate(rate)
+			return
+		}
+	}
+}
+
+// refuse turns a codec that isn't taken into words that name what to set. A message that makes no
+// sense is left out, and so is a further track in whatever codec.
+func (d *demuxer) refuse(err error) error {
+	var codec *flv.UnsupportedCodecError
+	if !errors.As(err, &codec) {
+		d.dropped(droppedMalformed)
+		return nil
+	}
+	if t := &d.tracks[codec.Kind]; t.chosen && codec.Track > t.number {
+		d.dropped(droppedFurtherTrack)
+		return nil
+	}
+	return front.UnknownCodec(codec.Kind, codec.Name)
+}
+
+func (d *demuxer) take(p *packet) error {
+	if p.further > 0 {
+		d.dropped(droppedFurtherTrack)
+	}
+	t := &d.tracks[p.track]
+	if p.kind == flv.Config && (!t.chosen || p.number < t.number) {
+		*t = track{chosen: true, number: p.number}
+	}
+	if t.chosen && p.number != t.number {
+		d.dropped(droppedFurtherTrack)
+		return nil
+	}
+	switch p.kind {
+	case flv.Config:
+		return d.configure(t, p)
+	case flv.Frame:
+		return d.frame(t, p)
+	}
+	return nil // the end of a sequence, or nothing for a decoder
+}
+
+// configure takes a configuration. That of Opus is passed on with the first frame, which says how
+// long frames are.
+func (d *demuxer) configure(t *track, p *packet) error {
+	if t.codec != nil && t.codec.Format == p.format && bytes.Equal(t.codec.Record, p.data) {
+		return nil // some encoders repeat it
+	}
+	codec, err := media.ParseCodec(p.format, p.data)
+	if err != nil {
+		return front.BadConfig(p.track, err)
+	}
+	t.codec, t.told = codec, false
+	if codec.Format == media.Opus {
+		return nil
+	}
+	return d.tell(t)
+}
+
+func (d *demuxer) tell(t *track) error {
+	t.told = true
+	return d.pub.Config(t.codec)
+}
+
+// frame takes one coded frame.
+func (d *demuxer) frame(t *track, p *packet) error {
+	if t.codec == nil {
+		return nil // nothing can be decoded before there is a configuration
+	}
+	if p.format == media.AV1 {
+		p.data = bytes.TrimPrefix(p.data, temporalDelimiter)
+	}
+	start, err := false, error(nil)
+	if p.format == t.codec.Format {
+		start, err = t.codec.RandomAccess(p.data)
+	}
+	if err != nil || p.format != t.codec.Format || p.composition > maxComposition || p.composition < -maxComposition {
+		d.dropped(droppedMalformed)
+		return nil
+	}
+	if p.format == media.Opus {
+		samples := media.OpusSamples(p.data)
+		if samples == 0 {
+			d.dropped(droppedMalformed)
+			return nil
+		}
+		if samples != t.codec.FrameSamples {
+			t.codec, t.told = t.codec.WithFrame(samples), false
+		}
+	}
+	if !t.told {
+		if err := d.tell(t); err != nil {
+			return err
+		}
+	}
+	at := d.clock.at(p.track, p.timestamp, p.offset)
+	return d.pub.Write(media.Unit{Track: p.track, DTS: at, PTS: at + p.composition, RandomAccess: start, Payload: p.data})
+}
+
+// temporalDelimiter is the OBU that begins each temporal unit of an AV1 stream, and that samples of
+// MP4 do without (AV1-ISOBMFF, 2.4): some encoders leave it in.
+var temporalDelimiter = []byte{0x12, 0x00}
