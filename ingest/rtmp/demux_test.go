@@ -134,15 +134,18 @@ func TestEnhancedRTMP(t *testing.T) {
 }
 
 // A codec that can't be taken is named to the encoder.
-func TestEnhancedRTMPRefusals(t *testing.T) {
+func TestRTMPCodecRefusals(t *testing.T) {
 	for _, c := range []struct {
 		kind         byte
 		body         string
 		shown, label string
 	}{
 		{typeVideo, "\x90vp09\x01", "Video in VP9 can't be taken: set the video encoder to H.264", "video_codec"},
+		{typeVideo, "\x12\x00", "Video in Sorenson H.263 can't be taken: set the video encoder to H.264", "video_codec"},
 		{typeVideo, "\x95av01\x80\x00\x00\x00", "Video in AV1 as in MPEG-2 TS can't be taken", "video_codec"},
 		{typeVideo, "\x90hvc1\x01", "The video can't be used: ", "video_config"},
+		{typeVideo, "\x17\x00\x00\x00\x00\x01", "The video can't be used: parse H.264 configuration", "video_config"},
+		{typeAudio, "\x2f\x00", "Audio in MP3 can't be taken: set the audio encoder to AAC", "audio_codec"},
 		{typeAudio, "\x90fLaC", "Audio in FLAC can't be taken: set the audio encoder to AAC", "audio_codec"},
 		{typeAudio, "\x90Opusnothing", "The audio can't be used: ", "audio_config"},
 	} {
