@@ -28,12 +28,14 @@ const (
 	problemProfile    problem = "video_profile"
 	problemShed       problem = "rungs_shed"
 	problemFast       problem = "too_fast"
+	problemTracks     problem = "further_tracks"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
+	problemTracks,
 }
 
 // advice is a problem in plain words for the streamer.

@@ -73,6 +73,16 @@ func (p *publisher) FrameRate(claimed float64) {
 	}
 }
 
+// FurtherTracks tells the streamer that only the first track is shown.
+func (p *publisher) FurtherTracks() {
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher == p {
+		p.note([]advice{{problemTracks, "the encoder sends several tracks of pictures or of sound: viewers get the first one, further tracks are left out"}})
+	}
+}
+
 // take counts what was received. An error ends the publisher: it sends more than
 // any broadcast needs, however often it connects. The caller holds the source's lock.
 func (p *publisher) take(bytes int, now time.Time) error {

@@ -348,3 +348,14 @@ func TestPublisherOddSound(t *testing.T) {
 		}
 	})
 }
+
+// Tracks that a front leaves out are a problem that the streamer is told of.
+func TestPublisherFurtherTracks(t *testing.T) {
+	b, logged := testBroadcast(t)
+	c := newCamera(t, b)
+	c.FurtherTracks()
+	c.FurtherTracks()
+	if !strings.Contains(c.advice(), `"code":"further_tracks"`) || strings.Count(logged.String(), "problem=further_tracks") != 1 {
+		t.Errorf("the streamer is told %s, the log %s", c.advice(), logged)
+	}
+}

@@ -52,6 +52,9 @@ type Publication interface {
 	Write(u media.Unit) error
 	// FrameRate says what the encoder claims of its pictures, in frames a second.
 	FrameRate(claimed float64)
+	// FurtherTracks says that the encoder sends more than one track of pictures or of
+	// sound, and that what goes beyond is left out. It may come as often as it happens.
+	FurtherTracks()
 	// Pace is how long to wait before anything more is read.
 	Pace() time.Duration
 	// End comes exactly once, last; clean if the encoder said that it was done.

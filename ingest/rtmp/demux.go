@@ -89,22 +89,28 @@ func (d *demuxer) refuse(err error) error {
 		return nil
 	}
 	if t := &d.tracks[codec.Kind]; t.chosen && codec.Track > t.number {
-		d.dropped(droppedFurtherTrack)
+		d.further()
 		return nil
 	}
 	return front.UnknownCodec(codec.Kind, codec.Name)
 }
 
+// further notes that a track was left out.
+func (d *demuxer) further() {
+	d.dropped(droppedFurtherTrack)
+	d.pub.FurtherTracks()
+}
+
 func (d *demuxer) take(p *packet) error {
 	if p.further > 0 {
-		d.dropped(droppedFurtherTrack)
+		d.further()
 	}
 	t := &d.tracks[p.track]
 	if p.kind == flv.Config && (!t.chosen || p.number < t.number) {
 		*t = track{chosen: true, number: p.number}
 	}
 	if t.chosen && p.number != t.number {
-		d.dropped(droppedFurtherTrack)
+		d.further()
 		return nil
 	}
 	switch p.kind {

@@ -211,7 +211,7 @@ func TestDemuxTracks(t *testing.T) {
 	}
 	body(d.audio, "\x95\x00fLaC\x01record")
 	body(d.audio, "\x95\x01mp4a\x01frame")
-	if got := d.codecs(); !slices.Equal(got, []string{"avc1.64000a", "mp4a.40.2"}) || len(d.units) != 1 || len(d.left) != 5 {
+	if got := d.codecs(); !slices.Equal(got, []string{"avc1.64000a", "mp4a.40.2"}) || len(d.units) != 1 || len(d.left) != 5 || d.performance.further != 5 {
 		t.Errorf("%q, %d units, left out: %q", got, len(d.units), d.left)
 	}
 

@@ -37,6 +37,7 @@ type performance struct {
 	configs  []*media.Codec
 	units    []media.Unit
 	pictures int
+	further  int // times that further tracks were told of
 }
 
 func (s *stage) Publish(_ context.Context, r front.Request) (front.Publication, error) {
@@ -67,6 +68,8 @@ func (p *performance) Write(u media.Unit) error {
 }
 
 func (p *performance) FrameRate(claimed float64) { p.rates = append(p.rates, claimed) }
+
+func (p *performance) FurtherTracks() { p.further++ }
 
 func (p *performance) Pace() time.Duration { return 0 }
 
