@@ -1,61 +1,128 @@
 // Package millrace_test checks what docs and house rules promise of the whole
-// tree: who may import whom, what stays free of I/O, that packages say what
-// they are.
+// tree: who may import whom, what stays free of I/O, how long files and
+// functions are, that packages say what they are.
 package millrace_test
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// services must not know each other: they meet in internal/.
-var services = []string{"ingest", "transcode", "edge", "api", "chat"}
+// walls names each package of the module and the packages of the module that it
+// may import. Services meet in internal/ only; inside a service, arrows run one
+// way: the root ties its sub-packages together, and these know no more than
+// stands here. Tests may import, beyond that, what is in forTests.
+var walls = map[string][]string{
+	"cmd/millrace": {"ingest", "transcode", "edge", "api", "api/store", "web",
+		"internal/channelname", "internal/child", "internal/credentials", "internal/objects", "internal/private"},
+	"deploy": {},
+	"web":    {},
 
-// pure files compute and do no I/O. One that doesn't exist yet, or goes, is
-// no error: it is listed once it does.
+	"ingest": {"ingest/front", "ingest/rtmp", "ingest/timeline",
+		"internal/credentials", "internal/jobs", "internal/lease", "internal/media", "internal/private", "internal/rate", "internal/relay"},
+	"ingest/front":    {"internal/media"},
+	"ingest/rtmp":     {"ingest/front", "internal/flv", "internal/media", "internal/rate", "internal/sparselog"},
+	"ingest/timeline": {"internal/media", "internal/relay"},
+
+	"transcode": {"transcode/encode", "transcode/logread", "transcode/storage",
+		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/relay", "internal/sparselog"},
+	"transcode/encode":  {"transcode/logread", "internal/child", "internal/flv", "internal/index", "internal/jobs", "internal/matroska", "internal/media", "internal/relay"},
+	"transcode/logread": {"internal/media", "internal/relay"},
+	"transcode/storage": {"internal/index", "internal/jobs", "internal/media", "internal/objects", "internal/sparselog", "internal/window"},
+
+	"edge": {"edge/fold", "edge/playlist",
+		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/sparselog", "internal/viewers", "internal/window"},
+	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
+	"edge/playlist": {"internal/media"},
+
+	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/lease", "internal/sparselog", "internal/viewers"},
+	"api/store": {"internal/channelname", "internal/credentials"},
+
+	"internal/channelname": {},
+	"internal/child":       {},
+	"internal/credentials": {},
+	"internal/flv":         {"internal/media"},
+	"internal/index":       {"internal/jobs", "internal/media"},
+	"internal/jobs":        {},
+	"internal/lease":       {"internal/jobs", "internal/relay"},
+	"internal/matroska":    {"internal/media"},
+	"internal/media":       {},
+	"internal/objects":     {},
+	"internal/private":     {},
+	"internal/rate":        {},
+	"internal/relay":       {"internal/media"},
+	"internal/sparselog":   {},
+	"internal/viewers":     {},
+	"internal/window":      {},
+
+	// For tests alone.
+	"internal/testenv":        {"internal/child", "internal/objects"},
+	"edge/fold/foldtest":      {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
+	"transcode/transcodetest": {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay"},
+	"e2e": {"e2e/harness", "e2e/hls", "e2e/ertmp", "edge", "ingest", "ingest/front", "transcode",
+		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
+	"e2e/chaos": {"e2e/harness", "e2e/hls",
+		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
+	"e2e/ertmp":   {"internal/flv", "internal/media"},
+	"e2e/harness": {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
+	"e2e/hls":     {},
+}
+
+// forTests are packages that only tests, and each other, import.
+var forTests = []string{"internal/testenv", "edge/fold/foldtest", "transcode/transcodetest", "e2e", "e2e/chaos", "e2e/ertmp", "e2e/harness", "e2e/hls"}
+
+// pure packages compute: they reach no network, file or process, and read no clock.
 var pure = []string{
-	"ingest/front", "ingest/timeline", "ingest/health.go", "ingest/phase.go", "ingest/slots.go", "ingest/grant.go",
-	"transcode/encode/ladder.go", "transcode/encode/args.go", "transcode/encode/packager.go",
-	"transcode/storage/shelf.go", "transcode/storage/track.go", "transcode/storage/retain.go",
-	"edge/fold", "edge/playlist", "internal/window",
-	"chat/command.go",
-	"internal/channelname", "internal/flv", "internal/matroska", "internal/media",
+	"ingest/front", "ingest/timeline", "edge/fold", "edge/playlist",
+	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
 }
 
-// rooms are the packages inside of services, and what of their own service each
-// may import besides itself. A service's root package may import all of them.
-var rooms = map[string][]string{
-	"api/store":               nil,
-	"edge/fold":               {"edge/playlist"},
-	"edge/fold/foldtest":      {"edge/fold", "edge/playlist"},
-	"edge/playlist":           nil,
-	"ingest/front":            nil,
-	"ingest/rtmp":             {"ingest/front"},
-	"ingest/timeline":         nil,
-	"transcode/encode":        {"transcode/logread"},
-	"transcode/logread":       nil,
-	"transcode/storage":       nil,
-	"transcode/transcodetest": {"transcode/logread"},
-}
+// impure are the packages by which code reaches the world, and clock what reads it.
+var (
+	impure = []string{"net", "net/http", "os", "os/exec", "syscall", "github.com/redis/go-redis/v9", "github.com/aws/"}
+	clock  = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Sleep"}
+)
 
-// testRooms are packages for tests: only tests import them.
-var testRooms = []string{"edge/fold/foldtest", "transcode/transcodetest"}
-
-// impure are the packages by which code reaches the world.
-var impure = []string{"net", "net/http", "os", "os/exec", "syscall", "github.com/redis/go-redis/v9"}
+// The most lines of a file, and of a function without a reason in its comment
+// that begins with longReason.
+const (
+	maxFileLines     = 500
+	maxFunctionLines = 60
+	longReason       = "It is long since "
+)
 
 // source is a parsed Go file.
 type source struct {
-	path string // from the root, with slashes
-	file *ast.File
+	path  string // from the root, with slashes
+	file  *ast.File
+	fset  *token.FileSet
+	lines int
+}
+
+func (s source) dir() string  { return path.Dir(s.path) }
+func (s source) test() bool   { return strings.HasSuffix(s.path, "_test.go") }
+func (s source) name() string { return s.file.Name.Name }
+
+// own returns the packages of the module that s imports, from the root.
+func (s source) own() []string {
+	var list []string
+	for _, name := range s.imports() {
+		if rest, ok := strings.CutPrefix(name, "millrace/"); ok {
+			list = append(list, rest)
+		}
+	}
+	return list
 }
 
 func (s source) imports() []string {
@@ -67,51 +134,57 @@ func (s source) imports() []string {
 	return list
 }
 
-// sources parses every Go file of the module.
-func sources(t *testing.T) []source {
+// walk calls fn with every file of the module that is written by hand and has
+// one of the endings.
+func walk(t *testing.T, fn func(name string, text []byte), endings ...string) {
 	t.Helper()
-	var list []source
-	fset := token.NewFileSet()
 	root := os.DirFS(".")
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			ignored := name == "bin" || name == "data" || d.Name() == "node_modules" || d.Name() == "testdata"
+			ignored := slices.Contains([]string{"node_modules", "testdata", "dist", "output"}, d.Name()) || name == "bin" || name == "data"
 			if ignored || name != "." && strings.HasPrefix(d.Name(), ".") {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if path.Ext(name) != ".go" {
+		if !slices.Contains(endings, path.Ext(name)) {
 			return nil
 		}
 		text, err := fs.ReadFile(root, name)
-		if err != nil {
-			return err
+		if err == nil {
+			fn(name, text)
 		}
-		f, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		list = append(list, source{name, f})
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// sources parses every Go file of the module.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var list []source
+	fset := token.NewFileSet()
+	walk(t, func(name string, text []byte) {
+		f, err := parser.ParseFile(fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, source{name, f, fset, bytes.Count(text, []byte("\n"))})
+	}, ".go")
 	return list
 }
 
 func TestPackagesHaveComments(t *testing.T) {
 	documented := make(map[string]bool)
 	for _, s := range sources(t) {
-		if strings.HasSuffix(s.path, "_test.go") {
-			continue
+		if !s.test() {
+			documented[s.dir()] = documented[s.dir()] || s.file.Doc.Text() != ""
 		}
-		dir := path.Dir(s.path)
-		documented[dir] = documented[dir] || s.file.Doc.Text() != ""
 	}
 	for dir, ok := range documented {
 		if !ok {
@@ -120,95 +193,92 @@ func TestPackagesHaveComments(t *testing.T) {
 	}
 }
 
-func TestServicesDontImportEachOther(t *testing.T) {
+func TestWalls(t *testing.T) {
+	seen := map[string]bool{".": true}
 	for _, s := range sources(t) {
-		own, _, _ := strings.Cut(s.path, "/")
-		if !slices.Contains(services, own) {
+		seen[s.dir()] = true
+		allowed, listed := walls[s.dir()]
+		if !listed && s.dir() != "." {
+			t.Errorf("%s: its package has no line in walls", s.path)
+			continue
+		}
+		if s.test() {
+			allowed = slices.Concat(allowed, forTests, []string{s.dir()})
+		}
+		for _, name := range s.own() {
+			if !slices.Contains(allowed, name) {
+				t.Errorf("%s imports %s: that is beyond its wall", s.path, name)
+			}
+			if slices.Contains(forTests, name) && !s.test() && !slices.Contains(forTests, s.dir()) {
+				t.Errorf("%s imports %s, which is for tests", s.path, name)
+			}
+		}
+	}
+	for _, dir := range slices.Concat(slices.Sorted(maps.Keys(walls)), pure, forTests) {
+		if !seen[dir] {
+			t.Errorf("%s is listed and isn't there", dir)
+		}
+	}
+}
+
+func TestPurePackages(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() || !slices.Contains(pure, s.dir()) {
 			continue
 		}
 		for _, name := range s.imports() {
-			rest, ok := strings.CutPrefix(name, "millrace/")
-			if !ok {
+			if slices.ContainsFunc(impure, func(p string) bool {
+				return name == p || strings.HasSuffix(p, "/") && strings.HasPrefix(name, p)
+			}) {
+				t.Errorf("%s imports %s, but its package is pure", s.path, name)
+			}
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if x, ok := n.(*ast.SelectorExpr); ok {
+				if of, ok := x.X.(*ast.Ident); ok && of.Name == "time" && slices.Contains(clock, x.Sel.Name) {
+					t.Errorf("%s reads the clock (time.%s), but its package is pure", s.fset.Position(x.Pos()), x.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+}
+
+func TestFilesAreShort(t *testing.T) {
+	walk(t, func(name string, text []byte) {
+		if n := bytes.Count(text, []byte("\n")); n > maxFileLines {
+			t.Errorf("%s has %d lines, at most %d are read with ease", name, n, maxFileLines)
+		}
+	}, ".go", ".ts", ".svelte", ".lua", ".sql")
+}
+
+func TestFunctionsAreShort(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || s.test() {
 				continue
 			}
-			other, _, _ := strings.Cut(rest, "/")
-			if other == "cmd" || other != own && slices.Contains(services, other) {
-				t.Errorf("%s imports %s: services meet in internal/ only", s.path, name)
+			lines := s.fset.Position(fn.End()).Line - s.fset.Position(fn.Pos()).Line + 1
+			if lines > maxFunctionLines && !strings.Contains(fn.Doc.Text(), longReason) {
+				t.Errorf("%s: %s has %d lines, and no reason in its comment (%q...)", s.path, fn.Name.Name, lines, longReason)
 			}
 		}
 	}
 }
 
-// TestRoomsHaveWalls holds the walls inside of services.
-func TestRoomsHaveWalls(t *testing.T) {
-	for _, s := range sources(t) {
-		dir := path.Dir(s.path)
-		service, inside, _ := strings.Cut(dir, "/")
-		if !slices.Contains(services, service) {
-			continue
+// docPath finds what looks like a path of the tree in the documents.
+var docPath = regexp.MustCompile("`((?:api|cmd|deploy|docs|e2e|edge|ingest|internal|scripts|transcode|web)/[a-zA-Z0-9_./-]*[a-zA-Z0-9])`")
+
+func TestDocsNameWhatIsThere(t *testing.T) {
+	walk(t, func(name string, text []byte) {
+		if strings.HasPrefix(name, "docs/decisions/") || name == "CHANGELOG.md" {
+			return // they tell of their time
 		}
-		may, listed := rooms[dir]
-		if inside != "" && !listed {
-			t.Errorf("%s is in no room: list %s, and what it may import", s.path, dir)
-			continue
-		}
-		test := strings.HasSuffix(s.path, "_test.go")
-		for _, name := range s.imports() {
-			other, ok := strings.CutPrefix(name, "millrace/")
-			switch {
-			case !ok || other == dir || other != service && !strings.HasPrefix(other, service+"/"):
-			case slices.Contains(testRooms, other):
-				if !test {
-					t.Errorf("%s imports %s, which is for tests", s.path, name)
-				}
-			case inside != "" && !slices.Contains(may, other):
-				t.Errorf("%s imports %s: there is a wall between them", s.path, name)
+		for _, m := range docPath.FindAllSubmatch(text, -1) {
+			if _, err := os.Stat(string(m[1])); err != nil {
+				t.Errorf("%s names %s, which isn't there", name, m[1])
 			}
 		}
-	}
-}
-
-func TestContractsDontImportServices(t *testing.T) {
-	for _, s := range sources(t) {
-		if !strings.HasPrefix(s.path, "internal/") {
-			continue
-		}
-		for _, name := range s.imports() {
-			rest, ok := strings.CutPrefix(name, "millrace/")
-			if ok && !strings.HasPrefix(rest, "internal/") {
-				t.Errorf("%s imports %s: a contract knows no service", s.path, name)
-			}
-		}
-	}
-}
-
-func TestPureFilesDoNoIO(t *testing.T) {
-	for _, s := range sources(t) {
-		if strings.HasSuffix(s.path, "_test.go") || !isPure(s.path) {
-			continue
-		}
-		for _, name := range s.imports() {
-			if slices.Contains(impure, name) || strings.HasPrefix(name, "github.com/aws/") {
-				t.Errorf("%s imports %s, but it must stay free of I/O", s.path, name)
-			}
-		}
-	}
-}
-
-// TestTestenvStaysInTests keeps the servers for tests out of the binary.
-func TestTestenvStaysInTests(t *testing.T) {
-	for _, s := range sources(t) {
-		if strings.HasSuffix(s.path, "_test.go") || strings.HasPrefix(s.path, "internal/testenv/") || strings.HasPrefix(s.path, "e2e/") {
-			continue
-		}
-		if slices.Contains(s.imports(), "millrace/internal/testenv") {
-			t.Errorf("%s imports internal/testenv, which is for tests", s.path)
-		}
-	}
-}
-
-func isPure(name string) bool {
-	return slices.ContainsFunc(pure, func(p string) bool {
-		return name == p || strings.HasPrefix(name, p+"/")
-	})
+	}, ".md")
 }
