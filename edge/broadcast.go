@@ -110,12 +110,11 @@ func (b *broadcast) run(ctx context.Context) {
 	b.log.Info("following broadcast")
 	defer b.log.Info("no longer following broadcast")
 
-	last, err := b.remember(ctx)
-	if err != nil && ctx.Err() == nil {
+	memory := b.newMemory()
+	if err := b.remember(ctx, memory); err != nil && ctx.Err() == nil {
 		b.service.metrics.redis.Inc()
 		b.log.Warn("the index can't be read from Redis; starting from the workers' memory", "err", err)
 	}
-	memory := &memory{last: last}
 	streams := make(map[string]*followStream)
 	state := gauges{metrics: b.service.metrics}
 	defer state.set(false, false)

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"millrace/internal/index"
 	"millrace/transcode/storage"
 )
@@ -16,9 +14,6 @@ import (
 const (
 	// maxRestore bounds what is read of an earlier worker's index, in entries.
 	maxRestore = 20000
-	// headEntries is how many of the oldest entries are looked at first: the
-	// settings stand there until the stream is trimmed.
-	headEntries = 4
 	// earlierPatience is how long the first segment waits for what earlier
 	// workers announced.
 	earlierPatience = 150 * time.Millisecond
@@ -60,39 +55,25 @@ func (s *Service) restore(ctx context.Context, broadcast string, pub *storage.Wr
 	defer cancel()
 	defer about.set(nil)
 	note := func(entries []index.Entry) {
-		for i := len(entries) - 1; i >= 0; i-- {
-			if e := entries[i]; e.Type == index.TypeBroadcast {
+		for _, e := range slices.Backward(entries) {
+			if e.Type == index.TypeBroadcast {
 				about.set(e.Broadcast.Renditions)
 				return
 			}
 		}
 	}
-	key := index.StreamKey(broadcast)
-	head, err := s.cfg.Redis.XRangeN(ctx, key, "-", "+", headEntries).Result()
+	r := index.Reader{DB: s.cfg.Redis, Broadcast: broadcast, Malformed: func(id string, err error) {
+		log.Warn("an index entry can't be read", "id", id, "err", err)
+	}}
+	entries, err := r.Head(ctx)
 	if err == nil {
-		note(parseIndex(head, log))
-		head, err = s.cfg.Redis.XRevRangeN(ctx, key, "+", "-", maxRestore).Result()
+		note(entries)
+		entries, err = r.Tail(ctx, 0, maxRestore)
 	}
 	if err != nil {
 		log.Warn("the index of earlier workers can't be read", "err", err)
 		return
 	}
-	slices.Reverse(head)
-	entries := parseIndex(head, log)
 	note(entries)
 	pub.Restore(entries)
-}
-
-func parseIndex(messages []redis.XMessage, log *slog.Logger) []index.Entry {
-	entries := make([]index.Entry, 0, len(messages))
-	for _, m := range messages {
-		doc, _ := m.Values[index.Field].(string)
-		e, err := index.Parse([]byte(doc))
-		if err != nil {
-			log.Warn("an index entry can't be read", "id", m.ID, "err", err)
-			continue
-		}
-		entries = append(entries, e)
-	}
-	return entries
 }
