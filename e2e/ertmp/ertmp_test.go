@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"millrace/internal/media/mediatest"
 	"millrace/internal/testenv"
 )
 
@@ -80,18 +81,14 @@ func (f file) of(video bool) (list file) {
 
 func publish(t *testing.T, clip string, o Options) (f file) {
 	t.Helper()
-	s, err := Read(filepath.Join("testdata", clip+".mp4"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	o.Fast = true
-	if err := s.Publish(t.Context(), &f, o); err != nil {
+	if err := New(mediatest.Clip(t, clip)).Publish(t.Context(), &f, o); err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-// The tags are those that FFmpeg 9.0.2 made of the same files (testdata/*.flv, by
+// The tags are those that FFmpeg 9.0.2 made of the same clips (testdata/*.flv, by
 // ffmpeg -i X.mp4 -c copy -flvflags no_metadata+no_duration_filesize X.flv). It
 // puts H.264 and AAC into legacy tags, begins sound's priming at 0, and writes
 // hvcC's array_completeness as 0: so it is in hevc-opus.mp4.
@@ -146,7 +143,11 @@ func TestLegacyAsFFmpegReadsIt(t *testing.T) {
 		}
 		return list
 	}
-	a, b := hashes(path), hashes("testdata/h264-opus.mp4")
+	original := filepath.Join(t.TempDir(), "original.mp4")
+	if err := os.WriteFile(original, mediatest.Data(t, "h264-opus"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, b := hashes(path), hashes(original)
 	if len(a) != 12 || !slices.Equal(a, b) {
 		t.Errorf("decoded pictures %q, want %q", a, b)
 	}
@@ -167,8 +168,8 @@ func TestForms(t *testing.T) {
 		"one track":    {Form{Tracks: OneTrack}, "9600" + avc1 + "00", "9601" + avc1 + "00000043", "a601" + avc1 + "000000a7", "9501" + opus + "00"},
 		"many tracks":  {Form{Tracks: ManyTracks}, "9610" + avc1 + noise + "000000", "9611" + avc1 + noise + "0000056c000043", "a611" + avc1 + noise + "000000f70000a7", "9511" + opus + noise + "000000"},
 		"many codecs":  {Form{Tracks: ManyTracksManyCodecs}, "962076703039" + noise + avc1 + "000000", "962176703039" + noise + avc1 + "0000056c000043", "a62176703039" + noise + avc1 + "000000f70000a7", "952176703039" + noise + opus + "000000"},
-		"modex":        {Form{ModEx: true}, "90" + avc1, "97" + long + "020a2c2a01" + avc1 + "000042", "a702" + "000000" + "01" + avc1 + "0000a7", "97"},
-		"modex, track": {Form{ModEx: true, Tracks: OneTrack}, "9600" + avc1, "97" + long + "020a2c2a0601" + avc1 + "00" + "000042", "a702" + "000000" + "0601" + avc1 + "00" + "0000a7", "97"},
+		"modex":        {Form{ModEx: true}, "90" + avc1, "97" + long + "020a2c2b01" + avc1 + "000042", "a702" + "000000" + "01" + avc1 + "0000a7", "97"},
+		"modex, track": {Form{ModEx: true, Tracks: OneTrack}, "9600" + avc1, "97" + long + "020a2c2b0601" + avc1 + "00" + "000042", "a702" + "000000" + "0601" + avc1 + "00" + "0000a7", "97"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list := publish(t, "h264-opus", Options{Form: c.form})

@@ -7,14 +7,12 @@
 package ertmp
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"time"
 
-	"github.com/Eyevinn/mp4ff/mp4"
+	"millrace/internal/media"
+	"millrace/internal/media/mediatest"
 )
 
 // Source is a clip to publish, once or over and over. Either track may be nil.
@@ -41,126 +39,38 @@ type unit struct {
 	payload []byte
 }
 
-// Read reads a fragmented MP4 file, as ffmpeg writes it with
-// -movflags +frag_keyframe+delay_moov+default_base_moof.
+// Read reads a fragmented MP4 file: see [mediatest.Parse].
 func Read(path string) (*Source, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	f, err := mp4.DecodeFile(bytes.NewReader(data))
+	video, audio, err := mediatest.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	if f.Init == nil || f.Init.Moov == nil || f.Init.Moov.Mvex == nil {
-		return nil, fmt.Errorf("read %s: it isn't fragmented MP4", path)
-	}
-	s := &Source{}
-	for _, trak := range f.Init.Moov.Traks {
-		t, err := readTrack(f, trak)
-		if err != nil {
-			return nil, fmt.Errorf("read %s, track %d: %w", path, trak.Tkhd.TrackID, err)
-		}
-		if trak.Mdia.Hdlr.HandlerType == "vide" {
-			s.Video = t
-		} else {
-			s.Audio = t
-		}
-	}
-	return s, nil
+	return New(video, audio), nil
 }
 
-func readTrack(f *mp4.File, trak *mp4.TrakBox) (*Track, error) {
-	t := &Track{}
-	if err := t.describe(trak.Mdia.Minf.Stbl.Stsd); err != nil {
-		return nil, err
-	}
-	trex, ok := f.Init.Moov.Mvex.GetTrex(trak.Tkhd.TrackID)
-	if !ok {
-		return nil, errors.New("there is no trex box")
-	}
-	// Ticks are turned into a duration from the clip's beginning, not one by one.
-	scale := time.Duration(trak.Mdia.Mdhd.Timescale)
-	at := func(ticks int64) time.Duration {
-		whole, rest := time.Duration(ticks)/scale, time.Duration(ticks)%scale
-		return whole*time.Second + rest*time.Second/scale
-	}
-	var first uint64
-	var length uint32
-	for _, s := range f.Segments {
-		for _, fragment := range s.Fragments {
-			samples, err := fragment.GetFullSamples(trex)
-			if err != nil {
-				return nil, err
-			}
-			for _, x := range samples {
-				if len(t.units) == 0 {
-					first, length = x.DecodeTime, x.Dur
-				}
-				dts := x.DecodeTime - first
-				t.units = append(t.units, unit{
-					dts: at(int64(dts)), offset: at(int64(dts)+int64(x.CompositionTimeOffset)) - at(int64(dts)),
-					key: !mp4.DecodeSampleFlags(x.Flags).SampleIsNonSync, payload: x.Data,
-				})
-				// The file may say that the last frame of sound is cut short.
-				t.length = at(int64(dts) + int64(length))
-			}
-		}
-	}
-	if len(t.units) == 0 {
-		return nil, errors.New("there are no samples")
-	}
-	return t, nil
+// New makes a source of a clip's tracks.
+func New(video, audio *mediatest.Track) *Source {
+	return &Source{newTrack(video), newTrack(audio)}
 }
 
-// describe reads the codec and its configuration.
-func (t *Track) describe(stsd *mp4.StsdBox) error {
-	if len(stsd.Children) != 1 {
-		return fmt.Errorf("%d sample entries", len(stsd.Children))
+func newTrack(from *mediatest.Track) *Track {
+	if from == nil {
+		return nil
 	}
-	t.FourCC = stsd.Children[0].Type()
-	var record mp4.Box
-	switch e := stsd.Children[0].(type) {
-	case *mp4.VisualSampleEntryBox:
-		switch t.FourCC {
-		case "avc1":
-			record = e.AvcC
-		case "hvc1":
-			record = e.HvcC
-		case "av01":
-			record = e.Av1C
-		}
-	case *mp4.AudioSampleEntryBox:
-		switch {
-		case t.FourCC == "mp4a" && e.Esds != nil:
-			t.Config = e.Esds.DecConfigDescriptor.DecSpecificInfo.DecConfig
-			return nil
-		case t.FourCC == "Opus" && e.Dops != nil:
-			t.Config = opusHead(e.Dops)
-			return nil
-		}
+	t := &Track{FourCC: string(from.Codec.Format), Config: from.Codec.Record, length: nearest(from.Length)}
+	for _, u := range from.Units {
+		dts := nearest(u.DTS)
+		t.units = append(t.units, unit{dts, nearest(u.PTS) - dts, u.RandomAccess, u.Payload})
 	}
-	if record == nil {
-		return fmt.Errorf("the codec %q isn't known", t.FourCC)
-	}
-	var b bytes.Buffer
-	if err := record.Encode(&b); err != nil {
-		return err
-	}
-	t.Config = b.Bytes()[8:] // without the box's header
-	return nil
+	return t
 }
 
-// opusHead returns an identification header (RFC 7845, 5.1): what the dOps box
-// says, in the other order of bytes.
-func opusHead(d *mp4.DopsBox) []byte {
-	b := append([]byte("OpusHead"), 1, d.OutputChannelCount)
-	b = binary.LittleEndian.AppendUint16(b, d.PreSkip)
-	b = binary.LittleEndian.AppendUint32(b, d.InputSampleRate)
-	b = binary.LittleEndian.AppendUint16(b, uint16(d.OutputGain))
-	b = append(b, d.ChannelMappingFamily)
-	if d.ChannelMappingFamily != 0 {
-		b = append(append(b, d.StreamCount, d.CoupledCount), d.ChannelMapping...)
-	}
-	return b
+// nearest converts ticks to a duration, to the nearest nanosecond.
+func nearest(t media.Ticks) time.Duration {
+	whole, rest := t/media.VideoTimescale, t%media.VideoTimescale
+	return time.Duration(whole)*time.Second + (time.Duration(rest)*time.Second+media.VideoTimescale/2)/media.VideoTimescale
 }

@@ -19,7 +19,7 @@ const packagerVersion = 3
 // thumbnailWidth is that of the pictures for listings, in pixels.
 const thumbnailWidth = 480
 
-// Job is what one FFmpeg process does: one segment's pictures in as FLV
+// Job is what one FFmpeg process does: one segment's pictures in as Matroska
 // on standard input, one FLV per rung out on the pipes from 3 on, and then, if
 // asked for, one JPEG.
 type Job struct {
@@ -47,7 +47,7 @@ const firstPipe = 3
 // others.
 func (j Job) args() []string {
 	a := strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
-		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f flv -i pipe:0" +
+		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f matroska -i pipe:0" +
 		" -filter_threads 1 -filter_complex_threads 1")
 	a = append(a, "-filter_complex", j.filter())
 	for i, r := range j.Rungs {
@@ -59,7 +59,7 @@ func (j Job) args() []string {
 		a = append(a, "pipe:"+strconv.Itoa(firstPipe+i))
 	}
 	if j.Thumbnail {
-		a = append(a, strings.Fields("-map [t] -frames:v 1 -c:v mjpeg -threads 1 -q:v 5 -f mjpeg -flush_packets 1")...)
+		a = append(a, strings.Fields("-map [t] -frames:v 1 -fps_mode passthrough -c:v mjpeg -threads 1 -q:v 5 -f mjpeg -flush_packets 1")...)
 		a = append(a, "pipe:"+strconv.Itoa(firstPipe+len(j.Rungs)))
 	}
 	return a
@@ -99,10 +99,15 @@ func scale(r Rung) string {
 }
 
 func (j Job) encoder(r Rung) []string {
-	return strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
+	a := strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
 		" -force_key_frames source -forced-idr 1 -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
 		" -fps_mode passthrough -enc_time_base 1:90000 -crf 26 -maxrate %d -bufsize %d -x264-params vbv-init=0.3",
 		j.Preset, r.Bitrate, r.Bitrate))
+	if r.FrameRate > 0 {
+		// x264 derives the level from it, and FFmpeg's own guess may be off by far.
+		a = append(a, "-r", strconv.FormatFloat(r.FrameRate, 'f', -1, 64))
+	}
+	return a
 }
 
 // SourceProfile names all that the bytes of repackaged media depend on besides the log.
@@ -122,7 +127,7 @@ func (w *Worker) soundProfile() string {
 // packager, FFmpeg's build, the architecture and the arguments.
 func rungProfile(build string, preset string, r Rung) string {
 	j := Job{Preset: preset}
-	return profileOf(build, runtime.GOARCH, scale(r), strings.Join(j.encoder(r), " "))
+	return profileOf(build, runtime.GOARCH, "exact times", scale(r), strings.Join(j.encoder(r), " "))
 }
 
 func profileOf(parts ...string) string {

@@ -14,6 +14,7 @@ import (
 
 	"millrace/internal/child"
 	"millrace/internal/flv"
+	"millrace/internal/matroska"
 	"millrace/internal/media"
 )
 
@@ -75,7 +76,7 @@ type exit struct {
 	cpu time.Duration
 }
 
-// process is one FFmpeg process that is fed FLV on its standard input.
+// process is one FFmpeg process that is fed Matroska on its standard input.
 type process struct {
 	cmd     *exec.Cmd
 	feed    chan []byte // closed by finish
@@ -147,7 +148,7 @@ func (p *process) write(stdin io.WriteCloser) {
 	}
 }
 
-// put queues FLV for the process. One that doesn't keep up is ended.
+// put queues Matroska for the process. One that doesn't keep up is ended.
 func (p *process) put(b []byte) {
 	select {
 	case p.feed <- b:
@@ -328,17 +329,16 @@ func (e *encoder) background() {
 
 // config feeds the decoder's configuration; it comes before the first picture.
 func (e *encoder) config(c *media.Codec) {
-	e.put(flv.AppendVideoTag(flv.Header(false, true), 0, flv.Video{Kind: flv.Config, Format: c.Format, Data: c.Record}))
+	e.put(matroska.Header(c))
 }
 
 // picture feeds one access unit of the source. Times count from the first one,
-// so that FLV's 31 bits of milliseconds never wrap.
+// so that the 31 bits of milliseconds of the FLV that comes back never wrap.
 func (e *encoder) picture(u *media.Unit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS
 	}
 	e.pulse.fed(time.Now())
-	e.put(flv.AppendVideoTag(make([]byte, 0, len(u.Payload)+20), uint32((u.DTS - e.base).Milliseconds()), flv.Video{
-		Kind: flv.Frame, Format: media.H264, Keyframe: u.RandomAccess, Composition: u.PTS - u.DTS, Data: u.Payload,
-	}))
+	at := max(0, u.PTS-e.base) // of a publisher that shows a picture before it is decoded
+	e.put(matroska.AppendUnit(make([]byte, 0, len(u.Payload)+matroska.Overhead), at, u.RandomAccess, u.Payload))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/internal/flv"
+	"millrace/internal/matroska"
 	"millrace/internal/media"
 )
 
@@ -19,10 +20,10 @@ const (
 var soundCodec = media.StereoAAC()
 
 // soundArgs are FFmpeg's arguments for odd AAC (HE-AAC, more than two
-// channels) in as FLV and AAC-LC out as FLV. Losses are filled with silence.
+// channels) in as Matroska and AAC-LC out as FLV. Losses are filled with silence.
 func soundArgs() []string {
 	return strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
-		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f flv -i pipe:0" +
+		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f matroska -i pipe:0" +
 		" -filter_threads 1 -map 0:a -af aresample=async=1 -c:a aac -ar 48000 -ac 2 -b:a " + soundBitrate +
 		" -map_metadata -1 -fflags +bitexact -f flv -flvflags no_duration_filesize+no_sequence_end+no_metadata" +
 		" -avoid_negative_ts disabled -flush_packets 1 -muxdelay 0 -muxpreload 0 pipe:3")
@@ -59,7 +60,7 @@ func (f *FFmpeg) startSound(ctx context.Context, c *media.Codec, out chan<- soun
 		return nil, err
 	}
 	e := &soundEncoder{process: p}
-	e.put(flv.AppendAudioTag(flv.Header(true, false), 0, flv.Audio{Kind: flv.Config, Format: media.AAC, Data: c.Record}))
+	e.put(matroska.Header(c))
 	send := func(s soundFrame) bool {
 		s.encoder = e
 		select {
@@ -100,8 +101,7 @@ func (e *soundEncoder) frame(u *media.Unit) {
 	}
 	e.newest = u.DTS
 	e.pulse.fed(time.Now())
-	ms := uint32((u.DTS - e.base).Milliseconds())
-	e.put(flv.AppendAudioTag(make([]byte, 0, len(u.Payload)+17), ms, flv.Audio{Kind: flv.Frame, Format: media.AAC, Data: u.Payload}))
+	e.put(matroska.AppendUnit(make([]byte, 0, len(u.Payload)+matroska.Overhead), max(0, u.DTS-e.base), true, u.Payload))
 }
 
 // soundGrid returns the first place that isn't before t.
