@@ -69,7 +69,7 @@ var walls = map[string][]string{
 	// For tests alone.
 	"internal/testenv":        {"internal/child", "internal/objects"},
 	"edge/fold/foldtest":      {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
-	"transcode/transcodetest": {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay"},
+	"transcode/transcodetest": {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
 	"e2e": {"e2e/harness", "e2e/hls", "e2e/ertmp", "edge", "ingest", "ingest/front", "transcode",
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls",

@@ -97,9 +97,30 @@ func waitNoText(b *harness.Browser, text string) {
 	})
 }
 
+// busy is the share of a machine's time that is left when it counts as busy: what
+// draws pictures then waits for its turn.
+const busy = 0.1
+
 // playsSmoothly watches for a while: the playhead must move between any two
-// looks, and nothing may stall.
+// looks, and nothing may stall. What was seen on a busy machine is looked at again.
 func playsSmoothly(b *harness.Browser, length time.Duration) {
+	b.T.Helper()
+	for tries := 1; ; tries++ {
+		idle := harness.IdleShare()
+		fault := roughness(b, length)
+		if fault == nil {
+			return
+		}
+		if left := idle(); left > busy || tries == 4 {
+			b.T.Errorf("%v (try %d, the machine had %.0f %% of its time left)", fault, tries, 100*left)
+			return
+		}
+		b.T.Logf("looking again, the machine was busy: %v", fault)
+	}
+}
+
+// roughness watches for a while, and returns the first that isn't smooth.
+func roughness(b *harness.Browser, length time.Duration) error {
 	b.T.Helper()
 	before := b.Stats()
 	start, last, at := time.Now(), before, time.Now()
@@ -107,17 +128,18 @@ func playsSmoothly(b *harness.Browser, length time.Duration) {
 		time.Sleep(500 * time.Millisecond) // the length of a look: nothing can be waited for
 		now := b.Stats()
 		if now.CurrentTime <= last.CurrentTime {
-			b.T.Errorf("%s after the start the playhead stood at %g for %s: %+v", time.Since(start), now.CurrentTime, time.Since(at), now)
+			return fmt.Errorf("%s after the start the playhead stood at %g for %s: %+v", time.Since(start), now.CurrentTime, time.Since(at), now)
 		}
 		last, at = now, time.Now()
 	}
 	moved, took := last.CurrentTime-before.CurrentTime, at.Sub(start).Seconds()
 	if moved < 0.9*took {
-		b.T.Errorf("the playhead moved %.1f s in %.1f s", moved, took)
+		return fmt.Errorf("the playhead moved %.1f s in %.1f s", moved, took)
 	}
 	if last.Stalls != before.Stalls || last.Waits != before.Waits || last.Recoveries != before.Recoveries {
-		b.T.Errorf("it stalled within %s: %+v, then %+v", length, before, last)
+		return fmt.Errorf("it stalled within %s: %+v, then %+v", length, before, last)
 	}
+	return nil
 }
 
 // switchesQuality chooses every quality and waits until it shows.

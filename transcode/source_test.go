@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"millrace/internal/objects"
 	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/testenv"
 	"millrace/transcode/encode"
 	"millrace/transcode/transcodetest"
 )
@@ -233,11 +235,12 @@ func (s *source) offer(db redis.UniversalClient, g jobs.Grant) *testClaim {
 // await waits until is is true.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) { // polls a condition
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain until %s", what)
+	testenv.Eventually(t, 30*time.Second, func() error {
+		if !is() {
+			return fmt.Errorf("waited in vain until %s", what)
 		}
-	}
+		return nil
+	})
 }
 
 // workerProcess is a running service.
@@ -349,11 +352,12 @@ func awaitStored(t *testing.T, bucket *objects.Bucket, want map[string]string) {
 			}
 		}
 	}()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // polls a condition
-		if got = stored(t, bucket); maps.Equal(got, want) {
-			return
+	_ = testenv.Until(t.Context(), 20*time.Second, func() error { // the difference is told above
+		if got = stored(t, bucket); !maps.Equal(got, want) {
+			return errors.New("S3 has something else")
 		}
-	}
+		return nil
+	})
 }
 
 func only(sums map[string]string, is func(sequence int) bool) map[string]string {

@@ -50,7 +50,7 @@ func (c Clip) File(t testing.TB) string {
 			args = append(args, c.Video...)
 		}
 		args = append(args, c.Audio...)
-		out, err := exec.Command("nice", slices.Concat([]string{"-n", "19", testenv.FFmpeg(t)}, args, []string{path})...).CombinedOutput()
+		out, err := exec.Command("nice", slices.Concat([]string{"-n", "10", testenv.FFmpeg(t)}, args, []string{path})...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("encode the clip %s: %v\n%s", c.Name, err, out)
 		}

@@ -16,7 +16,7 @@ import (
 // in real time; the least warning fails the test.
 func decode(t testing.TB, what, path string) {
 	t.Helper()
-	out, err := exec.Command("nice", "-n", "19", "ffmpeg", "-hide_banner", "-nostdin", "-v", "warning", "-xerror", "-i", path, "-fps_mode", "passthrough", "-f", "null", "-").CombinedOutput()
+	out, err := exec.Command("nice", "-n", "10", "ffmpeg", "-hide_banner", "-nostdin", "-v", "warning", "-xerror", "-i", path, "-fps_mode", "passthrough", "-f", "null", "-").CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Errorf("%s: decoding it: %v\n%s", what, err, out[max(0, len(out)-600):])
 	}
@@ -46,7 +46,7 @@ func frames(t testing.TB, path, selector string) []frame {
 	if selector == "a" {
 		args = append(args, "-c", "copy")
 	}
-	cmd := exec.Command("nice", slices.Concat([]string{"-n", "19", "ffmpeg"}, args, []string{"-f", "framemd5", "-"})...)
+	cmd := exec.Command("nice", slices.Concat([]string{"-n", "10", "ffmpeg"}, args, []string{"-f", "framemd5", "-"})...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -34,78 +34,95 @@ func (m *Multivariant) Renditions() []string {
 	return list
 }
 
-// ParseMultivariant parses a multivariant playlist as strictly as parseMedia.
+// ParseMultivariant parses a multivariant playlist as strictly as [ParseMedia].
 func ParseMultivariant(text string) (*Multivariant, error) {
-	m := new(Multivariant)
-	var next *Variant
-	var groups, wanted []string
-	err := eachLine(text, func(line string) error {
-		if !strings.HasPrefix(line, "#") {
-			if next == nil {
-				return errors.New("a URI without EXT-X-STREAM-INF")
-			}
-			next.URI = line
-			m.Variants = append(m.Variants, *next)
-			next = nil
-			return nil
-		}
-		if next != nil {
-			return errors.New("it stands between EXT-X-STREAM-INF and its URI")
-		}
-		name, value, _ := strings.Cut(line, ":")
-		if name == "#EXT-X-VERSION" {
-			return nil
-		}
-		a, err := parseAttributes(value)
-		if err != nil {
-			return err
-		}
-		switch name {
-		case "#EXT-X-MEDIA":
-			if a["TYPE"] != "AUDIO" || m.Audio != "" {
-				return errors.New("another media type, or a second audio rendition")
-			}
-			if _, err := a.text("NAME"); err != nil {
-				return err
-			}
-			group, err := a.text("GROUP-ID")
-			if err != nil {
-				return err
-			}
-			groups = append(groups, group)
-			m.Audio, err = a.text("URI")
-			return err
-		case "#EXT-X-STREAM-INF":
-			next = new(Variant)
-			if group, err := a.text("AUDIO"); err == nil {
-				wanted = append(wanted, group)
-			}
-			return next.parse(a)
-		}
-		return errors.New("unknown tag")
-	})
-	if err != nil {
+	p := &multivariantParser{m: new(Multivariant)}
+	if err := eachLine(text, p.line); err != nil {
 		return nil, err
 	}
-	if next != nil || len(m.Variants) == 0 {
-		return nil, errors.New("no variant, or one without a URI")
+	return p.m, p.check()
+}
+
+// multivariantParser holds what is known at a line.
+type multivariantParser struct {
+	m    *Multivariant
+	next *Variant // waits for its URI
+	// groups are the audio groups that there are, wanted those that variants name.
+	groups, wanted []string
+}
+
+func (p *multivariantParser) line(line string) error {
+	if !strings.HasPrefix(line, "#") {
+		if p.next == nil {
+			return errors.New("a URI without EXT-X-STREAM-INF")
+		}
+		p.next.URI = line
+		p.m.Variants = append(p.m.Variants, *p.next)
+		p.next = nil
+		return nil
 	}
-	for _, group := range wanted {
-		if len(groups) != 1 || groups[0] != group {
-			return nil, fmt.Errorf("a variant names the group %q, there are %q", group, groups)
+	if p.next != nil {
+		return errors.New("it stands between EXT-X-STREAM-INF and its URI")
+	}
+	name, value, _ := strings.Cut(line, ":")
+	if name == "#EXT-X-VERSION" {
+		return nil
+	}
+	a, err := parseAttributes(value)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "#EXT-X-MEDIA":
+		return p.audio(a)
+	case "#EXT-X-STREAM-INF":
+		p.next = new(Variant)
+		if group, err := a.text("AUDIO"); err == nil {
+			p.wanted = append(p.wanted, group)
+		}
+		return p.next.parse(a)
+	}
+	return errors.New("unknown tag")
+}
+
+// audio takes the one EXT-X-MEDIA that there may be.
+func (p *multivariantParser) audio(a attributes) error {
+	if a["TYPE"] != "AUDIO" || p.m.Audio != "" {
+		return errors.New("another media type, or a second audio rendition")
+	}
+	if _, err := a.text("NAME"); err != nil {
+		return err
+	}
+	group, err := a.text("GROUP-ID")
+	if err != nil {
+		return err
+	}
+	p.groups = append(p.groups, group)
+	p.m.Audio, err = a.text("URI")
+	return err
+}
+
+// check looks at what needs the whole playlist.
+func (p *multivariantParser) check() error {
+	if p.next != nil || len(p.m.Variants) == 0 {
+		return errors.New("no variant, or one without a URI")
+	}
+	for _, group := range p.wanted {
+		if len(p.groups) != 1 || p.groups[0] != group {
+			return fmt.Errorf("a variant names the group %q, there are %q", group, p.groups)
 		}
 	}
-	if len(groups) > 0 && len(wanted) != len(m.Variants) {
-		return nil, errors.New("a variant without AUDIO beside an audio group")
+	if len(p.groups) > 0 && len(p.wanted) != len(p.m.Variants) {
+		return errors.New("a variant without AUDIO beside an audio group")
 	}
 	seen := make(map[string]bool)
-	for _, uri := range m.Renditions() {
+	for _, uri := range p.m.Renditions() {
 		if seen[uri] {
-			return nil, fmt.Errorf("%s is listed twice", uri)
+			return fmt.Errorf("%s is listed twice", uri)
 		}
 		seen[uri] = true
 	}
-	return m, nil
+	return nil
 }
 
 func (v *Variant) parse(a attributes) (err error) {

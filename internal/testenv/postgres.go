@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"context"
 	"database/sql"
 	"net/url"
 	"os"
@@ -58,7 +59,7 @@ func Postgres(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	err = await(20*time.Second, func() error { return db.PingContext(t.Context()) })
+	err = Until(context.Background(), 20*time.Second, func() error { return db.PingContext(t.Context()) })
 	if err != nil {
 		t.Fatalf("postgres didn't start: %v: %s", err, tail.Last(3))
 	}

@@ -71,7 +71,7 @@ func (s *RedisServer) Start() {
 		s.t.Fatalf("start redis-server: %v", err)
 	}
 	s.cmd = cmd
-	if err := await(10*time.Second, s.ping); err != nil {
+	if err := Until(context.Background(), 10*time.Second, s.ping); err != nil {
 		s.t.Fatalf("redis-server didn't start: %v: %s", err, tail.Last(3))
 	}
 }
@@ -96,16 +96,4 @@ func (s *RedisServer) Stop() {
 	child.Kill(s.cmd)
 	_ = s.cmd.Wait() // "signal: killed"
 	s.cmd = nil
-}
-
-// await calls try until it succeeds, and returns its last error.
-func await(limit time.Duration, try func() error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		err := try()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }

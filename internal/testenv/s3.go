@@ -167,7 +167,7 @@ func runS3(dir string) error {
 
 // announce prints the address when it can be reached.
 func announce(addr string) {
-	err := await(20*time.Second, func() error {
+	err := Until(context.Background(), 20*time.Second, func() error {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			return err

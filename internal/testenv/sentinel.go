@@ -51,7 +51,7 @@ func Sentinel(t testing.TB) *SentinelCluster {
 		s.start(exec.Command(Program(t, "redis-sentinel"), config), address)
 		s.sentinels = append(s.sentinels, address)
 	}
-	err := await(20*time.Second, func() error { return s.settled(t.Context()) })
+	err := Until(context.Background(), 20*time.Second, func() error { return s.settled(t.Context()) })
 	if err != nil {
 		t.Fatalf("Sentinel didn't settle: %v", err)
 	}
@@ -86,7 +86,7 @@ func (s *SentinelCluster) start(cmd *exec.Cmd, address string) {
 		child.Kill(cmd)
 		_ = cmd.Wait() // "signal: killed"
 	})
-	if err := await(10*time.Second, func() error { return pingTCP(address) }); err != nil {
+	if err := Until(context.Background(), 10*time.Second, func() error { return pingTCP(address) }); err != nil {
 		s.t.Fatalf("%s didn't start: %v: %s", cmd.Path, err, tail.Last(3))
 	}
 }
@@ -172,7 +172,7 @@ func (s *SentinelCluster) Failover() {
 // AwaitMaster waits until another server than the one before is the master.
 func (s *SentinelCluster) AwaitMaster(before string) {
 	s.t.Helper()
-	err := await(20*time.Second, func() error {
+	err := Until(context.Background(), 20*time.Second, func() error {
 		now := s.Master()
 		if now == "" || now == before {
 			return fmt.Errorf("%s is the master still", before)

@@ -14,6 +14,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/testenv"
 	"millrace/transcode/logread"
 	"millrace/transcode/transcodetest"
 )
@@ -48,9 +49,7 @@ func TestOverload(t *testing.T) {
 		err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {
 			for _, e := range l.From(0) {
 				if e.Mark != nil && e.Mark.Kind == relay.Open {
-					for w.unmade.Load() > 0 {
-						time.Sleep(time.Millisecond) // polls a condition
-					}
+					testenv.Await(ctx, func() bool { return w.unmade.Load() == 0 })
 					shed = int(testutil.ToFloat64(m.rungsShed))
 				}
 				out <- e

@@ -22,6 +22,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/testenv"
 	"millrace/transcode/logread"
 	"millrace/transcode/transcodetest"
 )
@@ -302,9 +303,9 @@ func TestRungsThatCannotBeMadeAreGaps(t *testing.T) {
 	err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(0) {
 			// All attempts fail before the segment's end.
-			for e.Mark != nil && testutil.ToFloat64(w.Metrics.failures) < float64(maxAttempts*e.Mark.Sequence) && ctx.Err() == nil {
-				time.Sleep(time.Millisecond) // polls a condition
-			}
+			testenv.Await(ctx, func() bool {
+				return e.Mark == nil || testutil.ToFloat64(w.Metrics.failures) >= float64(maxAttempts*e.Mark.Sequence)
+			})
 			select {
 			case out <- e:
 			case <-ctx.Done():
@@ -436,9 +437,7 @@ func TestThumbnailsWithoutRungs(t *testing.T) {
 			}
 			err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
 				for _, e := range l.From(0) {
-					for e.Mark != nil && e.Mark.Sequence > 0 && pictures() == 0 && ctx.Err() == nil {
-						time.Sleep(time.Millisecond) // polls a condition
-					}
+					testenv.Await(ctx, func() bool { return e.Mark == nil || e.Mark.Sequence == 0 || pictures() > 0 })
 					select {
 					case out <- e:
 					case <-ctx.Done():
@@ -513,9 +512,7 @@ func TestHandoverOrderedDuringAPause(t *testing.T) {
 	var ordering sync.WaitGroup
 	defer ordering.Wait()
 	ordering.Go(func() {
-		for w.finished.Load() < 2 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond) // polls a condition
-		}
+		testenv.Await(ctx, func() bool { return w.finished.Load() >= 2 })
 		w.do(ctx, func(ctx context.Context) { w.stopAt(ctx, 2) })
 	})
 	err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
@@ -568,9 +565,7 @@ func TestSoundIsNeverPublishedShort(t *testing.T) {
 				for _, e := range events[:at+1] {
 					out <- e
 				}
-				for len(w.queue) > 0 && ctx.Err() == nil {
-					time.Sleep(time.Millisecond) // polls a condition
-				}
+				testenv.Await(ctx, func() bool { return len(w.queue) == 0 })
 				w.do(ctx, func(ctx context.Context) { c.then(w, ctx) })
 				for _, e := range c.rest {
 					out <- e

@@ -66,11 +66,12 @@ func indexed(t *testing.T, db redis.UniversalClient) (sequences []uint64) {
 // eventually fails the test when is isn't true within half a minute.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+	testenv.Eventually(t, 30*time.Second, func() error {
+		if !is() {
+			return fmt.Errorf("waited in vain until %s", what)
 		}
-	}
+		return nil
+	})
 }
 
 // cutAnswers is a connection on which answers are lost while cut is set.

@@ -19,6 +19,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/testenv"
 	"millrace/transcode/logread"
 )
 
@@ -285,9 +286,7 @@ func (l *Log) Unhurried(from uint64, finished func() uint64) func(context.Contex
 	return func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(from) {
 			if e.Mark != nil && e.Mark.Sequence > from+1 {
-				for finished()+1 < e.Mark.Sequence && ctx.Err() == nil {
-					time.Sleep(time.Millisecond) // polls a condition
-				}
+				testenv.Await(ctx, func() bool { return finished()+1 >= e.Mark.Sequence })
 			}
 			select {
 			case out <- e:
