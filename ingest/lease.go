@@ -19,7 +19,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 	settings, _ := s.seq.Settings()
 	r := lease.Record{
 		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: s.grace,
-		Lost: s.lostSince(now), Width: s.width, Height: s.height, FrameRate: settings.FrameRate,
+		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, FrameRate: settings.FrameRate,
 		Carry: s.seq.Carry(),
 	}
 	if s.publisher != nil {

@@ -7,6 +7,7 @@ import (
 	"millrace/ingest/front"
 	"millrace/ingest/timeline"
 	"millrace/internal/credentials"
+	"millrace/internal/media"
 	"millrace/internal/rate"
 	"millrace/internal/relay"
 )
@@ -20,7 +21,8 @@ type source struct {
 	publisher     *publisher  // nil while none is connected
 	breaks, flow  rate.Bucket // of discontinuities that publishers make, and of bytes they send
 	grace         time.Duration
-	width, height int // of the pictures
+	format        media.Format // of the pictures, as their size is
+	width, height int
 }
 
 // attach makes the caller, who asked at arrived, the broadcast's publisher,

@@ -57,7 +57,7 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 			continue // it may be gone by now
 		}
 		rungs := s.rungsOf(r)
-		if len(rungs) == 0 || s.holds(r.Broadcast) || s.budget.Scale()*encode.EstimateCost(r.Width, r.Height, r.FrameRate, rungs) > s.budget.Room() {
+		if len(rungs) == 0 || s.holds(r.Broadcast) || s.budget.Scale()*encode.EstimateCost(sourceOf(r), rungs) > s.budget.Room() {
 			continue
 		}
 		i := slices.IndexFunc(kinds, func(k kind) bool { return slices.Equal(k.rungs, rungs) })
@@ -82,5 +82,10 @@ func (s *Service) rungsOf(r lease.Record) []encode.Rung {
 	if r.State != lease.Live || r.Width == 0 || !about.Video || about.PartTarget == 0 {
 		return nil
 	}
-	return encode.BuildLadder(s.ladder, r.Width, r.Height, about.FrameRate, about.FrameStep)
+	return encode.BuildLadder(s.ladder, sourceOf(r))
+}
+
+func sourceOf(r lease.Record) encode.Source {
+	about := r.Carry.Settings
+	return encode.Source{Format: r.Format, Width: r.Width, Height: r.Height, FrameRate: about.FrameRate, Step: about.FrameStep}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/jobs"
+	"millrace/internal/media"
 	"millrace/internal/relay"
 )
 
@@ -73,7 +74,8 @@ type Record struct {
 	// over when nobody came back within Grace of it.
 	Lost  time.Time
 	Grace time.Duration
-	// Width, Height, FrameRate are the source's; 0 without video.
+	// Format, Width, Height, FrameRate are the source's; 0 without video.
+	Format        media.Format
 	Width, Height int
 	FrameRate     float64
 	// Health is what is wrong with what the publisher sends, or with how it is
@@ -143,7 +145,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health, string(r.Format)).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -204,7 +206,7 @@ func parse(reply any) (Record, error) {
 		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: f["ingest"], State: State(f["state"]),
 		Started: time.UnixMilli(num("started")).UTC(), Age: time.Duration(num("age")) * time.Millisecond,
 		Silent: time.Duration(num("silent")) * time.Millisecond, Grace: time.Duration(num("grace")) * time.Millisecond,
-		Width: int(num("width")), Height: int(num("height")), Health: f["health"],
+		Format: media.Format(f["format"]), Width: int(num("width")), Height: int(num("height")), Health: f["health"],
 	}
 	if lost := num("lost"); lost != 0 {
 		r.Lost = time.UnixMilli(lost).UTC()

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/internal/jobs"
+	"millrace/internal/media"
 	"millrace/internal/relay"
 	"millrace/internal/testenv"
 )
@@ -68,7 +69,7 @@ func TestAcquire(t *testing.T) {
 func TestRenew(t *testing.T) {
 	db := testenv.Redis(t)
 	r := acquire(t, db, "b1", here, 0)
-	r.State, r.Width, r.Height, r.FrameRate = Live, 1920, 1080, 29.97
+	r.State, r.Format, r.Width, r.Height, r.FrameRate = Live, media.HEVC, 1920, 1080, 29.97
 	if err := Renew(t.Context(), db, "demo", r); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,13 @@ func (b *Budget) reserve(w *Worker, cost float64) bool {
 	return b.fit(w, cost)
 }
 
+// force is reserve whether or not there is room.
+func (b *Budget) force(w *Worker, cost float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reserved[w] = cost
+}
+
 func (b *Budget) fit(w *Worker, cost float64) bool {
 	free := b.cores
 	for other, c := range b.reserved {

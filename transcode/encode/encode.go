@@ -101,7 +101,11 @@ func (w *Worker) planRungs() {
 	if e.rungs == nil {
 		e.rungs = w.ladder()
 		e.patience = calmSegments
-		for !w.Backfill && e.shed < len(e.rungs) && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
+		for !w.Backfill && !w.Budget.reserve(w, w.cost(e.rungs[e.shed:])) {
+			if e.shed == w.mayShed() {
+				w.Budget.force(w, w.cost(e.rungs[e.shed:]))
+				break
+			}
 			w.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", w.cost(e.rungs[e.shed:]))
 			e.shed++
 			e.calm = calmSegments // made again as soon as there is room
@@ -120,8 +124,13 @@ func (w *Worker) ladder() []Rung {
 			return refit(announcedRungs(list, w.settings.FrameRate), w.video.Width, w.video.Height)
 		}
 	}
-	rungs := BuildLadder(w.Ladder, w.video.Width, w.video.Height, w.settings.FrameRate, w.settings.FrameStep)
+	rungs := BuildLadder(w.Ladder, w.pictures())
 	return append([]Rung{}, rungs...) // never nil: it is settled
+}
+
+// pictures is what there is to encode.
+func (w *Worker) pictures() Source {
+	return Source{Format: w.video.Format, Width: w.video.Width, Height: w.video.Height, FrameRate: w.settings.FrameRate, Step: w.settings.FrameStep}
 }
 
 // groupRungs divides the rungs that are made among processes that each keep up
@@ -149,7 +158,7 @@ func (w *Worker) groupRungs() {
 
 // cost is the cores that rungs need at real time in one process.
 func (w *Worker) cost(rungs []Rung) float64 {
-	return w.Budget.Scale() * EstimateCost(w.video.Width, w.video.Height, w.settings.FrameRate, rungs)
+	return w.Budget.Scale() * EstimateCost(w.pictures(), rungs)
 }
 
 func (w *Worker) jobOf(group int) Job {
@@ -431,7 +440,7 @@ func (w *Worker) exited(ctx context.Context, enc *encoder, run *encodingRun, x *
 	s := run.segment
 	if x.err == nil && s.tl.closed {
 		seconds := (s.tl.end - s.tl.mark.Start).Seconds()
-		w.Budget.spent(x.cpu, seconds*EstimateCost(w.video.Width, w.video.Height, w.settings.FrameRate, enc.job.Rungs))
+		w.Budget.spent(x.cpu, seconds*EstimateCost(w.pictures(), enc.job.Rungs))
 		w.Metrics.encodeSeconds.Add(x.cpu.Seconds())
 		for _, r := range run.works {
 			r.advance(true)

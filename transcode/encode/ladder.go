@@ -33,6 +33,22 @@ type Rung struct {
 	Bitrate int
 }
 
+// Source is what the rungs of a broadcast depend on.
+type Source struct {
+	// Format is what its pictures are coded in; empty: H.264.
+	Format        media.Format
+	Width, Height int
+	FrameRate     float64
+	// Step is how many of its frames make one of a 30 fps rung.
+	Step int
+}
+
+// universal reports whether every player can play the source itself.
+func (s Source) universal() bool { return s.Format == "" || s.Format == media.H264 }
+
+// lines is the shorter side of its pictures.
+func (s Source) lines() int { return min(s.Width, s.Height) }
+
 // defaultLadder is made for sources above 360 lines, smallLadder for the rest.
 var (
 	defaultLadder = []RungSpec{{720, 60, 3_000_000}, {480, 30, 1_400_000}, {360, 30, 700_000}, {160, 30, 230_000}}
@@ -74,37 +90,64 @@ func ParseLadder(text string) ([]RungSpec, error) {
 }
 
 // BuildLadder returns the rungs to make of a source, highest first: never
-// larger than the source, never more frames, and of its shape. step is how many
-// source frames make one of a 30 fps rung.
-func BuildLadder(specs []RungSpec, width, height int, frameRate float64, step int) []Rung {
-	short := min(width, height)
+// larger than the source, never more frames, and of its shape. They are H.264.
+// Of a source in another format the first one is as large as the source, whatever
+// the specs say: so every player has its picture, at its best.
+func BuildLadder(specs []RungSpec, src Source) []Rung {
 	if specs == nil {
 		specs = defaultLadder
-		if short <= 360 {
+		if src.lines() <= 360 {
 			specs = smallLadder
 		}
 	}
 	var rungs []Rung
+	if !src.universal() {
+		rungs = append(rungs, fullRung(src))
+	}
 	for _, s := range specs {
-		if s.Height >= short {
+		if s.Height >= src.lines() {
 			continue
 		}
 		r := Rung{Lines: s.Height, Step: 1, Bitrate: s.Bitrate}
 		// A rung of 30 takes 25 and 29.97 as they are, and each second frame of
 		// 60; one of 60 takes what comes.
-		if s.Rate == 30 || frameRate > 80 {
-			r.Step = step
+		if s.Rate == 30 || src.FrameRate > 80 {
+			r.Step = src.Step
 		}
-		r.FrameRate = frameRate / float64(r.Step)
+		r.FrameRate = src.FrameRate / float64(r.Step)
 		if r.FrameRate < float64(s.Rate)*0.67 {
 			// Half the frames need about two thirds of the bits.
 			r.Bitrate = s.Bitrate * 2 / 3
 		}
-		r.Width, r.Height = fit(width, height, s.Height)
-		r.Name = fmt.Sprintf("%dp%.0f", s.Height, r.FrameRate)
+		r.Width, r.Height = fit(src.Width, src.Height, s.Height)
+		r.Name = rungName(r)
 		rungs = append(rungs, r)
 	}
 	return rungs
+}
+
+func rungName(r Rung) string { return fmt.Sprintf("%dp%.0f", r.Lines, r.FrameRate) }
+
+// fullRung is the rung of a source's own size and frame rate.
+func fullRung(src Source) Rung {
+	r := Rung{Lines: src.lines(), Step: 1, FrameRate: src.FrameRate, Bitrate: fullBitrates[0].bitrate}
+	for _, b := range fullBitrates {
+		if r.Lines >= b.lines {
+			r.Bitrate = b.bitrate
+		}
+	}
+	if r.FrameRate > 40 {
+		r.Bitrate = r.Bitrate * 3 / 2 // twice the frames need about half as much again
+	}
+	r.Width, r.Height = fit(src.Width, src.Height, r.Lines)
+	r.Name = rungName(r)
+	return r
+}
+
+// fullBitrates are the caps, in bits a second at 30 fps, of rungs of the source's
+// own size, from so many lines on.
+var fullBitrates = []struct{ lines, bitrate int }{
+	{0, 230_000}, {200, 400_000}, {300, 700_000}, {400, 1_400_000}, {600, 2_000_000}, {900, 4_000_000}, {1200, 8_000_000}, {1800, 16_000_000},
 }
 
 // announcedRungs returns the rungs of a broadcast that was announced, without
@@ -148,18 +191,27 @@ func refit(rungs []Rung, width, height int) []Rung {
 // a second, until it is measured. On the slow side: a guess that is too low
 // would promise rungs that can't be made.
 const (
-	decodeCost = 0.003
-	encodeCost = 0.016
+	decodeCost     = 0.003
+	decodeCostHEVC = 0.005
+	decodeCostAV1  = 0.006
+	encodeCost     = 0.016
 	// startCost is that of a process for each segment of two seconds, in cores.
 	startCost = 0.025
 )
 
 // EstimateCost returns the cores that a source's rungs need at real time.
-func EstimateCost(width, height int, frameRate float64, rungs []Rung) float64 {
+func EstimateCost(src Source, rungs []Rung) float64 {
 	if len(rungs) == 0 {
 		return 0
 	}
-	cost := startCost + decodeCost*float64(width*height)*frameRate/1e6
+	decode := decodeCost
+	switch src.Format {
+	case media.HEVC:
+		decode = decodeCostHEVC
+	case media.AV1:
+		decode = decodeCostAV1
+	}
+	cost := startCost + decode*float64(src.Width*src.Height)*src.FrameRate/1e6
 	for _, r := range rungs {
 		cost += encodeCost * float64(r.Width*r.Height) * r.FrameRate / 1e6
 	}

@@ -30,6 +30,19 @@ const (
 	burstLead = media.VideoTimescale / 2
 )
 
+// mayShed is how many rungs may be shed. A source that every player can play
+// stands in for all of its rungs; of any other one the lowest rung is always
+// made, whatever room there is, since browsers would have no picture at all. Only
+// where even that falls so far behind that segments aren't begun (maxUnmade) do
+// these become gaps.
+func (w *Worker) mayShed() int {
+	n := len(w.encoding.rungs)
+	if n > 0 && !w.pictures().universal() {
+		n--
+	}
+	return n
+}
+
 // balance sheds the highest rung when encoding falls behind, takes it up again
 // when there is room, and returns how many rungs to make of this segment.
 func (w *Worker) balance(s *segment) int {
@@ -46,7 +59,7 @@ func (w *Worker) balance(s *segment) int {
 		e.slow = 0
 	}
 	switch {
-	case e.shed < len(e.rungs) && (e.slow > 1 || lag > tooSlowLag):
+	case e.shed < w.mayShed() && (e.slow > 1 || lag > tooSlowLag):
 		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
 			e.patience = min(2*e.patience, maxPatience)
 		}
@@ -120,12 +133,21 @@ func (r *rungWork) reached() media.Ticks {
 
 // standIn lists, in place of each rung that isn't made of this segment, the
 // next lower one that is, or else the source: players know a rendition for the
-// whole broadcast, and one without media would stop them.
+// whole broadcast, and one without media would stop them. What stands in is
+// always H.264: where a source in another format is all that there is, the rungs
+// have a gap.
 func (w *Worker) standIn(s *segment, made int) {
 	missing := len(s.rungs) - made
 	name, init := sourceName, w.videoInit
-	if made > 0 {
+	switch {
+	case made > 0:
 		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
+	case s.config.Format != media.H264:
+		for _, r := range s.rungs {
+			r.failed = true
+		}
+		w.Metrics.shed.Add(float64(missing))
+		return
 	}
 	for _, r := range s.rungs[:missing] {
 		r.standIn = name

@@ -19,6 +19,9 @@ import (
 	"millrace/transcode/transcodetest"
 )
 
+// small is a source that costs little.
+var small = Source{Width: 320, Height: 180, FrameRate: 30, Step: 1}
+
 // Twice as many broadcasts as there is room for: each keeps its source, the
 // highest rungs go first, and what isn't made lists a stand-in. Rungs come
 // back when there is room.
@@ -33,8 +36,8 @@ func TestOverload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rungs := BuildLadder(specs, 320, 180, 30, 1)
-	b := NewBudget(2.1 * EstimateCost(320, 180, 30, rungs))
+	rungs := BuildLadder(specs, small)
+	b := NewBudget(2.1 * EstimateCost(small, rungs))
 	m := NewMetrics(prometheus.NewRegistry(), b)
 	var all []*Worker
 	sheds := 0
@@ -110,7 +113,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 			w := New(Config{Budget: b, Metrics: NewMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
 			w.settings = &relay.Settings{Video: true, FrameRate: 30}
 			w.video = &media.Codec{Format: media.H264, Width: 320, Height: 180}
-			w.encoding.rungs = BuildLadder([]RungSpec{{96, 30, 150000}, {64, 30, 80000}}, 320, 180, 30, 1)
+			w.encoding.rungs = BuildLadder([]RungSpec{{96, 30, 150000}, {64, 30, 80000}}, small)
 			w.encoding.patience = calmSegments
 			got := 0
 			for n, lag := range c.lags {
