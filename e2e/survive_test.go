@@ -92,6 +92,45 @@ func TestIngestDrains(t *testing.T) {
 	f.CheckStored(broadcast, r)
 }
 
+// TestWorkerDies kills the worker in mid-broadcast, and checks that viewers get
+// every frame all the same.
+func TestWorkerDies(t *testing.T) {
+	t.Parallel()
+	f := harness.StartFleet(t, 1, []string{"--grace", "2s"}, nil, nil)
+	c := harness.Clip{Name: "cluster", Seconds: "30", Size: "640x360", Rate: "30", Video: []string{"-bf", "3", "-g", "60"}, Audio: harness.Stereo}
+	p := f.Ingests[0].PublishClip(t, f.Key, c)
+	r := hls.Follow(t, f.Edge.Playlist("demo"), false)
+	harness.WaitSegments(t, f.Edge.Playlist("demo"), 3)
+	_, broadcast := f.State()
+	busy, other := f.Busy()
+	busy.Kill()
+	p.Finish(time.Minute)
+	r.Wait(30 * time.Second)
+	if d := r.Verify(); d != 0 {
+		t.Errorf("%d discontinuities, want 0", d)
+	}
+	hls.CheckCarried(t, r.Rendition("source"), c.File(t), "v")
+	hls.CheckCarried(t, r.Rendition("audio"), c.File(t), "a")
+	for _, name := range []string{"240p30", "160p30"} {
+		hls.CheckRung(t, r.Rendition(name), r.Rendition("source"))
+	}
+	if !strings.Contains(other.Log.String(), "working on the broadcast") {
+		t.Error("the other worker did nothing")
+	}
+	if n := other.Metric("millrace_transcode_conflicts_total", ""); n != 0 {
+		t.Errorf("%g parts or segments were made twice with different bytes", n)
+	}
+	// What S3 keeps is what viewers got, whoever made it, and nothing else.
+	f.CheckStored(broadcast, r)
+	want := 0
+	for _, x := range r.Renditions {
+		want += len(x.Segments)
+	}
+	if n := f.StoredSegments(broadcast); n != want {
+		t.Errorf("S3 has %d segments, want %d", n, want)
+	}
+}
+
 // TestWorkerDrains asks the worker to end in mid-broadcast: another one goes on
 // at a mark, also one whose FFmpeg is another.
 func TestWorkerDrains(t *testing.T) {

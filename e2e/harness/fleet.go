@@ -97,6 +97,24 @@ func (f *Fleet) CheckStored(broadcast string, r *hls.Reader) {
 	})
 }
 
+// StoredSegments counts a broadcast's segments in S3.
+func (f *Fleet) StoredSegments(broadcast string) int {
+	f.t.Helper()
+	n := 0
+	err := f.Bucket.List(f.t.Context(), objects.Prefix(broadcast), func(keys []string) error {
+		for _, key := range keys {
+			if strings.HasSuffix(key, ".m4s") {
+				n++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return n
+}
+
 // Terminate asks a service to end, and waits until it has, by itself and well.
 func Terminate(t testing.TB, s *Server, limit time.Duration) {
 	t.Helper()
