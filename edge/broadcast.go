@@ -168,7 +168,7 @@ func (b *broadcast) update(fn func(*fold.Fold)) {
 // of it.
 func (b *broadcast) review(now time.Time) (paused, lost bool) {
 	silent := b.upstream.silent(now)
-	away := silent >= silentFor || silent >= lostFor && b.lost.Load()
+	away := silent >= b.service.silentFor || silent >= lostFor && b.lost.Load()
 	var ended bool
 	var refused map[fold.Refusal]int
 	b.update(func(f *fold.Fold) {

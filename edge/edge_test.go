@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,7 +28,13 @@ import (
 	"millrace/internal/window"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	// Tests that are parallel wait for clocks: they need no core each.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	testenv.Main(m)
+}
 
 const (
 	testSecret  = private.Secret("shared")
@@ -227,7 +234,10 @@ type stage struct {
 	bucket    *objects.Bucket
 }
 
-func newEdge(t testing.TB) *stage {
+// newEdge returns a stage without a broadcast. A test on a slow machine may need
+// longer between two parts than silentFor, which is a minute here unless an option
+// says otherwise.
+func newEdge(t testing.TB, options ...func(*Service)) *stage {
 	t.Helper()
 	st := &stage{t: t, redis: testenv.StartRedis(t), registry: prometheus.NewRegistry(), broadcast: "b1", epoch: jobs.Epoch{Lease: 1, Grant: 1}}
 	st.db = st.redis.Client()
@@ -238,6 +248,10 @@ func newEdge(t testing.TB) *stage {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	st.service.silentFor = time.Minute
+	for _, option := range options {
+		option(st.service)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -254,10 +268,13 @@ func newEdge(t testing.TB) *stage {
 	return st
 }
 
-// live makes the channel live with one worker that has made segments 0 and 1,
-// and the first part of 2.
-func newStage(t testing.TB) *stage {
-	st := newEdge(t)
+// withSilence has nothing be expected as soon as in production.
+func withSilence(s *Service) { s.silentFor = silentFor }
+
+// newStage returns a stage with a channel that is live, by one worker that has made
+// segments 0 and 1, and the first part of 2.
+func newStage(t testing.TB, options ...func(*Service)) *stage {
+	st := newEdge(t, options...)
 	st.goLive()
 	st.worker = newFakeWorker(t, st.broadcast)
 	st.worker.begin(st.epoch)

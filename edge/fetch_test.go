@@ -78,6 +78,7 @@ func TestPartIsCutFromCachedSegment(t *testing.T) {
 }
 
 func TestBucketServesWhatNoWorkerHas(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	st.worker.mu.Lock()
@@ -106,6 +107,7 @@ func TestBucketServesWhatNoWorkerHas(t *testing.T) {
 }
 
 func TestWrongSizeIsRefused(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	path := window.Media{Broadcast: "b1", Rendition: "source", Epoch: 7, Sequence: 1, Part: 0, Profile: testProfile}.Path()
@@ -121,6 +123,7 @@ func TestWrongSizeIsRefused(t *testing.T) {
 }
 
 func TestColdStartFromRedisAndBucket(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newEdge(t)
 	st.goLive()
 	put := func(e index.Entry) {
@@ -166,6 +169,7 @@ func TestColdStartFromRedisAndBucket(t *testing.T) {
 // A segment is listed, and then dropped on its way to S3. It is served for as
 // long as anybody has it; the first request that finds it nowhere makes it a gap.
 func TestLostSegmentIsAGap(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	playlist := st.want(200, st.media("source/index.m3u8")).body
 	whole := window.Media{Broadcast: st.broadcast, Rendition: "source", Epoch: 7, Sequence: 0, Part: window.WholeSegment, Profile: testProfile}

@@ -338,6 +338,7 @@ func TestViewersAreReported(t *testing.T) {
 }
 
 func TestChannelsDontDisturbEachOther(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	// A channel whose worker says garbage, and one whose worker doesn't exist.
@@ -377,6 +378,7 @@ func TestChannelsDontDisturbEachOther(t *testing.T) {
 
 // A worker that hangs keeps its connection open; its silence is noticed.
 func TestHungWorker(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newEdge(t)
 	st.goLive()
 	hung := newHungWorker(t)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestEnd(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	for part := 1; part < partsEach; part++ {
@@ -49,6 +50,7 @@ func TestEnd(t *testing.T) {
 }
 
 func TestEndWithoutWord(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	st.worker.kill()
@@ -60,6 +62,7 @@ func TestEndWithoutWord(t *testing.T) {
 }
 
 func TestPauseReleasesWaiters(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	for part := 1; part < partsEach; part++ {
@@ -89,6 +92,7 @@ func TestPauseReleasesWaiters(t *testing.T) {
 // A player that asks without directives in a pause is told of the first new
 // media of its own rendition: another one's, which ends the pause, is no news to it.
 func TestPauseHoldsPlainReloads(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	for part := 1; part < partsEach; part++ {
@@ -119,6 +123,7 @@ func TestPauseHoldsPlainReloads(t *testing.T) {
 // A part that was hinted before a pause is still waited for in it: the publisher
 // may be back at once.
 func TestPauseKeepsHintedParts(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	for name, c := range map[string]struct {
 		before         int // parts of segment 2 that come before the pause
 		sequence, part uint64

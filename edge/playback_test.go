@@ -154,26 +154,11 @@ func (w *fakeWorker) play(t *testing.T, r *recording, inits [2]*media.Init, st *
 // low latency, and afterwards with ffprobe as an ordinary recording.
 func TestRealPlayers(t *testing.T) {
 	r := record(t)
-	video, err := media.VideoInit(r.video)
-	if err != nil {
-		t.Fatal(err)
-	}
-	audio, err := media.AudioInit(r.audio)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inits := [2]*media.Init{video, audio}
+	inits := r.inits(t)
 	st := newEdge(t)
 	st.goLive()
 	w := newFakeWorker(t, st.broadcast)
-	settings := testSettings()
-	settings.PartTarget = 31680 // the longest audio part has 16 frames more than 1/3 s would hold
-	settings.Renditions[0].Codec, settings.Renditions[0].Width, settings.Renditions[0].Height = r.video.Codec, 320, 180
-	w.say(index.Entry{Type: index.TypeBroadcast, Writer: st.epoch, Broadcast: settings})
-	for i, name := range []string{"source", "audio"} {
-		w.put(window.InitPath(w.broadcast, name, inits[i].Hash), inits[i].Data)
-		w.say(index.Entry{Type: index.TypeInit, Writer: st.epoch, Rendition: name, Init: inits[i].Hash, Epoch: 7})
-	}
+	w.announce(st, r, inits)
 	const begun = 4 // segments there are before the player comes
 	for sequence := range begun {
 		for part := range partsEach {
@@ -183,42 +168,8 @@ func TestRealPlayers(t *testing.T) {
 	st.slot(0, w)
 	st.want(200, "/hls/demo/index.m3u8")
 
-	var frames, sound atomic.Int64
-	var lowLatency atomic.Bool
-	started := make(chan struct{})
-	c := &gohlslib.Client{
-		URI:                       st.server.URL + "/hls/demo/index.m3u8",
-		OnDecodeError:             func(err error) { t.Error(err) },
-		OnDownloadPart:            func(string) { lowLatency.Store(true) },
-		OnDownloadSegment:         func(string) {},
-		OnDownloadPrimaryPlaylist: func(string) {},
-		OnDownloadStreamPlaylist:  func(string) {},
-	}
-	c.OnTracks = func(tracks []*gohlslib.Track) error {
-		for _, track := range tracks {
-			switch track.Codec.(type) {
-			case *codecs.H264:
-				c.OnDataH26x(track, func(int64, int64, [][]byte) { frames.Add(1) })
-			case *codecs.MPEG4Audio:
-				c.OnDataMPEG4Audio(track, func(_ int64, units [][]byte) { sound.Add(int64(len(units))) })
-			}
-		}
-		close(started)
-		return nil
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait2() }()
-	select {
-	case <-started:
-	case err := <-ended:
-		t.Fatal(err)
-	case <-time.After(10 * time.Second):
-		t.Fatal("the player doesn't start")
-	}
+	p := st.startPlayer()
+	defer p.Close()
 	tick := time.NewTicker(partTicks.Duration())
 	defer tick.Stop()
 	for sequence := begun; sequence < realSegments; sequence++ {
@@ -229,7 +180,7 @@ func TestRealPlayers(t *testing.T) {
 	}
 	w.say(index.Entry{Type: index.TypeEnd, Writer: st.epoch, Sequence: realSegments})
 	select {
-	case err := <-ended:
+	case err := <-p.ended:
 		// That is how this client ends in low latency: nothing is hinted any
 		// more, or the part that was hinted will never come.
 		if err == nil || !strings.Contains(err.Error(), "preload hint disappeared") && !strings.Contains(err.Error(), "404") {
@@ -238,25 +189,103 @@ func TestRealPlayers(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Error("the player doesn't end")
 	}
-	if frames.Load() < 100 || sound.Load() < 90 || !lowLatency.Load() {
-		t.Errorf("%d frames and %d AAC frames were played, low latency: %t", frames.Load(), sound.Load(), lowLatency.Load())
+	if p.frames.Load() < 100 || p.sound.Load() < 90 || !p.lowLatency.Load() {
+		t.Errorf("%d frames and %d AAC frames were played, low latency: %t", p.frames.Load(), p.sound.Load(), p.lowLatency.Load())
 	}
 
 	// The whole of it, by a player that knows nothing of parts.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	st.countPackets("source", len(r.frames))
+	st.countPackets("audio", realSegments*partsEach*16000/media.AACFrameSamples)
+}
+
+// inits returns the init sections of source and audio.
+func (r *recording) inits(t *testing.T) [2]*media.Init {
+	t.Helper()
+	video, err := media.VideoInit(r.video)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audio, err := media.AudioInit(r.audio)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2]*media.Init{video, audio}
+}
+
+// announce tells of the broadcast that a recording makes, and of its init sections.
+func (w *fakeWorker) announce(st *stage, r *recording, inits [2]*media.Init) {
+	settings := testSettings()
+	settings.PartTarget = 31680 // the longest audio part has 16 frames more than 1/3 s would hold
+	settings.Renditions[0].Codec, settings.Renditions[0].Width, settings.Renditions[0].Height = r.video.Codec, 320, 180
+	w.say(index.Entry{Type: index.TypeBroadcast, Writer: st.epoch, Broadcast: settings})
+	for i, name := range []string{"source", "audio"} {
+		w.put(window.InitPath(w.broadcast, name, inits[i].Hash), inits[i].Data)
+		w.say(index.Entry{Type: index.TypeInit, Writer: st.epoch, Rendition: name, Init: inits[i].Hash, Epoch: 7})
+	}
+}
+
+// player is gohlslib's client, and what it has played.
+type player struct {
+	*gohlslib.Client
+	frames, sound atomic.Int64
+	lowLatency    atomic.Bool
+	ended         chan error
+}
+
+// startPlayer returns a player that has found the tracks.
+func (st *stage) startPlayer() *player {
+	st.t.Helper()
+	p := &player{ended: make(chan error, 1)}
+	started := make(chan struct{})
+	p.Client = &gohlslib.Client{
+		URI:                       st.server.URL + "/hls/demo/index.m3u8",
+		OnDecodeError:             func(err error) { st.t.Error(err) },
+		OnDownloadPart:            func(string) { p.lowLatency.Store(true) },
+		OnDownloadSegment:         func(string) {},
+		OnDownloadPrimaryPlaylist: func(string) {},
+		OnDownloadStreamPlaylist:  func(string) {},
+	}
+	p.OnTracks = func(tracks []*gohlslib.Track) error {
+		for _, track := range tracks {
+			switch track.Codec.(type) {
+			case *codecs.H264:
+				p.OnDataH26x(track, func(int64, int64, [][]byte) { p.frames.Add(1) })
+			case *codecs.MPEG4Audio:
+				p.OnDataMPEG4Audio(track, func(_ int64, units [][]byte) { p.sound.Add(int64(len(units))) })
+			}
+		}
+		close(started)
+		return nil
+	}
+	if err := p.Start(); err != nil {
+		st.t.Fatal(err)
+	}
+	go func() { p.ended <- p.Wait2() }()
+	select {
+	case <-started:
+	case err := <-p.ended:
+		st.t.Fatal(err)
+	case <-time.After(10 * time.Second):
+		st.t.Fatal("the player doesn't start")
+	}
+	return p
+}
+
+// countPackets has ffprobe read a rendition from beginning to end.
+func (st *stage) countPackets(name string, want int) {
+	st.t.Helper()
+	ctx, cancel := context.WithTimeout(st.t.Context(), 30*time.Second)
 	defer cancel()
-	for name, want := range map[string]int{"source": len(r.frames), "audio": realSegments * partsEach * 16000 / media.AACFrameSamples} {
-		cmd := exec.CommandContext(ctx, testenv.FFprobe(t), "-v", "warning", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0",
-			st.server.URL+st.media(name+"/index.m3u8"))
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil || stderr.Len() > 0 {
-			t.Errorf("ffprobe: %v: %s", err, stderr.String())
-		}
-		first, _, _ := strings.Cut(string(out), "\n")
-		if n, err := strconv.Atoi(first); err != nil || n < want || n > want+1 {
-			t.Errorf("%s: ffprobe counts %q packets, want %d", name, out, want)
-		}
+	cmd := exec.CommandContext(ctx, testenv.FFprobe(st.t), "-v", "warning", "-count_packets", "-show_entries", "stream=nb_read_packets", "-of", "csv=p=0",
+		st.server.URL+st.media(name+"/index.m3u8"))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || stderr.Len() > 0 {
+		st.t.Errorf("ffprobe: %v: %s", err, stderr.String())
+	}
+	first, _, _ := strings.Cut(string(out), "\n")
+	if n, err := strconv.Atoi(first); err != nil || n < want || n > want+1 {
+		st.t.Errorf("%s: ffprobe counts %q packets, want %d", name, out, want)
 	}
 }

@@ -85,6 +85,8 @@ type Service struct {
 	edges    *edges
 	// fetchFaults logs failed fetches.
 	fetchFaults sparselog.Limiter
+	// silentFor is how long nothing new may come before nothing is expected.
+	silentFor time.Duration
 	// work takes what a request starts but doesn't own; Run does it.
 	work chan func(context.Context)
 	// stopped is closed when Run's context ends.
@@ -121,7 +123,9 @@ func New(cfg Config) (*Service, error) {
 		edges:    &edges{},
 		work:     make(chan func(context.Context)),
 		stopped:  make(chan struct{}),
-		channels: make(map[string]*channel),
+
+		silentFor: silentFor,
+		channels:  make(map[string]*channel),
 	}
 	s.cache = newCache(cfg.CacheBytes, s.spawn, m)
 	if cfg.PublicURL != "" {

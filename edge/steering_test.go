@@ -60,6 +60,7 @@ func (st *stage) steering(query string) manifest {
 }
 
 func TestSteering(t *testing.T) {
+	t.Parallel() // it waits more than it computes
 	st := newStage(t)
 	plain := st.want(200, "/hls/demo/index.m3u8").body
 	st.want(404, "/hls/demo/steering.json")

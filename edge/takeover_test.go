@@ -125,7 +125,8 @@ func TestFetchWaitsForNextWorker(t *testing.T) {
 
 // TestSilenceIsAPause: an ingest that died with its workers says no word of it.
 func TestSilenceIsAPause(t *testing.T) {
-	st := newStage(t)
+	t.Parallel() // it waits more than it computes
+	st := newStage(t, withSilence)
 	playlist := st.media("source/index.m3u8")
 	st.until(playlist, func(a answer) bool { return strings.Contains(a.body, "PRELOAD-HINT") })
 	st.until(playlist+"?_HLS_msn=1", func(a answer) bool { return !strings.Contains(a.body, "PRELOAD-HINT") })
@@ -154,7 +155,7 @@ func TestSilenceIsAPause(t *testing.T) {
 // TestServesWithoutUpstream: all that is held is served while Redis, workers
 // and S3 are gone, to new viewers too, and it goes on when they are back.
 func TestServesWithoutUpstream(t *testing.T) {
-	st := newStage(t)
+	st := newStage(t, withSilence)
 	st.want(200, "/hls/demo/index.m3u8")
 	st.want(200, st.media("source/7.1.p1.m4s"))
 	st.want(200, st.media("source/init-isource.mp4"))

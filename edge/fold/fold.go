@@ -215,6 +215,11 @@ func (f *Fold) takeInit(r *rendition, e *index.Entry) Refusal {
 	if e.Writer.Less(f.writer) && r.info.Codec != "" {
 		return RefusedStale
 	}
+	if !r.info.Source && r.info.Codec != "" && e.Codec != "" && format(e.Codec) != format(r.info.Codec) {
+		// A rung is made in one format: this is the init section of media that
+		// stands in for it, and says nothing of the rung.
+		return accepted
+	}
 	before := r.info
 	if e.Codec != "" && isCodec(e.Codec) {
 		r.info.Codec = e.Codec

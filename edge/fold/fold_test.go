@@ -218,3 +218,24 @@ func TestFoldAsksBeforeItClosesShort(t *testing.T) {
 		}
 	}
 }
+
+// A source may come back in another format; a rung is what it was announced as,
+// whatever stands in for it.
+func TestFoldRungsKeepTheirFormat(t *testing.T) {
+	s := play(t, `begin
+		broadcast source=hvc1.1.6.L93.B0 720p
+		init 720p30 i codec=avc1.640020 size=1280x720
+		init 720p30 isource codec=hvc1.1.6.L93.B0 size=1920x1080
+		init source isource codec=av01.0.08M.08 size=1920x1080
+		part source 0 0 independent
+		part 720p30 0 0 independent
+		part audio 0 0 independent`)
+	got := string(s.render("index.m3u8"))
+	for _, want := range []string{
+		`CODECS="avc1.640020,mp4a.40.2",RESOLUTION=1280x720`, `CODECS="av01.0.08M.08,mp4a.40.2",RESOLUTION=1920x1080`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s is missing in\n%s", want, got)
+		}
+	}
+}
