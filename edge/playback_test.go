@@ -15,6 +15,7 @@ import (
 	"github.com/bluenviron/gohlslib/v2"
 	"github.com/bluenviron/gohlslib/v2/pkg/codecs"
 
+	"millrace/internal/flv"
 	"millrace/internal/index"
 	"millrace/internal/media"
 	"millrace/internal/testenv"
@@ -24,13 +25,14 @@ import (
 const (
 	realSeconds  = 12
 	realSegments = realSeconds / 2
-	realFrames   = 60 // of a segment
+	realFrames   = 60   // of a segment
+	soundSamples = 1024 // of a frame of sound
 )
 
 // recording is a real broadcast: H.264 at 30 fps with an IDR each 2 s, and AAC.
 type recording struct {
-	video      *media.AVCConfig
-	audio      *media.AACConfig
+	video      *media.Codec
+	audio      *media.Codec
 	frames     [][]byte
 	soundUnits [][]byte
 }
@@ -46,11 +48,11 @@ func record(t *testing.T) *recording {
 	}
 	r := &recording{}
 	in := bytes.NewReader(out)
-	if err := media.ReadFLVHeader(in); err != nil {
+	if err := flv.ReadHeader(in); err != nil {
 		t.Fatal(err)
 	}
 	for {
-		tag, err := media.ReadTag(in)
+		tag, err := flv.ReadTag(in)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -58,28 +60,30 @@ func record(t *testing.T) *recording {
 			t.Fatal(err)
 		}
 		switch tag.Type {
-		case media.TagVideo:
-			v, err := media.ParseVideoTag(tag.Payload)
+		case flv.TagVideo:
+			v, err := flv.ParseVideo(tag.Payload)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if v.Config {
-				if r.video, err = media.ParseAVCConfig(v.Data); err != nil {
+			switch v.Kind {
+			case flv.Config:
+				if r.video, err = media.ParseCodec(v.Format, v.Data); err != nil {
 					t.Fatal(err)
 				}
-			} else if len(v.Data) > 0 {
+			case flv.Frame:
 				r.frames = append(r.frames, v.Data)
 			}
-		case media.TagAudio:
-			a, err := media.ParseAudioTag(tag.Payload)
+		case flv.TagAudio:
+			a, err := flv.ParseAudio(tag.Payload)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a.Config {
-				if r.audio, err = media.ParseAACConfig(a.Data); err != nil {
+			switch a.Kind {
+			case flv.Config:
+				if r.audio, err = media.ParseCodec(a.Format, a.Data); err != nil {
 					t.Fatal(err)
 				}
-			} else {
+			case flv.Frame:
 				r.soundUnits = append(r.soundUnits, a.Data)
 			}
 		}
@@ -102,14 +106,14 @@ func (r *recording) videoPart(sequence, part int) []byte {
 
 // audioPart holds the AAC frames that begin within the video part.
 func (r *recording) audioPart(sequence, part int) (data []byte, samples int) {
-	ceil := func(n int) int { return (n*16000 + media.AACFrameSamples - 1) / media.AACFrameSamples }
+	ceil := func(n int) int { return (n*16000 + soundSamples - 1) / soundSamples }
 	n := sequence*partsEach + part
 	from, to := ceil(n), min(ceil(n+1), len(r.soundUnits))
-	f := media.Fragment{Number: uint32(n + 1), DecodeTime: uint64(from) * media.AACFrameSamples}
+	f := media.Fragment{Number: uint32(n + 1), DecodeTime: uint64(from) * soundSamples}
 	for _, unit := range r.soundUnits[from:to] {
-		f.Samples = append(f.Samples, media.Sample{Duration: media.AACFrameSamples, Sync: true, Payload: unit})
+		f.Samples = append(f.Samples, media.Sample{Duration: soundSamples, Sync: true, Payload: unit})
 	}
-	return f.Append(nil), (to - from) * media.AACFrameSamples
+	return f.Append(nil), (to - from) * soundSamples
 }
 
 // play says one part of both renditions, with real media.
@@ -195,17 +199,17 @@ func TestRealPlayers(t *testing.T) {
 
 	// The whole of it, by a player that knows nothing of parts.
 	st.countPackets("source", len(r.frames))
-	st.countPackets("audio", realSegments*partsEach*16000/media.AACFrameSamples)
+	st.countPackets("audio", realSegments*partsEach*16000/soundSamples)
 }
 
 // inits returns the init sections of source and audio.
 func (r *recording) inits(t *testing.T) [2]*media.Init {
 	t.Helper()
-	video, err := media.VideoInit(r.video)
+	video, err := r.video.Init()
 	if err != nil {
 		t.Fatal(err)
 	}
-	audio, err := media.AudioInit(r.audio)
+	audio, err := r.audio.Init()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +220,7 @@ func (r *recording) inits(t *testing.T) [2]*media.Init {
 func (w *fakeWorker) announce(st *stage, r *recording, inits [2]*media.Init) {
 	settings := testSettings()
 	settings.PartTarget = 31680 // the longest audio part has 16 frames more than 1/3 s would hold
-	settings.Renditions[0].Codec, settings.Renditions[0].Width, settings.Renditions[0].Height = r.video.Codec, 320, 180
+	settings.Renditions[0].Codec, settings.Renditions[0].Width, settings.Renditions[0].Height = r.video.Name, 320, 180
 	w.say(index.Entry{Type: index.TypeBroadcast, Writer: st.epoch, Broadcast: settings})
 	for i, name := range []string{"source", "audio"} {
 		w.put(window.InitPath(w.broadcast, name, inits[i].Hash), inits[i].Data)
