@@ -39,16 +39,19 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_FILES)
 .PHONY: test
 test: ## install what the tests need, then run all that decides whether a change is good
 	@scripts/need test
-	@$(MAKE) --no-print-directory build
-	@$(MAKE) --no-print-directory lint
-	GORACE=atexit_sleep_ms=0 go test -race -timeout 10m $(UNIT_PACKAGES)
-	cd web && npm test
-	@$(MAKE) --no-print-directory e2e
-	@$(MAKE) --no-print-directory chaos-short
+	@scripts/timed build lint race web-test e2e chaos-short
 
 .PHONY: unit
 unit: ## run the Go tests without the race detector and without e2e, for a quick look
 	go test $(UNIT_PACKAGES)
+
+.PHONY: race
+race: web/dist/index.html ## run them with the race detector, as make test does
+	GORACE=atexit_sleep_ms=0 go test -race -timeout 10m $(UNIT_PACKAGES)
+
+.PHONY: web-test
+web-test: web/node_modules/.package-lock.json ## run the tests of the pages
+	cd web && npm test
 
 .PHONY: e2e
 e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
