@@ -67,9 +67,10 @@ var walls = map[string][]string{
 	"internal/window":      {},
 
 	// For tests alone.
-	"internal/testenv":        {"internal/child", "internal/objects"},
-	"edge/fold/foldtest":      {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
-	"transcode/transcodetest": {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
+	"internal/testenv":         {"internal/child", "internal/objects"},
+	"internal/media/mediatest": {"internal/media"},
+	"edge/fold/foldtest":       {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
+	"transcode/transcodetest":  {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
 	"e2e": {"e2e/harness", "e2e/hls", "e2e/ertmp", "edge", "ingest", "ingest/front", "transcode",
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls",
@@ -80,7 +81,7 @@ var walls = map[string][]string{
 }
 
 // forTests are packages that only tests, and each other, import.
-var forTests = []string{"internal/testenv", "edge/fold/foldtest", "transcode/transcodetest", "e2e", "e2e/chaos", "e2e/ertmp", "e2e/harness", "e2e/hls"}
+var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fold/foldtest", "transcode/transcodetest", "e2e", "e2e/chaos", "e2e/ertmp", "e2e/harness", "e2e/hls"}
 
 // pure packages compute: they reach no network, file or process, and read no clock.
 var pure = []string{

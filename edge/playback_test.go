@@ -3,8 +3,6 @@ package edge
 import (
 	"bytes"
 	"context"
-	"errors"
-	"io"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -15,9 +13,9 @@ import (
 	"github.com/bluenviron/gohlslib/v2"
 	"github.com/bluenviron/gohlslib/v2/pkg/codecs"
 
-	"millrace/internal/flv"
 	"millrace/internal/index"
 	"millrace/internal/media"
+	"millrace/internal/media/mediatest"
 	"millrace/internal/testenv"
 	"millrace/internal/window"
 )
@@ -42,53 +40,23 @@ func record(t *testing.T) *recording {
 	out, err := exec.CommandContext(t.Context(), testenv.FFmpeg(t), "-v", "error",
 		"-f", "lavfi", "-i", "testsrc=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
 		"-t", strconv.Itoa(realSeconds), "-c:v", "libx264", "-preset", "ultrafast", "-bf", "0", "-g", "60", "-keyint_min", "60",
-		"-sc_threshold", "0", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "64k", "-ac", "2", "-f", "flv", "pipe:1").Output()
+		"-sc_threshold", "0", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "64k", "-ac", "2",
+		"-f", "mp4", "-movflags", "+frag_keyframe+delay_moov+default_base_moof", "pipe:1").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recording{}
-	in := bytes.NewReader(out)
-	if err := flv.ReadHeader(in); err != nil {
+	video, audio, err := mediatest.Parse(out)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		tag, err := flv.ReadTag(in)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch tag.Type {
-		case flv.TagVideo:
-			v, err := flv.ParseVideo(tag.Payload)
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch v.Kind {
-			case flv.Config:
-				if r.video, err = media.ParseCodec(v.Format, v.Data); err != nil {
-					t.Fatal(err)
-				}
-			case flv.Frame:
-				r.frames = append(r.frames, v.Data)
-			}
-		case flv.TagAudio:
-			a, err := flv.ParseAudio(tag.Payload)
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch a.Kind {
-			case flv.Config:
-				if r.audio, err = media.ParseCodec(a.Format, a.Data); err != nil {
-					t.Fatal(err)
-				}
-			case flv.Frame:
-				r.soundUnits = append(r.soundUnits, a.Data)
-			}
-		}
+	r := &recording{video: video.Codec, audio: audio.Codec}
+	for _, u := range video.Units {
+		r.frames = append(r.frames, u.Payload)
 	}
-	if r.video == nil || r.audio == nil || len(r.frames) != realSeconds*30 {
+	for _, u := range audio.Units {
+		r.soundUnits = append(r.soundUnits, u.Payload)
+	}
+	if len(r.frames) != realSeconds*30 {
 		t.Fatalf("ffmpeg made %d frames", len(r.frames))
 	}
 	return r
