@@ -90,7 +90,8 @@ type Broadcast struct {
 	PartTarget     media.Ticks `json:"part_target"`
 	PartHoldBack   media.Ticks `json:"part_hold_back"`
 	Started        time.Time   `json:"started"`
-	// Renditions stand in the order of the multivariant playlist: source first.
+	// Renditions stand in the order of the multivariant playlist, source first; those
+	// that not every player can play go behind the others there.
 	Renditions []Rendition `json:"renditions"`
 }
 
