@@ -75,7 +75,7 @@ var walls = map[string][]string{
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls",
 		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
-	"e2e/ertmp":   {"internal/flv", "internal/media"},
+	"e2e/ertmp":   {"internal/media", "internal/media/mediatest"},
 	"e2e/harness": {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
 	"e2e/hls":     {},
 }
