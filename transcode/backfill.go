@@ -23,7 +23,7 @@ const backfillPause = time.Second
 // backfill makes what earlier workers finished and may not have stored, in a
 // second pass over the log. Nobody waits for it: it comes after the live
 // segments, and lets their encoders go first.
-func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct{}) {
+func (a *assignment) backfill(ctx context.Context, caughtUp, restored <-chan struct{}) {
 	patience := time.NewTimer(backfillPatience)
 	defer patience.Stop()
 	select {
@@ -32,17 +32,17 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 	case <-ctx.Done():
 		return
 	}
-	from := h.grant.Backfill
+	from := a.grant.Backfill
 	for attempt := 1; ; attempt++ {
-		w := h.newWorker(encode.Config{From: from, Until: h.grant.Live, Backfill: true, Publish: backfillOutput{liveOutput{h.pub}}})
+		w := a.newWorker(encode.Config{From: from, Until: a.grant.Live, Backfill: true, Publish: backfillOutput{liveOutput{a.out}}})
 		err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {
-			return h.service.readLog(ctx, h.job, from, out)
+			return a.service.readLog(ctx, a.job, from, out)
 		})
 		var gone *logread.GoneError
 		lost := from // up to there
 		switch made := w.Finished(); {
 		case err == nil:
-			h.log.Info("earlier segments were made again", "from", h.grant.Backfill, "until", h.grant.Live)
+			a.log.Info("earlier segments were made again", "from", a.grant.Backfill, "until", a.grant.Live)
 			return
 		case ctx.Err() != nil:
 			return
@@ -51,19 +51,19 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 			// encoding takes long.
 			from, lost, attempt = made, made, 0
 		case errors.As(err, &gone) && gone.Oldest > from:
-			lost = min(gone.Oldest, h.grant.Live)
+			lost = min(gone.Oldest, a.grant.Live)
 		case attempt >= backfillAttempts:
-			h.log.Warn("earlier segments could not be made again", "from", from, "until", h.grant.Live, "err", err)
-			lost = h.grant.Live
+			a.log.Warn("earlier segments could not be made again", "from", from, "until", a.grant.Live, "err", err)
+			lost = a.grant.Live
 		default:
 			pause(ctx, backfillPause)
 		}
 		if lost > from {
 			<-restored // what is stored already is no gap
-			h.declareGaps(from, lost)
+			a.declareGaps(from, lost)
 			from = lost
 		}
-		if from >= h.grant.Live {
+		if from >= a.grant.Live {
 			return
 		}
 	}
@@ -71,9 +71,9 @@ func (h *holding) backfill(ctx context.Context, caughtUp, restored <-chan struct
 
 // declareGaps says that segments that can't be made again are missing, but for
 // those that are known to be stored.
-func (h *holding) declareGaps(from, until uint64) {
-	h.log.Error("segments are lost: no worker stored them, and they can't be made again", "from", from, "until", until)
+func (a *assignment) declareGaps(from, until uint64) {
+	a.log.Error("segments are lost: no worker stored them, and they can't be made again", "from", from, "until", until)
 	for sequence := from; sequence < until; sequence++ {
-		h.pub.Missing(sequence, "the worker that made it is gone")
+		a.out.Missing(sequence, "the worker that made it is gone")
 	}
 }

@@ -73,21 +73,15 @@ func (s *Service) claim(ctx context.Context, job jobs.Job) (*claim, error) {
 	return c, nil
 }
 
-// await passes orders on until the claim's connection ends or ctx does, and then
-// closes out.
-func (c *claim) await(ctx context.Context, out chan<- jobs.Order) {
-	defer close(out)
+// next waits for ingest's next order; ok is false when the claim's connection has ended.
+func (c *claim) next() (order jobs.Order, ok bool) {
 	for c.lines.Scan() {
-		var order jobs.Order
-		if json.Unmarshal(c.lines.Bytes(), &order) != nil {
-			continue
-		}
-		select {
-		case out <- order:
-		case <-ctx.Done():
-			return
+		order = jobs.Order{}
+		if json.Unmarshal(c.lines.Bytes(), &order) == nil {
+			return order, true
 		}
 	}
+	return jobs.Order{}, false
 }
 
 // report sends progress until ctx ends, and then once more.

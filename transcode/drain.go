@@ -28,13 +28,13 @@ func (s *Service) drain() {
 	defer cancel()
 	end := time.Now().Add(s.cfg.Drain)
 	for s.working.Load() > 0 && ctx.Err() == nil {
-		staying := slices.DeleteFunc(s.held(), func(h *holding) bool { return h.leaving.Load() })
-		for i, h := range staying {
-			h.leaving.Store(true)
+		staying := slices.DeleteFunc(s.current(), func(a *assignment) bool { return a.leaving.Load() })
+		for i, a := range staying {
+			a.leaving.Store(true)
 			// One that nobody takes mustn't use up the time of the others.
 			turn := time.NewTimer(time.Until(end) / time.Duration(len(staying)-i+1))
 			select {
-			case <-h.gone:
+			case <-a.gone:
 			case <-turn.C:
 			}
 			turn.Stop()
@@ -43,8 +43,8 @@ func (s *Service) drain() {
 			pause(ctx, drainLook) // a claim may be under way
 		}
 	}
-	for _, h := range s.held() {
-		h.log.Warn("no worker took over the broadcast in time")
+	for _, a := range s.current() {
+		a.log.Warn("no worker took over the broadcast in time")
 	}
 }
 
@@ -52,8 +52,8 @@ func (s *Service) drain() {
 func (s *Service) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), finishTime)
 	defer cancel()
-	for _, h := range s.held() {
-		for !h.over() && h.live.Unmade() > 0 && ctx.Err() == nil {
+	for _, a := range s.current() {
+		for !a.over() && a.live.Unmade() > 0 && ctx.Err() == nil {
 			pause(ctx, 10*time.Millisecond)
 		}
 	}

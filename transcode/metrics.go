@@ -7,8 +7,8 @@ import (
 
 // metrics counts the broadcasts of this worker process.
 type metrics struct {
-	broadcasts, orphans prometheus.Gauge
-	claims              *prometheus.CounterVec
+	broadcasts, detached prometheus.Gauge
+	claims               *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -17,7 +17,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		broadcasts: f.NewGauge(prometheus.GaugeOpts{
 			Name: "millrace_transcode_broadcasts", Help: "Broadcasts that this worker works on.",
 		}),
-		orphans: f.NewGauge(prometheus.GaugeOpts{
+		detached: f.NewGauge(prometheus.GaugeOpts{
 			Name: "millrace_transcode_orphans", Help: "Broadcasts whose ingest is gone, kept until another one goes on with them.",
 		}),
 		claims: f.NewCounterVec(prometheus.CounterOpts{

@@ -57,7 +57,7 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 			continue // it may be gone by now
 		}
 		rungs := s.rungsOf(r)
-		if len(rungs) == 0 || s.holds(r.Broadcast) || s.budget.Scale()*encode.EstimateCost(sourceOf(r), rungs) > s.budget.Room() {
+		if len(rungs) == 0 || s.newest(r.Broadcast) != nil || s.budget.Scale()*encode.EstimateCost(sourceOf(r), rungs) > s.budget.Room() {
 			continue
 		}
 		i := slices.IndexFunc(kinds, func(k kind) bool { return slices.Equal(k.rungs, rungs) })

@@ -77,8 +77,9 @@ type Service struct {
 	// working counts the jobs that are worked on, and one while they are taken.
 	working atomic.Int64
 
-	mu       sync.Mutex // guards what follows
-	holdings map[string][]*holding
+	mu sync.Mutex // guards what follows
+	// assignments are those of each broadcast, and lately were.
+	assignments map[string][]*assignment
 }
 
 // New makes a service. It does no I/O.
@@ -99,7 +100,7 @@ func New(c Config) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores), holdings: map[string][]*holding{}, warm: encode.NewPool(c.Log),
+		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores), assignments: map[string][]*assignment{}, warm: encode.NewPool(c.Log),
 		storage: storage.New(storage.Config{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,

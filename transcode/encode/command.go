@@ -25,9 +25,10 @@ func (w *Worker) Moved(ctx context.Context) (moved bool) {
 	return moved
 }
 
-// Pause announces that nothing comes for now; any new part ends that.
-func (w *Worker) Pause(ctx context.Context) {
-	w.do(ctx, func(context.Context) {
+// Pause announces that nothing comes for now; any new part ends that. It reports
+// whether the worker did.
+func (w *Worker) Pause(ctx context.Context) bool {
+	return w.do(ctx, func(context.Context) {
 		w.emit(func() { w.Publish.Pause(0, reasonLost) })
 	})
 }
@@ -42,18 +43,6 @@ func (w *Worker) CloseShort(ctx context.Context, end bool) (c relay.Handoff, ok 
 		}
 	})
 	return c, ok
-}
-
-// TakesNoMore reports whether the worker opens no further segment. answered is
-// false when ctx ended first; a worker that has ended opens none.
-func (w *Worker) TakesNoMore(ctx context.Context) (no, answered bool) {
-	answered = w.do(ctx, func(context.Context) { no = w.over })
-	select {
-	case <-w.gone:
-		return true, true
-	default:
-		return no, answered
-	}
 }
 
 // do has the worker's goroutine call fn; false when it has ended.

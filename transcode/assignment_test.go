@@ -41,7 +41,7 @@ func TestOpenSegmentOutlivesItsIngest(t *testing.T) {
 		t.Errorf("/close under the same lease answers %d, want 409", code)
 	}
 	src.die()
-	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.orphans) == 1 })
+	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
 	if code, _ := postClose(t, p, "another", 8); code != http.StatusNotFound {
 		t.Errorf("/close of an unknown broadcast answers %d, want 404", code)
 	}
@@ -63,7 +63,7 @@ func TestOpenSegmentOutlivesItsIngest(t *testing.T) {
 	await(t, "the sound is stored", func() bool { return stored(t, bucket)[heard] != "" })
 	want[heard] = stored(t, bucket)[heard]
 	awaitStored(t, bucket, want)
-	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return len(p.current()) == 0 })
 }
 
 // An open segment that another ingest doesn't ask for is dropped: its numbers
@@ -84,7 +84,7 @@ func TestOpenSegmentIsDroppedWhenAnotherIngestDoesNotAsk(t *testing.T) {
 	if next, _, err := lease.Acquire(t.Context(), db, "demo", "fresh", "http://second", 0, time.Minute); err != nil || next.Broadcast != onAir {
 		t.Fatalf("the second ingest has %+v, %v", next, err)
 	}
-	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return len(p.current()) == 0 })
 	got := stored(t, bucket)
 	if finished := int(c.progress().Finished); len(only(got, func(n int) bool { return n > finished })) > 0 {
 		t.Errorf("the open segment was stored: %v, %d were finished", got, finished)
@@ -130,7 +130,7 @@ func TestOrphanPublishesTheEnd(t *testing.T) {
 		t.Errorf("/close answers %d, want 410", code)
 	}
 	s3.Restore()
-	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return len(p.current()) == 0 })
 }
 
 // An ingest that dies before its first mark leaves nothing to keep.
@@ -150,7 +150,7 @@ func TestOrphanOfNothingEnds(t *testing.T) {
 	if err := lease.Renew(t.Context(), db, "demo", now); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the work is over", func() bool { return testutil.CollectAndCount(p.metrics.claims) > 0 && len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return testutil.CollectAndCount(p.metrics.claims) > 0 && len(p.current()) == 0 })
 }
 
 // A Redis that lost the lease is believed no more than one that is away, and not for ever.
@@ -166,21 +166,23 @@ func TestOrphanOfALostLeaseEnds(t *testing.T) {
 	}
 	src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: now.Epoch + 1, Grant: 1}})
 	src.die()
-	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.orphans) == 1 })
-	h := p.held()[0]
+	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
+	a := p.current()[0]
 	for _, c := range []struct {
 		since time.Duration
 		over  bool
-	}{{orphanLimit - time.Minute, false}, {orphanLimit + time.Minute, true}} {
-		o := orphan{since: time.Now().Add(-c.since)}
-		if err := o.look(t.Context(), h, false); err != nil {
-			t.Error(err)
-		}
-		if over, _ := h.live.TakesNoMore(t.Context()); over != c.over {
+	}{{detachedLimit - time.Minute, false}, {detachedLimit + time.Minute, true}} {
+		now := time.Now()
+		s := state{phase: phaseDetached, own: a.grant.Epoch, broadcast: onAir, since: now.Add(-c.since)}
+		s, do := next(s, event{kind: eventLooked, at: now, found: a.look(t.Context())})
+		if over := s.phase == phaseFinishing && len(do) == 1 && do[0].kind == actDrop; over != c.over {
 			t.Errorf("after %s the open segment is dropped: %t", c.since, over)
 		}
+		for _, what := range do {
+			a.perform(t.Context(), what, s, nil)
+		}
 	}
-	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return len(p.current()) == 0 })
 }
 
 // A worker that was granted the broadcast again gives up what it had.
@@ -199,7 +201,7 @@ func TestAnotherGrantOfTheSlotEndsAnOrphan(t *testing.T) {
 	if err := lease.SetSlot(t.Context(), db, onAir, 0, jobs.Slot{Address: "http://another", Epoch: jobs.Epoch{Lease: now.Epoch, Grant: 2}}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the work is over", func() bool { return len(p.held()) == 0 })
+	await(t, "the work is over", func() bool { return len(p.current()) == 0 })
 	if code, _ := postClose(t, p, onAir, now.Epoch+1); code != http.StatusNotFound {
 		t.Errorf("/close answers %d, want 404", code)
 	}
@@ -297,12 +299,11 @@ func TestNoRoomIsKeptForWhatIsOver(t *testing.T) {
 	go func() {
 		done <- s.work(ctx, jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: src.server.URL}, s.cfg.Log)
 	}()
-	await(t, "the worker has the broadcast", func() bool { return len(s.held()) > 0 })
+	await(t, "the worker has the broadcast", func() bool { return len(s.current()) > 0 })
 	await(t, "the worker waits for what earlier ones announced", func() bool {
 		soon, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 		defer cancel()
-		_, answered := s.held()[0].live.TakesNoMore(soon)
-		return !answered
+		return !s.current()[0].live.Pause(soon)
 	})
 	cancel()
 	<-done
