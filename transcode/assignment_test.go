@@ -41,7 +41,7 @@ func TestOpenSegmentOutlivesItsIngest(t *testing.T) {
 		t.Errorf("/close under the same lease answers %d, want 409", code)
 	}
 	src.die()
-	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
+	await(t, "the worker knows that it is detached", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
 	if code, _ := postClose(t, p, "another", 8); code != http.StatusNotFound {
 		t.Errorf("/close of an unknown broadcast answers %d, want 404", code)
 	}
@@ -99,7 +99,7 @@ func TestOpenSegmentIsDroppedWhenAnotherIngestDoesNotAsk(t *testing.T) {
 
 // A worker whose ingest died publishes the end of a broadcast that nobody goes
 // on with; an ingest that asks for it later is told so.
-func TestOrphanPublishesTheEnd(t *testing.T) {
+func TestDetachedPublishesTheEnd(t *testing.T) {
 	t.Parallel()
 	db := testenv.Redis(t)
 	bucket, _, s3 := testenv.ProxiedBucket(t)
@@ -134,7 +134,7 @@ func TestOrphanPublishesTheEnd(t *testing.T) {
 }
 
 // An ingest that dies before its first mark leaves nothing to keep.
-func TestOrphanOfNothingEnds(t *testing.T) {
+func TestDetachedWithNothingEnds(t *testing.T) {
 	t.Parallel()
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
 	l := transcodetest.MakeLog(t, 0, fmt.Sprintf(transcodetest.WithSound, 4))
@@ -154,7 +154,7 @@ func TestOrphanOfNothingEnds(t *testing.T) {
 }
 
 // A Redis that lost the lease is believed no more than one that is away, and not for ever.
-func TestOrphanOfALostLeaseEnds(t *testing.T) {
+func TestDetachedWithALostLeaseEnds(t *testing.T) {
 	t.Parallel()
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
 	l := transcodetest.MakeLog(t, 0, fmt.Sprintf(transcodetest.WithSound, 4))
@@ -166,7 +166,7 @@ func TestOrphanOfALostLeaseEnds(t *testing.T) {
 	}
 	src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: now.Epoch + 1, Grant: 1}})
 	src.die()
-	await(t, "the worker knows that it is an orphan", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
+	await(t, "the worker knows that it is detached", func() bool { return testutil.ToFloat64(p.metrics.detached) == 1 })
 	a := p.current()[0]
 	for _, c := range []struct {
 		since time.Duration
@@ -186,7 +186,7 @@ func TestOrphanOfALostLeaseEnds(t *testing.T) {
 }
 
 // A worker that was granted the broadcast again gives up what it had.
-func TestAnotherGrantOfTheSlotEndsAnOrphan(t *testing.T) {
+func TestAnotherGrantOfTheSlotEndsTheDetached(t *testing.T) {
 	t.Parallel()
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
 	l := transcodetest.MakeLog(t, 0, fmt.Sprintf(transcodetest.WithSound, 12))
