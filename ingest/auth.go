@@ -144,9 +144,9 @@ func (s *Service) beginAlone(ctx context.Context, rights credentials.Channel) (*
 	if err != nil {
 		return nil, err
 	}
-	var from *relay.Carry
+	var from *relay.Handoff
 	if before.Broadcast != "" {
-		c, err := s.carry(ctx, before, now.Epoch)
+		c, err := s.handoff(ctx, before, now.Epoch)
 		switch {
 		case err == nil:
 			from = &c

@@ -51,7 +51,7 @@ type broadcast struct {
 
 // newBroadcast makes the broadcast of a lease. With before not nil it goes on
 // from there.
-func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before *relay.Carry) *broadcast {
+func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before *relay.Handoff) *broadcast {
 	b := &broadcast{
 		service: s, id: r.Broadcast, channel: rights.Name, epoch: r.Epoch, started: r.Started,
 		logger: s.cfg.Log.With("channel", rights.Name, "broadcast", r.Broadcast),
@@ -71,7 +71,7 @@ func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before
 
 // write puts an entry into the log. The workers' slots pass a mark as it gets
 // there. The caller holds the source's lock.
-func (b *broadcast) write(e timeline.Entry) {
+func (b *broadcast) write(e relay.Entry) {
 	put := func() {
 		if err := b.log.Append(e); err != nil {
 			b.logger.Error("an entry is missing in the log", "err", err)
@@ -137,7 +137,7 @@ func (b *broadcast) run(ctx context.Context) {
 			b.service.forgetChannel(b)
 		}
 		due := now.Sub(renewed) >= renewInterval || record.State != last.State ||
-			record.Carry.Mark.Sequence != last.Carry.Mark.Sequence || record.Carry.Settings != last.Carry.Settings
+			record.Handoff.Mark.Sequence != last.Handoff.Mark.Sequence || record.Handoff.Settings != last.Handoff.Settings
 		if due && record.State != stateMoved {
 			select {
 			case renewals <- record:

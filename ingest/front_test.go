@@ -2,12 +2,13 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"millrace/ingest/front"
 	"millrace/internal/media"
+	"millrace/internal/media/mediatest"
 	"millrace/internal/testenv"
 )
 
@@ -120,66 +122,35 @@ func (e *encoder) end(clean bool) {
 	}
 }
 
-// sample makes an FLV file of 3 s of H.264, with B-frames, and AAC, and what is in it.
+// sample makes an FLV file of 3 s of H.264, with B-frames, and AAC, and gives what
+// is in it.
 func sample(t *testing.T) (path string, messages []message) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "sample.flv")
-	stderr, err := run(t, testenv.FFmpeg(t), "-hide_banner", "-nostdin", "-nostats", "-y",
-		"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "3",
-		"-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "30", "-b:v", "1M", "-c:a", "aac", "-f", "flv", path)
-	if err != nil {
-		t.Fatalf("ffmpeg: %v\n%s", err, stderr)
+	whole := path + ".mp4"
+	for _, args := range [][]string{
+		{"-f", "lavfi", "-i", "testsrc2=size=320x180:rate=30", "-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "3",
+			"-c:v", "libx264", "-preset", "veryfast", "-bf", "2", "-g", "30", "-b:v", "1M", "-c:a", "aac",
+			"-movflags", "+frag_keyframe+delay_moov+default_base_moof", whole},
+		{"-i", whole, "-c", "copy", path},
+	} {
+		if stderr, err := run(t, testenv.FFmpeg(t), append([]string{"-hide_banner", "-nostdin", "-nostats", "-y"}, args...)...); err != nil {
+			t.Fatalf("ffmpeg: %v\n%s", err, stderr)
+		}
 	}
-	f, err := os.Open(path)
+	data, err := os.ReadFile(whole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if err := media.ReadFLVHeader(f); err != nil {
+	video, audio, err := mediatest.Parse(data)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		tag, err := media.ReadTag(f)
-		if errors.Is(err, io.EOF) {
-			return path, messages
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m, ok := parseTag(t, tag); ok {
-			messages = append(messages, m)
-		}
+	for _, u := range slices.Concat(video.Units, audio.Units) {
+		messages = append(messages, message{unit: u})
 	}
-}
-
-// parseTag returns what a tag of H.264 or AAC brings, if anything.
-func parseTag(t *testing.T, tag media.Tag) (m message, ok bool) {
-	t.Helper()
-	at := media.Ticks(tag.Timestamp) * media.TicksPerMillisecond
-	switch tag.Type {
-	case media.TagVideo:
-		v, err := media.ParseVideoTag(tag.Payload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v.Config {
-			return message{codec: codec(t, media.H264, v.Data)}, true
-		}
-		m.unit = media.Unit{
-			Track: media.Video, DTS: at, PTS: at + media.Ticks(v.CompositionTime)*media.TicksPerMillisecond,
-			RandomAccess: tag.Payload[0]>>4 == 1, Payload: v.Data,
-		}
-	case media.TagAudio:
-		a, err := media.ParseAudioTag(tag.Payload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if a.Config {
-			return message{codec: codec(t, media.AAC, a.Data)}, true
-		}
-		m.unit = media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: a.Data}
-	}
-	return m, len(m.unit.Payload) > 0
+	slices.SortStableFunc(messages, func(a, b message) int { return cmp.Compare(a.unit.DTS, b.unit.DTS) })
+	return path, append([]message{{codec: video.Codec}, {codec: audio.Codec}}, messages...)
 }
 
 func codec(t *testing.T, f media.Format, record []byte) *media.Codec {

@@ -20,7 +20,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 	r := lease.Record{
 		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: s.grace,
 		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, FrameRate: settings.FrameRate,
-		Carry: s.seq.Carry(),
+		Handoff: s.seq.Handoff(),
 	}
 	if s.publisher != nil {
 		r.Silent, r.Health = now.Sub(s.publisher.last), s.publisher.advice()

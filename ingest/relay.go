@@ -2,24 +2,22 @@ package ingest
 
 import (
 	"bufio"
+	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"millrace/ingest/timeline"
-	"millrace/internal/media"
 	"millrace/internal/relay"
 )
 
 // relayStall is how long a relay reader may take nothing before it is cut.
 const relayStall = 10 * time.Second
 
-// serveRelay answers GET /relay/{broadcast}.flv?from={sequence}.
+// serveRelay answers GET /relay/{broadcast}?from={sequence}.
 func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
-	id, flv := strings.CutSuffix(r.PathValue("file"), ".flv")
-	b := s.broadcastByID(id)
-	if !flv || b == nil {
+	b := s.broadcastByID(r.PathValue("broadcast"))
+	if b == nil {
 		http.Error(w, "this ingest has no such broadcast", http.StatusNotFound)
 		return
 	}
@@ -42,46 +40,64 @@ func (s *Service) serveRelay(w http.ResponseWriter, r *http.Request) {
 	s.metrics.relayReaders.Inc()
 	defer s.metrics.relayReaders.Dec()
 	w.Header().Set("Content-Type", relay.ContentType)
-	out := bufio.NewWriterSize(w, 64<<10)
-	control := http.NewResponseController(w)
-	// An error of a write shows at the flush below.
-	_, _ = out.Write(media.FLVHeader(true, true))
-	for _, tag := range preamble {
-		_, _ = out.Write(tag)
+	out := relayWriter{Writer: bufio.NewWriterSize(w, 64<<10), control: http.NewResponseController(w)}
+	out.write([][]byte{relay.Header()})
+	out.write(preamble)
+	if out.follow(b, number, r.Context().Done()) {
+		s.metrics.relayLost.Inc()
 	}
+}
+
+// relayWriter sends a log to one reader.
+type relayWriter struct {
+	*bufio.Writer
+	control *http.ResponseController
+}
+
+// write writes items. An error shows at the flush.
+func (w *relayWriter) write(items [][]byte) {
+	for _, item := range items {
+		_, _ = w.Write(item)
+	}
+}
+
+func (w *relayWriter) flush() error {
+	return errors.Join(w.Flush(), w.control.Flush())
+}
+
+// follow sends the log from item number on until it ends, or its reader does. It
+// reports whether the reader fell behind the log's oldest item.
+func (w *relayWriter) follow(b *broadcast, number uint64, gone <-chan struct{}) (lost bool) {
 	buf := make([][]byte, 0, timeline.MaxBatch)
 	for done := false; ; {
-		tags, changed, lost, ended := b.log.Read(number, buf)
+		items, changed, lost, ended := b.log.Read(number, buf)
 		if lost {
-			s.metrics.relayLost.Inc()
-			return
+			return true
 		}
 		// Not every connection knows deadlines; one that doesn't goes without.
-		_ = control.SetWriteDeadline(time.Now().Add(relayStall))
-		for _, tag := range tags {
-			_, _ = out.Write(tag)
-		}
-		number += uint64(len(tags))
-		if len(tags) == timeline.MaxBatch {
+		_ = w.control.SetWriteDeadline(time.Now().Add(relayStall))
+		w.write(items)
+		number += uint64(len(items))
+		if len(items) == timeline.MaxBatch {
 			continue
 		}
-		if out.Flush() != nil || control.Flush() != nil || ended {
-			return
+		if w.flush() != nil || ended {
+			return false
 		}
-		if len(tags) > 0 {
+		if len(items) > 0 {
 			continue
 		}
 		if done {
-			return
+			return false
 		}
 		// Over HTTP/2 a deadline ends the answer even while nothing is written.
-		_ = control.SetWriteDeadline(time.Time{})
+		_ = w.control.SetWriteDeadline(time.Time{})
 		select {
 		case <-changed:
 		case <-b.done:
 			done = true // what came last, such as the end mark, is still sent
-		case <-r.Context().Done():
-			return
+		case <-gone:
+			return false
 		}
 	}
 }

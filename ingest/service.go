@@ -156,7 +156,7 @@ func (s *Service) makeGroup(ctx context.Context) error {
 // Private adds the routes for other services to mux: relay, claims and releases.
 // Whoever serves mux guards it.
 func (s *Service) Private(mux *http.ServeMux) {
-	mux.HandleFunc("GET /relay/{file}", s.serveRelay)
+	mux.HandleFunc("GET /relay/{broadcast}", s.serveRelay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.serveClaim)
 	mux.HandleFunc("POST /release/{broadcast}", s.serveRelease)
 	mux.HandleFunc("GET /sending/{broadcast}", s.serveSending)

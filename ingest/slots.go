@@ -115,7 +115,7 @@ const (
 )
 
 // newSlots makes n empty slots. With before not nil the broadcast goes on from there.
-func newSlots(n int, lease uint64, before *relay.Carry) slots {
+func newSlots(n int, lease uint64, before *relay.Handoff) slots {
 	s := slots{list: make([]slot, n), lease: lease}
 	if before == nil {
 		return s

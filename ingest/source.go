@@ -145,15 +145,15 @@ func (b *broadcast) stop() {
 }
 
 // giveUp leaves the broadcast to another ingest, and says from where that goes on.
-func (b *broadcast) giveUp(to string) (relay.Carry, error) {
+func (b *broadcast) giveUp(to string) (relay.Handoff, error) {
 	s := &b.source
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.life.phase.hasEnded() {
-		return relay.Carry{}, errEnded
+		return relay.Handoff{}, errEnded
 	}
 	b.move(to)
-	return s.seq.Carry(), nil
+	return s.seq.Handoff(), nil
 }
 
 // move ends the log with a pause: another ingest goes on with the broadcast.

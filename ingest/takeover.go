@@ -100,13 +100,13 @@ func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// carry finds out from where a broadcast goes on, under the lease epoch: from
+// handoff finds out from where a broadcast goes on, under the lease epoch: from
 // the ingest before, else from its workers, else from what Redis remembers.
 // [errEnded] means that it has ended meanwhile.
-func (s *Service) carry(ctx context.Context, before lease.Record, epoch uint64) (relay.Carry, error) {
+func (s *Service) handoff(ctx context.Context, before lease.Record, epoch uint64) (relay.Handoff, error) {
 	began := time.Now()
-	floor := before.Carry
-	source, carry := "ingest", relay.Carry{}
+	floor := before.Handoff
+	source, carry := "ingest", relay.Handoff{}
 	carry, err := s.askIngest(ctx, before, epoch)
 	if err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Info("the ingest before can't be asked", "broadcast", before.Broadcast, "ingest", before.Ingest, "err", err)
@@ -114,7 +114,7 @@ func (s *Service) carry(ctx context.Context, before lease.Record, epoch uint64) 
 		carry, err = s.askWorkers(ctx, before.Broadcast, epoch)
 	}
 	if errors.Is(err, errEnded) {
-		return relay.Carry{}, err
+		return relay.Handoff{}, err
 	}
 	if err != nil {
 		s.cfg.Log.Info("no worker can be asked", "broadcast", before.Broadcast, "err", err)
@@ -132,7 +132,7 @@ func (s *Service) carry(ctx context.Context, before lease.Record, epoch uint64) 
 }
 
 // notBelow makes c go back behind nothing that Redis knows of.
-func notBelow(c, floor relay.Carry) relay.Carry {
+func notBelow(c, floor relay.Handoff) relay.Handoff {
 	if c.Settings.PartTarget == 0 {
 		c.Settings = floor.Settings
 	}
@@ -148,39 +148,39 @@ func notBelow(c, floor relay.Carry) relay.Carry {
 	return c
 }
 
-func (s *Service) askIngest(ctx context.Context, before lease.Record, epoch uint64) (relay.Carry, error) {
+func (s *Service) askIngest(ctx context.Context, before lease.Record, epoch uint64) (relay.Handoff, error) {
 	if before.Ingest == s.cfg.Advertise && s.broadcastByID(before.Broadcast) == nil {
-		return relay.Carry{}, errors.New("that was this ingest before it was started again")
+		return relay.Handoff{}, errors.New("that was this ingest before it was started again")
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	return s.askCarry(ctx, before.Ingest+relay.ReleasePath(before.Broadcast, epoch))
+	return s.askHandoff(ctx, before.Ingest+relay.ReleasePath(before.Broadcast, epoch))
 }
 
 // askWorkers asks one worker after the other until one answers: two that close
 // a segment may have read one frame apart, and would make two contents of one name.
-func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64) (relay.Carry, error) {
+func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64) (relay.Handoff, error) {
 	slots, err := lease.Slots(ctx, s.cfg.Redis, broadcast)
 	if err != nil {
-		return relay.Carry{}, err
+		return relay.Handoff{}, err
 	}
 	err = errors.New("there is none")
 	for _, n := range slices.Sorted(maps.Keys(slots)) {
-		var c relay.Carry
+		var c relay.Handoff
 		asking, cancel := context.WithTimeout(ctx, closeTimeout/2)
-		c, err = s.askCarry(asking, slots[n].Address+jobs.ClosePath(broadcast, epoch))
+		c, err = s.askHandoff(asking, slots[n].Address+jobs.ClosePath(broadcast, epoch))
 		cancel()
 		if err == nil || errors.Is(err, errEnded) {
 			return c, err
 		}
 	}
-	return relay.Carry{}, err
+	return relay.Handoff{}, err
 }
 
-// maxCarry bounds the answer of a request for a Carry.
-const maxCarry = 16 << 10
+// maxHandoff bounds the answer of a request for a Handoff.
+const maxHandoff = 16 << 10
 
-func (s *Service) askCarry(ctx context.Context, url string) (c relay.Carry, err error) {
+func (s *Service) askHandoff(ctx context.Context, url string) (c relay.Handoff, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
 	if err != nil {
 		return c, fmt.Errorf("ask %s: %w", url, err)
@@ -191,7 +191,7 @@ func (s *Service) askCarry(ctx context.Context, url string) (c relay.Carry, err 
 		return c, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxCarry))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxHandoff))
 	switch {
 	case err != nil:
 		return c, fmt.Errorf("ask %s: %w", url, err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -59,9 +58,7 @@ func TestTakeoverFromAnIngest(t *testing.T) {
 	first.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
 
 	second.encoder(tags)
-	if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
-		t.Errorf("the first ingest's log goes on: %v", err)
-	}
+	reader.over()
 	log := second.readFrom(second.has(broadcast), 2)
 	follows(t, log.expect(relay.Open, 2), pause)
 	if n := second.taken("ingest"); n != 1 {
@@ -96,9 +93,11 @@ func TestTakeoverFromAWorker(t *testing.T) {
 	first.encoder(tags)
 	broadcast := first.broadcast()
 	first.read(broadcast).expect(relay.Open, 1)
-	was := first.until("the settings", func(r lease.Record) bool { return r.Carry.Settings.TargetDuration != 0 && r.Carry.Mark.Sequence == 2 })
+	was := first.until("the settings", func(r lease.Record) bool {
+		return r.Handoff.Settings.TargetDuration != 0 && r.Handoff.Mark.Sequence == 2
+	})
 
-	carry := was.Carry
+	carry := was.Handoff
 	carry.Mark.Sequence, carry.Mark.Start = 5, carry.Mark.Start+media.VideoTimescale
 	asked := make(chan string, 1)
 	worker := httptest.NewServer(private.Secret("hush").Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -140,11 +139,13 @@ func TestTakeoverFromRedis(t *testing.T) {
 	first.encoder(tags)
 	broadcast := first.broadcast()
 	first.read(broadcast).expect(relay.Open, 1)
-	was := first.until("the newest mark", func(r lease.Record) bool { return r.Carry.Mark.Sequence == 2 && r.Carry.Settings.TargetDuration != 0 })
+	was := first.until("the newest mark", func(r lease.Record) bool {
+		return r.Handoff.Mark.Sequence == 2 && r.Handoff.Settings.TargetDuration != 0
+	})
 	first.kill()
 	second.encoder(tags)
 	log := second.readFrom(second.has(broadcast), 2)
-	follows(t, log.expect(relay.Open, 2), was.Carry.Mark)
+	follows(t, log.expect(relay.Open, 2), was.Handoff.Mark)
 	if n := second.taken("redis"); n != 1 {
 		t.Errorf("%v were taken over from Redis", n)
 	}
@@ -293,7 +294,7 @@ func TestReleaseFences(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var carry relay.Carry
+	var carry relay.Handoff
 	if err := json.NewDecoder(resp.Body).Decode(&carry); err != nil {
 		t.Fatalf("%s: %v", resp.Status, err)
 	}
@@ -304,9 +305,7 @@ func TestReleaseFences(t *testing.T) {
 	if carry.Mark.Start < pause.Start || carry.Mark.Time.Before(pause.Time) {
 		t.Errorf("the log ends with %+v, another ingest goes on from %+v", pause, carry.Mark)
 	}
-	if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
-		t.Errorf("the log goes on: %v", err)
-	}
+	reader.over()
 	encoder.expect("through another server")
 	if list := b.holders(); len(list) != 0 {
 		t.Errorf("edges would be told of %v", list)
@@ -333,16 +332,14 @@ func TestLostLeaseFences(t *testing.T) {
 			broadcast := s.broadcast()
 			reader := s.read(broadcast)
 			reader.expect(relay.Open, 1)
-			s.until("the record", func(r lease.Record) bool { return r.Carry.Mark.Sequence == 2 })
+			s.until("the record", func(r lease.Record) bool { return r.Handoff.Mark.Sequence == 2 })
 			other := []any{"epoch", s.service.broadcastByID(broadcast).epoch + 1, "ingest", "http://elsewhere", "broadcast", cmp.Or(c.broadcast, broadcast)}
 			if err := s.db.HSet(t.Context(), "millrace:channel:{demo}", other...).Err(); err != nil {
 				t.Fatal(err)
 			}
 			encoder.expect(c.told)
 			reader.expect(c.last, 2)
-			if _, err := media.ReadTag(reader.r); !errors.Is(err, io.EOF) {
-				t.Errorf("the log goes on: %v", err)
-			}
+			reader.over()
 			if r := s.until("the other's record", func(lease.Record) bool { return true }); r.Ingest != "http://elsewhere" {
 				t.Errorf("the record was overwritten: %+v", r)
 			}
@@ -351,22 +348,22 @@ func TestLostLeaseFences(t *testing.T) {
 }
 
 // A worker that knows less than Redis takes no broadcast back.
-func TestCarryIsNotBelowWhatRedisKnows(t *testing.T) {
+func TestHandoffIsNotBelowWhatRedisKnows(t *testing.T) {
 	t.Parallel()
 	s := newStation(t, Config{})
 	began := time.Unix(1_800_000_000, 0).UTC()
-	floor := relay.Carry{
+	floor := relay.Handoff{
 		Settings: relay.Settings{TargetDuration: 4, PartTarget: 33000, Video: true},
 		Mark:     relay.Mark{Kind: relay.Pause, Sequence: 5, Discontinuity: 2, DecodeFrom: 5, Start: 900_000, Time: began.Add(10 * time.Second)},
 	}
 	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(relay.Carry{Mark: relay.Mark{Kind: relay.Pause, Sequence: 5, DecodeFrom: 5, Start: 800_000, Discontinuity: 1, Time: began}})
+		_ = json.NewEncoder(w).Encode(relay.Handoff{Mark: relay.Mark{Kind: relay.Pause, Sequence: 5, DecodeFrom: 5, Start: 800_000, Discontinuity: 1, Time: began}})
 	}))
 	defer worker.Close()
 	if err := lease.SetSlot(t.Context(), s.db, "b", 0, jobs.Slot{Address: worker.URL, Epoch: jobs.Epoch{Lease: 1, Grant: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.service.carry(t.Context(), lease.Record{Broadcast: "b", Epoch: 1, Ingest: s.private, State: lease.Live, Carry: floor}, 2)
+	got, err := s.service.handoff(t.Context(), lease.Record{Broadcast: "b", Epoch: 1, Ingest: s.private, State: lease.Live, Handoff: floor}, 2)
 	if err != nil || got != floor {
 		t.Errorf("it goes on from %+v, %v; want %+v", got, err, floor)
 	}
@@ -398,7 +395,7 @@ func TestServiceDrain(t *testing.T) {
 		t.Errorf("the drain was %v", took)
 	}
 	r := s.until("the reconnecting", func(r lease.Record) bool { return r.State == lease.Reconnecting })
-	if r.Lost.IsZero() || r.Carry.Mark.Sequence != 2 {
+	if r.Lost.IsZero() || r.Handoff.Mark.Sequence != 2 {
 		t.Errorf("the record is %+v", r)
 	}
 	worker.report(jobs.Progress{Finished: 2, Safe: 1})

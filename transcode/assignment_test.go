@@ -434,7 +434,7 @@ func TestTakeoverUsesWarmEncoders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now.Width, now.Height, now.FrameRate, now.Carry.Settings = 320, 180, 30, *l.Events[0].Settings
+	now.Width, now.Height, now.FrameRate, now.Handoff.Settings = 320, 180, 30, *l.Events[0].Settings
 	if err := lease.Renew(t.Context(), db, "demo", now); err != nil {
 		t.Fatal(err)
 	}

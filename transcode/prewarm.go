@@ -78,7 +78,7 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 // rungsOf returns the rungs of the broadcast that a record tells of; none
 // while that isn't known.
 func (s *Service) rungsOf(r lease.Record) []encode.Rung {
-	about := r.Carry.Settings
+	about := r.Handoff.Settings
 	if r.State != lease.Live || r.Width == 0 || !about.Video || about.PartTarget == 0 {
 		return nil
 	}
@@ -86,6 +86,6 @@ func (s *Service) rungsOf(r lease.Record) []encode.Rung {
 }
 
 func sourceOf(r lease.Record) encode.Source {
-	about := r.Carry.Settings
+	about := r.Handoff.Settings
 	return encode.Source{Format: r.Format, Width: r.Width, Height: r.Height, FrameRate: about.FrameRate, Step: about.FrameStep}
 }

@@ -75,7 +75,7 @@ func startSource(t *testing.T, l *transcodetest.Log, past time.Duration) *source
 	t.Helper()
 	s := &source{t: t, log: l, began: time.Now().Add(-past), dead: make(chan struct{})}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /relay/{file}", s.relay)
+	mux.HandleFunc("GET /relay/{broadcast}", s.relay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.claim)
 	s.server = httptest.NewUnstartedServer(mux)
 	s.server.Config.Protocols = private.NewServer(mux).Protocols

@@ -80,10 +80,9 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 			s.open(at, false, now)
 		}
 	}
-	s.lastDTS = u.DTS + s.shift
 	s.maxPTS = max(s.maxPTS, u.PTS)
-	s.emit(Entry{Unit: &u})
-	s.fillSilence(s.lastDTS)
+	s.put(relay.Entry{Unit: &u})
+	s.fillSilence(s.tail.Last())
 }
 
 func (s *Sequencer) target() media.Ticks {
@@ -96,7 +95,7 @@ func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 	if s.target() == 0 {
 		return 0
 	}
-	most := dts - (s.lastDTS - s.shift) - media.TicksPerMillisecond // decode times rise
+	most := dts - (s.tail.Last() - s.shift) - media.TicksPerMillisecond // decode times rise
 	return max(0, min(at-s.mark.Start-s.target(), most))
 }
 
@@ -104,7 +103,7 @@ func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 // time is shorter than the one before, all that follows is delayed: a segment
 // begins after the last picture of the one before it.
 func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
-	if s.wallAt != 0 && u.PTS <= s.lastDTS {
+	if last := max(s.tail.Last(), s.mark.Start-s.step); s.wallAt != 0 && u.PTS <= last {
 		d := wholeMilliseconds(s.end() - u.PTS)
 		s.delay += d
 		u.DTS, u.PTS = u.DTS+d, u.PTS+d
@@ -138,10 +137,9 @@ func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 		if t-s.mark.Start >= segmentDuration {
 			s.open(t, true, now)
 		}
-		s.lastDTS = t
 	}
 	s.grid.advance()
-	s.emit(Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: payload}})
+	s.put(relay.Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: payload}})
 }
 
 // fillSilence keeps a track of sound that stopped at most silenceAfter behind.
@@ -155,7 +153,7 @@ func (s *Sequencer) fillSilence(at media.Ticks) {
 func (s *Sequencer) silenceUntil(at media.Ticks) {
 	for s.grid.end() < at {
 		t := s.grid.advance().Ticks(s.grid.rate)
-		s.emit(Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: s.sounding.Silence()}})
+		s.put(relay.Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: s.sounding.Silence()}})
 	}
 }
 
@@ -182,11 +180,11 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		}
 		s.anchor(start, now)
 		if s.video != nil && s.settings.Video {
-			s.emit(Entry{Codec: s.video})
+			s.put(relay.Entry{Codec: s.video})
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.sounding = s.audio
-			s.emit(Entry{Codec: s.audio})
+			s.put(relay.Entry{Codec: s.audio})
 		}
 		s.brk = false
 	}
@@ -229,7 +227,7 @@ func (s *Sequencer) startGrid(start media.Ticks) {
 
 func (s *Sequencer) emitMark() {
 	m := s.mark
-	s.emit(Entry{Mark: &m})
+	s.put(relay.Entry{Mark: &m})
 }
 
 // Pause closes the open segment while the publisher is away.
@@ -252,10 +250,10 @@ func (s *Sequencer) closeSegment(kind relay.MarkKind) {
 		s.opened = false
 	}
 	m := s.mark
-	m.Kind, m.Start, m.DecodeFrom = kind, end, m.Sequence
-	if s.grid != nil {
-		m.AudioStart = s.grid.atOrAfter(end)
+	if s.wallAt != 0 {
+		m = s.tail.Close(kind)
+	} else { // nothing was published
+		m.Kind, m.Start, m.Time, m.DecodeFrom = kind, end, s.wallTime(end), m.Sequence
 	}
-	m.Time = s.wallTime(end)
-	s.emit(Entry{Mark: &m})
+	s.put(relay.Entry{Mark: &m})
 }

@@ -17,8 +17,8 @@ func FuzzBroadcast(f *testing.F) {
 	f.Add(script(avcTags(0xffff00, 60, 40), 40))
 	f.Add(script(avcTags(0xfffff000, 60, 17), 17))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var entries []Entry
-		s := NewSequencer(1, func(e Entry) { entries = append(entries, e) })
+		var entries []relay.Entry
+		s := NewSequencer(1, func(e relay.Entry) { entries = append(entries, e) })
 		s.Attach(false)
 		f := feeder{seq: s}
 		now := time.Unix(1_800_000_000, 0)
@@ -40,6 +40,20 @@ func FuzzBroadcast(f *testing.F) {
 	})
 }
 
+// Types of FLV tags, as the corpus has them (Adobe FLV 10.1, E.4.1).
+const (
+	tagAudio  = 8
+	tagVideo  = 9
+	tagScript = 18
+)
+
+// tag is a legacy FLV tag of H.264 or AAC.
+type tag struct {
+	kind      byte
+	timestamp uint32
+	payload   []byte
+}
+
 // feeder gives a sequencer what a publisher's FLV tags hold.
 type feeder struct {
 	seq  *Sequencer
@@ -52,30 +66,30 @@ func (f *feeder) tag(kind byte, at uint32, payload []byte, now time.Time) {
 	f.time += media.Ticks(int32(at-f.raw)) * media.TicksPerMillisecond
 	f.raw = at
 	switch kind {
-	case media.TagVideo:
-		tag, err := media.ParseVideoTag(payload)
+	case tagVideo:
+		if len(payload) < 5 || payload[0]&0x8f != 7 || payload[0]>>4 == 5 || !s.Has(media.Video) {
+			return
+		}
+		// PTS - DTS is SI24, in milliseconds.
+		composition := media.Ticks(int32(uint32(payload[2])<<24|uint32(payload[3])<<16|uint32(payload[4])<<8)>>8) * media.TicksPerMillisecond
+		data := payload[5:]
 		switch {
-		case err != nil || !s.Has(media.Video):
-		case tag.Config:
-			f.codec(media.H264, tag.Data)
-		case s.video != nil && len(tag.Data) > 0 && tag.CompositionTime <= 10_000 && tag.CompositionTime >= -10_000:
-			if key, err := s.video.RandomAccess(tag.Data); err == nil {
-				s.Push(media.Unit{
-					Track: media.Video, DTS: f.time, PTS: f.time + media.Ticks(tag.CompositionTime)*media.TicksPerMillisecond,
-					RandomAccess: key, Payload: tag.Data,
-				}, now)
+		case payload[1] == 0:
+			f.codec(media.H264, data)
+		case payload[1] == 1 && s.video != nil && composition <= MaxComposition && composition >= -MaxComposition:
+			if key, err := s.video.RandomAccess(data); err == nil {
+				s.Push(media.Unit{Track: media.Video, DTS: f.time, PTS: f.time + composition, RandomAccess: key, Payload: data}, now)
 			}
 		}
-	case media.TagAudio:
-		tag, err := media.ParseAudioTag(payload)
+	case tagAudio:
 		switch {
-		case err != nil || !s.Has(media.Audio):
-		case tag.Config:
-			f.codec(media.AAC, tag.Data)
-		case s.audio != nil && len(tag.Data) > 0:
-			s.Push(media.Unit{Track: media.Audio, DTS: f.time, PTS: f.time, RandomAccess: true, Payload: tag.Data}, now)
+		case len(payload) < 3 || payload[0]>>4 != 10 || !s.Has(media.Audio):
+		case payload[1] == 0:
+			f.codec(media.AAC, payload[2:])
+		case payload[1] == 1 && s.audio != nil:
+			s.Push(media.Unit{Track: media.Audio, DTS: f.time, PTS: f.time, RandomAccess: true, Payload: payload[2:]}, now)
 		}
-	case media.TagScript: // the publisher is lost, and another one comes
+	case tagScript: // the publisher is lost, and another one comes
 		s.Pause()
 		s.Attach(true)
 	}
@@ -88,7 +102,7 @@ func (f *feeder) codec(of media.Format, record []byte) {
 }
 
 // checkOrder checks what every reader of a log relies on, whatever was published.
-func checkOrder(t *testing.T, entries []Entry) {
+func checkOrder(t *testing.T, entries []relay.Entry) {
 	t.Helper()
 	var last *relay.Mark
 	var dts [3]media.Ticks
@@ -112,30 +126,32 @@ func checkOrder(t *testing.T, entries []Entry) {
 
 // script writes tags as FuzzBroadcast reads them, each so many milliseconds of our clock after
 // the one before.
-func script(tags []media.Tag, every byte) (b []byte) {
+func script(tags []tag, every byte) (b []byte) {
 	for _, m := range tags {
-		b = append(b, m.Type)
-		b = binary.BigEndian.AppendUint32(b, m.Timestamp)
-		b = binary.BigEndian.AppendUint16(b, uint16(len(m.Payload)))
-		b = append(append(b, every), m.Payload...)
+		b = append(b, m.kind)
+		b = binary.BigEndian.AppendUint32(b, m.timestamp)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(m.payload)))
+		b = append(append(b, every), m.payload...)
 	}
 	return b
 }
 
+// smallRecord configures H.264.
+var smallRecord = []byte{1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 10, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x82, 0x59, 0x10, 0x08, 1, 0, 4, 0x68, 0xce, 0x38, 0x80}
+
 // avcTags are the configurations, then frames of a picture and sound each, from a timestamp on.
-func avcTags(from uint32, frames int, step uint32) (tags []media.Tag) {
-	record := []byte{1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 10, 0x67, 0x42, 0xc0, 0x1e, 0xda, 0x05, 0x82, 0x59, 0x10, 0x08, 1, 0, 4, 0x68, 0xce, 0x38, 0x80}
+func avcTags(from uint32, frames int, step uint32) (tags []tag) {
 	tags = append(tags,
-		media.Tag{Type: media.TagVideo, Timestamp: from, Payload: append([]byte{0x17, 0, 0, 0, 0}, record...)},
-		media.Tag{Type: media.TagAudio, Timestamp: from, Payload: []byte{0xaf, 0, 0x11, 0x90}})
+		tag{kind: tagVideo, timestamp: from, payload: append([]byte{0x17, 0, 0, 0, 0}, smallRecord...)},
+		tag{kind: tagAudio, timestamp: from, payload: []byte{0xaf, 0, 0x11, 0x90}})
 	for i := range uint32(frames) {
 		nal := byte(0x41)
 		if i%30 == 0 {
 			nal = 0x65
 		}
 		tags = append(tags,
-			media.Tag{Type: media.TagVideo, Timestamp: from + i*step, Payload: []byte{0x27, 1, 0, 0, 0, 0, 0, 0, 2, nal, byte(i)}},
-			media.Tag{Type: media.TagAudio, Timestamp: from + i*step, Payload: []byte{0xaf, 1, 0x21, byte(i)}})
+			tag{kind: tagVideo, timestamp: from + i*step, payload: []byte{0x27, 1, 0, 0, 0, 0, 0, 0, 2, nal, byte(i)}},
+			tag{kind: tagAudio, timestamp: from + i*step, payload: []byte{0xaf, 1, 0x21, byte(i)}})
 	}
 	return tags
 }

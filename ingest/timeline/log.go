@@ -60,13 +60,17 @@ func NewLog(maxBytes int) *Log {
 }
 
 // Append adds an entry. It copies the payload.
-func (l *Log) Append(e Entry) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	data, err := encode(e, l.lastAt())
+func (l *Log) Append(e relay.Entry) error {
+	var room []byte
+	if e.Unit != nil {
+		room = make([]byte, 0, relay.Size(e.Unit))
+	}
+	data, err := e.Append(room)
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	it := item{data: data, at: l.lastAt()}
 	switch {
 	case e.Mark != nil:

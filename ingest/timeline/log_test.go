@@ -2,6 +2,8 @@ package timeline
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"slices"
 	"testing"
 
@@ -21,10 +23,10 @@ func record(t *testing.T, s *studio, maxBytes int) *Log {
 	return l
 }
 
-// reading is what a reader of the log gets, tag by tag.
+// reading is what a reader of the log gets, entry by entry.
 type reading struct {
 	settings relay.Settings
-	preamble []byte // types of the tags before the first item
+	preamble []string // what comes before the first item
 	marks    []relay.Mark
 	leads    []media.Ticks // times of the sound before the first mark
 	pictures int
@@ -38,53 +40,62 @@ func readLog(t *testing.T, l *Log, from uint64, newest bool) (r reading) {
 	if !ok {
 		t.Fatalf("the log begins at %d, not at %d", oldest, from)
 	}
-	for _, b := range preamble {
-		tag := parseTag(t, b)
-		r.preamble = append(r.preamble, tag.Type)
-		if tag.Type == media.TagScript {
-			_, s, err := relay.ParseScript(tag.Payload)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.settings = *s
+	for _, e := range parse(t, preamble) {
+		switch {
+		case e.Settings != nil:
+			r.preamble = append(r.preamble, "settings")
+			r.settings = *e.Settings
+		case e.Codec != nil:
+			r.preamble = append(r.preamble, e.Codec.Kind().String())
 		}
 	}
 	buf := make([][]byte, 0, MaxBatch)
 	for {
-		tags, _, lost, ended := l.Read(number, buf)
+		items, _, lost, ended := l.Read(number, buf)
 		if lost {
 			t.Fatalf("item %d is lost", number)
 		}
-		for _, b := range tags {
-			r.take(t, parseTag(t, b))
+		for _, e := range parse(t, items) {
+			r.take(e)
 		}
-		number += uint64(len(tags))
-		if len(tags) == 0 {
+		number += uint64(len(items))
+		if len(items) == 0 {
 			r.ended = ended
 			return r
 		}
 	}
 }
 
-func (r *reading) take(t *testing.T, tag media.Tag) {
+// parse reads items as the relay sends them.
+func parse(t *testing.T, items [][]byte) (entries []relay.Entry) {
 	t.Helper()
-	switch tag.Type {
-	case media.TagScript:
-		m, s, err := relay.ParseScript(tag.Payload)
+	r, err := relay.NewReader(bytes.NewReader(slices.Concat(relay.Header(), slices.Concat(items...))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		e, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return entries
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m != nil {
-			r.marks = append(r.marks, *m)
-		} else {
-			r.settings = *s
-		}
-	case media.TagVideo:
+		entries = append(entries, e)
+	}
+}
+
+func (r *reading) take(e relay.Entry) {
+	switch {
+	case e.Mark != nil:
+		r.marks = append(r.marks, *e.Mark)
+	case e.Settings != nil:
+		r.settings = *e.Settings
+	case e.Unit == nil:
+	case e.Unit.Track == media.Video:
 		r.pictures++
-	case media.TagAudio:
-		if len(r.marks) == 0 {
-			r.leads = append(r.leads, media.Ticks(tag.Timestamp)*ms)
-		}
+	case len(r.marks) == 0:
+		r.leads = append(r.leads, e.Unit.DTS)
 	}
 }
 
@@ -116,14 +127,14 @@ func TestLogStart(t *testing.T) {
 			if m := r.marks[0]; m.Sequence != c.first || m.Kind != c.kind {
 				t.Errorf("the first mark is %+v, want %d", m, c.first)
 			}
-			if want := []byte{media.TagScript, media.TagVideo, media.TagAudio}; !slices.Equal(r.preamble, want) {
-				t.Errorf("tags of types %d come first, want %d", r.preamble, want)
+			if want := []string{"settings", "video", "audio"}; !slices.Equal(r.preamble, want) {
+				t.Errorf("%q come first, want %q", r.preamble, want)
 			}
 			if r.settings.TargetDuration != 4 || !r.ended {
 				t.Errorf("settings are %+v, ended is %v", r.settings, r.ended)
 			}
 			for _, at := range r.leads {
-				if at < r.marks[0].Start-ms {
+				if at < r.marks[0].Start {
 					t.Errorf("sound at %d comes before the mark at %d, which it isn't part of", at, r.marks[0].Start)
 				}
 			}
@@ -154,7 +165,7 @@ func TestLogLead(t *testing.T) {
 	l := record(t, s, 0)
 	r := readLog(t, l, 2, false)
 	start := r.marks[0].AudioStart.Ticks(stereo.Rate)
-	if r.marks[0].Sequence != 2 || len(r.leads) != 57 || r.leads[0] < start-ms || r.leads[0] > start {
+	if r.marks[0].Sequence != 2 || len(r.leads) != 57 || r.leads[0] != start {
 		t.Errorf("%d frames of sound at %v come before the mark %+v", len(r.leads), r.leads, r.marks[0])
 	}
 }
@@ -216,11 +227,11 @@ func TestLogLostIDR(t *testing.T) {
 func TestLogEmpty(t *testing.T) {
 	l := NewLog(0)
 	_, number, _, ok := l.From(7, false)
-	tags, changed, lost, ended := l.Read(number, nil)
-	if !ok || len(tags) != 0 || lost || ended {
-		t.Fatalf("an empty log gave %v, %d tags, lost %v, ended %v", ok, len(tags), lost, ended)
+	items, changed, lost, ended := l.Read(number, nil)
+	if !ok || len(items) != 0 || lost || ended {
+		t.Fatalf("an empty log gave %v, %d items, lost %v, ended %v", ok, len(items), lost, ended)
 	}
-	if err := l.Append(Entry{Mark: &relay.Mark{Kind: relay.End}}); err != nil {
+	if err := l.Append(relay.Entry{Mark: &relay.Mark{Kind: relay.End}}); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -228,19 +239,10 @@ func TestLogEmpty(t *testing.T) {
 	default:
 		t.Error("readers aren't woken")
 	}
-	if tags, _, _, ended = l.Read(number, nil); len(tags) != 1 || ended {
-		t.Errorf("%d tags, ended %v", len(tags), ended)
+	if items, _, _, ended = l.Read(number, nil); len(items) != 1 || ended {
+		t.Errorf("%d items, ended %v", len(items), ended)
 	}
 	if _, _, _, ended = l.Read(number+1, nil); !ended {
 		t.Error("it doesn't end")
 	}
-}
-
-func parseTag(t *testing.T, b []byte) media.Tag {
-	t.Helper()
-	tag, err := media.ReadTag(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tag
 }

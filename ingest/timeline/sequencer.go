@@ -12,20 +12,13 @@ import (
 	"millrace/internal/relay"
 )
 
-// Entry is one thing in the log: exactly one field is set.
-type Entry struct {
-	Mark     *relay.Mark
-	Settings *relay.Settings
-	Codec    *media.Codec // in force for its track from here on
-	Unit     *media.Unit
-}
-
 // Sequencer turns what publishers send into the log of a broadcast: settings,
 // cut marks, and access units with times that everybody after it takes as they
 // are. It is the only part of Millrace that numbers anything. Not safe for
 // concurrent use.
 type Sequencer struct {
-	emit func(Entry)
+	emit func(relay.Entry)
+	tail relay.Tail // of what was emitted
 
 	settings relay.Settings
 	settled  bool // tracks, frame rate and part target
@@ -51,18 +44,17 @@ type Sequencer struct {
 	// Of the segment that is open, in the video's decode order.
 	shift         media.Ticks // composition time of the keyframe that decoding starts at
 	maxPTS        media.Ticks
-	lastDTS       media.Ticks // shifted
 	firstKeyframe media.Ticks
 	grid          *soundGrid
 	sounding      *media.Codec // the codec that grid and log have
 }
 
 // NewSequencer begins a broadcast under an ingest's lease epoch; emit gets what goes into the log.
-func NewSequencer(epoch uint64, emit func(Entry)) *Sequencer {
+func NewSequencer(epoch uint64, emit func(relay.Entry)) *Sequencer {
 	return &Sequencer{
-		emit:    emit,
-		mark:    relay.Mark{Epoch: epoch},
-		lastDTS: timelineStart, step: media.VideoTimescale / 30,
+		emit: emit,
+		mark: relay.Mark{Epoch: epoch},
+		step: media.VideoTimescale / 30,
 	}
 }
 
@@ -75,7 +67,7 @@ func (s *Sequencer) Attach(resumed bool) {
 }
 
 // Resume goes on with a broadcast that another Sequencer began. It comes first.
-func (s *Sequencer) Resume(c relay.Carry) {
+func (s *Sequencer) Resume(c relay.Handoff) {
 	epoch := s.mark.Epoch
 	s.mark = c.Mark
 	s.mark.Epoch, s.mark.Kind, s.mark.DecodeFrom = epoch, relay.Pause, c.Mark.Sequence
@@ -90,31 +82,24 @@ func (s *Sequencer) Resume(c relay.Carry) {
 		return // nothing was published yet
 	}
 	s.mark.Start = wholeMilliseconds(max(c.Mark.Start, timelineStart))
-	s.lastDTS = s.mark.Start - s.step
 	s.wall, s.wallAt = c.Mark.Time, s.mark.Start
 	s.emitMark()
 }
 
-// Carry is what Resume takes. While a segment is open, it counts as used.
-func (s *Sequencer) Carry() relay.Carry {
-	c := relay.Carry{Settings: s.settings, Mark: s.mark}
-	m := &c.Mark
-	m.Kind = relay.Pause
-	if s.opened {
-		m.Sequence++
+// Handoff is what Resume takes. While a segment is open, it counts as used.
+func (s *Sequencer) Handoff() relay.Handoff {
+	if s.wallAt != 0 {
+		return s.tail.Handoff()
 	}
-	m.DecodeFrom = m.Sequence
-	if s.wallAt == 0 {
-		m.Start, m.Time = 0, time.Time{}
-		return c
-	}
-	m.Start = s.end()
-	if s.grid != nil { // sound may reach further than pictures
-		m.Start = wholeMilliseconds(max(m.Start, s.grid.end()))
-		m.AudioStart = s.grid.atOrAfter(m.Start)
-	}
-	m.Time = s.wallTime(m.Start)
-	return c
+	h := relay.Handoff{Settings: s.settings, Mark: s.mark}
+	h.Mark.Kind, h.Mark.DecodeFrom, h.Mark.Start, h.Mark.Time = relay.Pause, h.Mark.Sequence, 0, time.Time{}
+	return h
+}
+
+// put emits an entry.
+func (s *Sequencer) put(e relay.Entry) {
+	s.tail.Add(e)
+	s.emit(e)
 }
 
 // Settings are what is settled by now; ok is false before tracks, frame rate and
@@ -161,8 +146,13 @@ func (s *Sequencer) wallTime(at media.Ticks) time.Time {
 	return s.wall.Add((at - s.wallAt).Duration()).UTC().Truncate(time.Millisecond)
 }
 
-// end is where the media ends.
-func (s *Sequencer) end() media.Ticks { return s.lastDTS + s.step }
+// end is where the media ends; before there is any, where it begins.
+func (s *Sequencer) end() media.Ticks {
+	if s.wallAt == 0 {
+		return timelineStart + s.step
+	}
+	return s.tail.End()
+}
 
 // SetCodec takes the codec of a track. In mid-broadcast it starts a
 // discontinuity at the next keyframe.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
 // push takes a unit whose time is known.
@@ -142,7 +143,7 @@ func heardStep(c *media.Codec) media.Ticks {
 
 func (s *Sequencer) emitSettings() {
 	st := s.settings
-	s.emit(Entry{Settings: &st})
+	s.put(relay.Entry{Settings: &st})
 }
 
 // partDuration is what parts of pictures are cut to: whole frames near a third of a second and

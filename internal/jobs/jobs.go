@@ -22,7 +22,7 @@
 //
 //	POST /close/{broadcast}?epoch={lease epoch}
 //
-// The answer is a [relay.Carry] as JSON. Statuses: 404 this worker has nothing
+// The answer is a [relay.Handoff] as JSON. Statuses: 404 this worker has nothing
 // of the broadcast, 409 it works under that lease or a higher one, 410 it has
 // published the broadcast's end.
 package jobs

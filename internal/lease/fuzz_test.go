@@ -21,7 +21,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		doc, err := json.Marshal(r.Carry)
+		doc, err := json.Marshal(r.Handoff)
 		if err != nil {
 			return // a time that JSON can't hold
 		}
@@ -29,7 +29,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%s: %v", doc, err)
 		}
-		if second, err := json.Marshal(again.Carry); err != nil || string(second) != string(doc) {
+		if second, err := json.Marshal(again.Handoff); err != nil || string(second) != string(doc) {
 			t.Fatalf("%s became %s, %v", doc, second, err)
 		}
 	})

@@ -81,8 +81,8 @@ type Record struct {
 	// Health is what is wrong with what the publisher sends, or with how it is
 	// processed: a JSON list of Problem; empty when nothing is.
 	Health string
-	// Carry is what another ingest goes on from if this one can't be asked any more.
-	Carry relay.Carry
+	// Handoff is what another ingest goes on from if this one can't be asked any more.
+	Handoff relay.Handoff
 }
 
 // Problem is one thing that the streamer should know, and mostly can set right.
@@ -134,7 +134,7 @@ func Acquire(ctx context.Context, db redis.UniversalClient, channel, fresh, inge
 // Renew writes r's state and picture for its epoch. [ErrLost] means
 // that a higher epoch holds the channel.
 func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Record) error {
-	carry, err := json.Marshal(r.Carry)
+	carry, err := json.Marshal(r.Handoff)
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -220,7 +220,7 @@ func parse(reply any) (Record, error) {
 		errs = append(errs, err)
 	}
 	if f["carry"] != "" {
-		errs = append(errs, json.Unmarshal([]byte(f["carry"]), &r.Carry))
+		errs = append(errs, json.Unmarshal([]byte(f["carry"]), &r.Handoff))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Record{}, fmt.Errorf("channel record: %w", err)

@@ -161,7 +161,7 @@ func TestAcquireGoesOn(t *testing.T) {
 		t.Fatalf("%+v, %v", before, err)
 	}
 	first.Lost, first.State, first.Width = time.Now().Add(-30*time.Second).Truncate(time.Millisecond).UTC(), Reconnecting, 640
-	first.Carry = relay.Carry{
+	first.Handoff = relay.Handoff{
 		Settings: relay.Settings{TargetDuration: 4, PartTarget: 30_000},
 		Mark:     relay.Mark{Kind: relay.Pause, Epoch: first.Epoch, Sequence: 812, Discontinuity: 3, Time: first.Started},
 	}

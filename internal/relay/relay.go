@@ -1,15 +1,16 @@
-// Package relay is the contract by which a broadcast's log leaves ingest:
-// plain FLV over HTTP, in which cut marks and settings are script-data tags
-// that ordinary FLV readers skip.
+// Package relay is the contract by which a broadcast's log leaves ingest: a
+// header and records over HTTP, which say what codecs are in force, where
+// segments begin, and hold the access units. [Reader] reads it, [Entry.Append]
+// writes it, and [Tail] says where its media ends.
 //
-//	GET /relay/{broadcast}.flv?from={sequence}
+//	GET /relay/{broadcast}?from={sequence}
 //
 // The body starts with the settings (once settled) and the codec
 // configurations in force, then runs from the mark that decoding segment
 // {sequence} must start at: as fast as the reader takes it until it is live,
 // then live. Audio that belongs to that first segment but came before its mark
 // comes before its mark here too. Without from it starts at the newest mark
-// that is an IDR. 404: no such broadcast here. 410 Gone: the log no longer
+// that is a keyframe. 404: no such broadcast here. 410 Gone: the log no longer
 // reaches back to {sequence}; the header X-Millrace-Oldest names the oldest
 // mark that it holds.
 //
@@ -24,10 +25,6 @@
 package relay
 
 import (
-	"encoding/binary"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/url"
 	"strconv"
 	"time"
@@ -39,11 +36,11 @@ import (
 const OldestHeader = "X-Millrace-Oldest"
 
 // ContentType is the relay's media type.
-const ContentType = "video/x-flv"
+const ContentType = "application/vnd.millrace.log"
 
 // Path returns the path and query that read a broadcast's log from a mark on.
 func Path(broadcast string, from uint64) string {
-	return "/relay/" + url.PathEscape(broadcast) + ".flv?from=" + strconv.FormatUint(from, 10)
+	return "/relay/" + url.PathEscape(broadcast) + "?from=" + strconv.FormatUint(from, 10)
 }
 
 // MarkKind tells what follows a [Mark].
@@ -68,20 +65,20 @@ type Mark struct {
 	Sequence uint64 `json:"sequence"`
 	// Discontinuity is the segment's discontinuity sequence number.
 	Discontinuity uint64 `json:"discontinuity"`
-	// DecodeFrom is the sequence whose mark is the IDR that decoding must start
-	// at; equal to Sequence when this mark is an IDR.
+	// DecodeFrom is the sequence whose mark is the keyframe that decoding must
+	// start at; equal to Sequence when this mark is one.
 	DecodeFrom uint64 `json:"decode_from"`
 	// Start is the first video frame's PTS, and the segment's start in every rendition.
 	Start media.Ticks `json:"start"`
 	// AudioStart is the first sample of the first audio frame of the segment,
-	// at the audio track's rate. Audio frames lie on the grid
-	// AudioStart + k x 1024 up to the next discontinuity.
+	// at the audio track's rate. Audio frames lie on the codec's [media.Grid]
+	// through it, up to the next discontinuity.
 	AudioStart media.Samples `json:"audio_start"`
 	// Time is the wall-clock time of Start, to the millisecond (EXT-X-PROGRAM-DATE-TIME).
 	Time time.Time `json:"time"`
 }
 
-// Independent reports whether the segment starts with an IDR.
+// Independent reports whether the segment starts with a keyframe.
 func (m Mark) Independent() bool { return m.DecodeFrom == m.Sequence }
 
 // Settings are what ingest settles once for a whole broadcast. The first two
@@ -109,9 +106,6 @@ type Settings struct {
 	Started time.Time `json:"started"`
 }
 
-// Carry is the earlier name of [Handoff].
-type Carry = Handoff
-
 // Handoff is what another ingest needs to go on with a broadcast: the same
 // playlists, and numbers that were never used. An ingest that takes a channel
 // over asks the one before it for this, which then closes its log:
@@ -136,78 +130,4 @@ func SendingPath(broadcast string) string { return "/sending/" + url.PathEscape(
 // epoch takes a broadcast over from another one.
 func ReleasePath(broadcast string, epoch uint64) string {
 	return "/release/" + url.PathEscape(broadcast) + "?epoch=" + strconv.FormatUint(epoch, 10)
-}
-
-// The names of the script-data tags.
-const (
-	markName     = "onCutMark"
-	settingsName = "onBroadcastSettings"
-)
-
-// AppendMark appends m to b as an FLV script-data tag.
-func AppendMark(b []byte, m Mark) ([]byte, error) {
-	return appendScript(b, markName, m.Start, m)
-}
-
-// AppendSettings appends s to b as an FLV script-data tag at time at.
-func AppendSettings(b []byte, at media.Ticks, s Settings) ([]byte, error) {
-	return appendScript(b, settingsName, at, s)
-}
-
-// appendScript writes two AMF0 strings, the name and a JSON document: short,
-// and every FLV reader knows how to skip it.
-func appendScript(b []byte, name string, at media.Ticks, v any) ([]byte, error) {
-	doc, err := json.Marshal(v)
-	if err != nil {
-		return b, fmt.Errorf("encode %s: %w", name, err)
-	}
-	var p []byte
-	for _, s := range [][]byte{[]byte(name), doc} {
-		p = append(p, 2)
-		p = binary.BigEndian.AppendUint16(p, uint16(len(s)))
-		p = append(p, s...)
-	}
-	return media.AppendTag(b, media.Tag{Type: media.TagScript, Timestamp: uint32(at.Milliseconds()), Payload: p}), nil
-}
-
-// ErrForeign is returned for script data that is not ours, which readers skip.
-var ErrForeign = errors.New("script data of another kind")
-
-// ParseScript decodes the payload of a script-data tag: exactly one of the
-// results is set, or the error is [ErrForeign] or tells what is malformed.
-func ParseScript(payload []byte) (*Mark, *Settings, error) {
-	name, rest, ok := amfString(payload)
-	if !ok || (name != markName && name != settingsName) {
-		return nil, nil, ErrForeign
-	}
-	doc, _, ok := amfString(rest)
-	if !ok {
-		return nil, nil, fmt.Errorf("decode %s: its body is not a string", name)
-	}
-	if name == settingsName {
-		var s Settings
-		if err := json.Unmarshal([]byte(doc), &s); err != nil {
-			return nil, nil, fmt.Errorf("decode %s: %w", name, err)
-		}
-		return nil, &s, nil
-	}
-	var m Mark
-	if err := json.Unmarshal([]byte(doc), &m); err != nil {
-		return nil, nil, fmt.Errorf("decode %s: %w", name, err)
-	}
-	if m.Kind != Open && m.Kind != Pause && m.Kind != End {
-		return nil, nil, fmt.Errorf("decode %s: unknown kind %q", name, m.Kind)
-	}
-	return &m, nil, nil
-}
-
-func amfString(b []byte) (s string, rest []byte, ok bool) {
-	if len(b) < 3 || b[0] != 2 {
-		return "", nil, false
-	}
-	n := int(binary.BigEndian.Uint16(b[1:]))
-	if len(b) < 3+n {
-		return "", nil, false
-	}
-	return string(b[3 : 3+n]), b[3+n:], true
 }

@@ -2,7 +2,6 @@
 package logread
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +9,13 @@ import (
 	"net/http"
 	"strconv"
 
-	"millrace/internal/flv"
 	"millrace/internal/relay"
 )
 
 // Reader reads the relay of one broadcast.
 type Reader struct {
 	body io.ReadCloser
-	log  interface{ Next() (relay.Entry, error) }
+	log  *relay.Reader
 }
 
 // Open starts to read at the mark that segment from must be decoded from.
@@ -39,21 +37,14 @@ func Open(client *http.Client, req *http.Request) (*Reader, error) {
 	return NewReader(resp.Body)
 }
 
-// NewReader reads the log that body holds, in whichever form. Run closes body.
+// NewReader reads the log that body holds. Run closes body.
 func NewReader(body io.ReadCloser) (*Reader, error) {
-	b := bufio.NewReaderSize(body, 64<<10)
-	l := &Reader{body: body}
-	var err error
-	if head, _ := b.Peek(3); string(head) == "FLV" {
-		l.log, err = &flvLog{r: b}, flv.ReadHeader(b)
-	} else {
-		l.log, err = relay.NewReader(b)
-	}
+	log, err := relay.NewReader(body)
 	if err != nil {
 		_ = body.Close()
 		return nil, fmt.Errorf("read relay: %w", err)
 	}
-	return l, nil
+	return &Reader{body, log}, nil
 }
 
 // GoneError means that the log no longer reaches back so far: oldest is the
