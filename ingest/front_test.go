@@ -17,6 +17,7 @@ import (
 	"millrace/ingest/front"
 	"millrace/internal/media"
 	"millrace/internal/media/mediatest"
+	"millrace/internal/relay"
 	"millrace/internal/testenv"
 )
 
@@ -146,10 +147,9 @@ func sample(t *testing.T) (path string, messages []message) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, u := range slices.Concat(video.Units, audio.Units) {
+	for _, u := range merge(video.Units, audio.Units) {
 		messages = append(messages, message{unit: u})
 	}
-	slices.SortStableFunc(messages, func(a, b message) int { return cmp.Compare(a.unit.DTS, b.unit.DTS) })
 	return path, append([]message{{codec: video.Codec}, {codec: audio.Codec}}, messages...)
 }
 
@@ -204,5 +204,100 @@ func receive[T any](t *testing.T, c <-chan T, what string) T {
 	case <-time.After(patience):
 		t.Fatalf("%s didn't come", what)
 		panic("unreachable")
+	}
+}
+
+// A front that knows no more than package front publishes a broadcast in any
+// codec, with times of its own making.
+func TestFrontPublishes(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"h264-opus", "hevc-opus", "av1-aac"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			video, audio := mediatest.Clip(t, name)
+			s := newStation(t, Config{})
+			e := s.encoder([]message{{codec: video.Codec}, {codec: audio.Codec}})
+			const rounds = 12 // 4.8 s
+			from := media.Ticks(1<<40 + 7)
+			for range rounds {
+				for _, u := range merge(video.Units, audio.Units) {
+					u.DTS, u.PTS = u.DTS+from, u.PTS+from
+					if err := e.write(message{unit: u}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				from += video.Length
+			}
+			if d := e.pub.Pace(); d != 0 {
+				t.Errorf("it has to wait for %v", d)
+			}
+			reader := s.read(s.broadcast())
+			e.unpublish()
+			var last relay.Mark
+			for sequence := range uint64(3) {
+				last = reader.expect(relay.Open, sequence)
+			}
+			pause := reader.mark()
+			if pause.Kind != relay.Pause || pause.Discontinuity != last.Discontinuity || !last.Independent() {
+				t.Errorf("%+v follows %+v", pause, last)
+			}
+			if length := (pause.Start - reader.marks()[0].Start).Seconds(); length < 4.7 || length > 4.9 {
+				t.Errorf("the media lasts %v s", length)
+			}
+			reader.compare(video, rounds*video.Length)
+			reader.compare(audio, rounds*video.Length)
+		})
+	}
+}
+
+// merge gives units of two tracks in the order of their decode times.
+func merge(a, b []media.Unit) []media.Unit {
+	all := slices.Concat(a, b)
+	slices.SortStableFunc(all, func(a, b media.Unit) int { return cmp.Compare(a.DTS, b.DTS) })
+	return all
+}
+
+// marks are those that were read.
+func (r *relayReader) marks() (all []relay.Mark) {
+	for _, e := range r.read {
+		if e.Mark != nil {
+			all = append(all, *e.Mark)
+		}
+	}
+	return all
+}
+
+// compare checks that what was read of a track is what was published again and
+// again for a while: the same codec and payloads, pictures at the same distances, sound on its grid.
+func (r *relayReader) compare(track *mediatest.Track, length media.Ticks) {
+	r.t.Helper()
+	kind := track.Codec.Kind()
+	n := 0
+	var first, last media.Unit
+	for _, e := range r.read {
+		if c := e.Codec; c != nil && c.Kind() == kind && !c.Equal(track.Codec) {
+			r.t.Errorf("the %s is of %+v, want %+v", kind, c, track.Codec)
+		}
+		if e.Unit == nil || e.Unit.Track != kind {
+			continue
+		}
+		u, want := *e.Unit, track.Units[n%len(track.Units)]
+		if n == 0 {
+			first = u
+		}
+		if kind == media.Video && (!bytes.Equal(u.Payload, want.Payload) || u.RandomAccess != want.RandomAccess || u.PTS-u.DTS != want.PTS-want.DTS) {
+			r.t.Fatalf("unit %d of the %s isn't what was published", n, kind)
+		}
+		if kind == media.Audio && n > 0 {
+			place := media.Grid{Rate: track.Codec.Rate, Frame: 1}
+			if d := place.AtOrAfter(u.DTS) - place.AtOrAfter(last.DTS); d != track.Codec.FrameSamples {
+				r.t.Fatalf("frame %d of the sound comes %d samples after the one before it", n, d)
+			}
+		}
+		last = u
+		n++
+	}
+	if got := last.DTS - first.DTS; got < length-media.VideoTimescale/5 || got > length+media.VideoTimescale/5 {
+		r.t.Errorf("the %s lasts %v s, want %v", kind, got.Seconds(), length.Seconds())
 	}
 }
