@@ -55,7 +55,7 @@ var walls = map[string][]string{
 	"internal/flv":         {"internal/media"},
 	"internal/index":       {"internal/jobs", "internal/media"},
 	"internal/jobs":        {},
-	"internal/lease":       {"internal/jobs", "internal/relay"},
+	"internal/lease":       {"internal/jobs", "internal/media", "internal/relay"},
 	"internal/matroska":    {"internal/media"},
 	"internal/media":       {},
 	"internal/objects":     {},

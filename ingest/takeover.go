@@ -106,29 +106,29 @@ func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
 func (s *Service) handoff(ctx context.Context, before lease.Record, epoch uint64) (relay.Handoff, error) {
 	began := time.Now()
 	floor := before.Handoff
-	source, carry := "ingest", relay.Handoff{}
-	carry, err := s.askIngest(ctx, before, epoch)
+	source := "ingest"
+	from, err := s.askIngest(ctx, before, epoch)
 	if err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Info("the ingest before can't be asked", "broadcast", before.Broadcast, "ingest", before.Ingest, "err", err)
 		source = "worker"
-		carry, err = s.askWorkers(ctx, before.Broadcast, epoch)
+		from, err = s.askWorkers(ctx, before.Broadcast, epoch)
 	}
 	if errors.Is(err, errEnded) {
 		return relay.Handoff{}, err
 	}
 	if err != nil {
 		s.cfg.Log.Info("no worker can be asked", "broadcast", before.Broadcast, "err", err)
-		source, carry = "redis", floor
-		if before.State == lease.Live && !carry.Mark.Time.IsZero() {
-			carry.Mark.Start += unrenewed
-			carry.Mark.Time = carry.Mark.Time.Add(unrenewed.Duration())
+		source, from = "redis", floor
+		if before.State == lease.Live && !from.Mark.Time.IsZero() {
+			from.Mark.Start += unrenewed
+			from.Mark.Time = from.Mark.Time.Add(unrenewed.Duration())
 		}
 	}
-	carry = notBelow(carry, floor)
+	from = notBelow(from, floor)
 	s.metrics.takeovers.WithLabelValues(source).Inc()
 	s.cfg.Log.Info("going on with a broadcast", "broadcast", before.Broadcast, "ingest_before", before.Ingest,
-		"source", source, "took", time.Since(began).Round(time.Millisecond), "segment", carry.Mark.Sequence, "settled", carry.Settings.PartTarget != 0)
-	return carry, nil
+		"source", source, "took", time.Since(began).Round(time.Millisecond), "segment", from.Mark.Sequence, "settled", from.Settings.PartTarget != 0)
+	return from, nil
 }
 
 // notBelow makes c go back behind nothing that Redis knows of.

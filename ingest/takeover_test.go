@@ -97,12 +97,12 @@ func TestTakeoverFromAWorker(t *testing.T) {
 		return r.Handoff.Settings.TargetDuration != 0 && r.Handoff.Mark.Sequence == 2
 	})
 
-	carry := was.Handoff
-	carry.Mark.Sequence, carry.Mark.Start = 5, carry.Mark.Start+media.VideoTimescale
+	handoff := was.Handoff
+	handoff.Mark.Sequence, handoff.Mark.Start = 5, handoff.Mark.Start+media.VideoTimescale
 	asked := make(chan string, 1)
 	worker := httptest.NewServer(private.Secret("hush").Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.Method + " " + r.URL.Path
-		_ = json.NewEncoder(w).Encode(carry)
+		_ = json.NewEncoder(w).Encode(handoff)
 	})))
 	defer worker.Close()
 	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
@@ -115,7 +115,7 @@ func TestTakeoverFromAWorker(t *testing.T) {
 	first.kill()
 	second.encoder(tags)
 	log := second.readFrom(second.has(broadcast), 5)
-	follows(t, log.expect(relay.Open, 5), carry.Mark)
+	follows(t, log.expect(relay.Open, 5), handoff.Mark)
 	if got := receive(t, asked, "the worker being asked"); got != "POST /close/"+broadcast {
 		t.Errorf("it was asked %s", got)
 	}
@@ -294,16 +294,16 @@ func TestReleaseFences(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var carry relay.Handoff
-	if err := json.NewDecoder(resp.Body).Decode(&carry); err != nil {
+	var handoff relay.Handoff
+	if err := json.NewDecoder(resp.Body).Decode(&handoff); err != nil {
 		t.Fatalf("%s: %v", resp.Status, err)
 	}
 	if _, err := b.attach(front.Request{End: func(front.Refusal) {}}, credentials.Channel{Name: "demo"}, time.Now(), time.Now()); !errors.Is(err, errEnded) {
 		t.Fatalf("another encoder got %v, want %v", err, errEnded)
 	}
-	pause := reader.expect(relay.Pause, carry.Mark.Sequence)
-	if carry.Mark.Start < pause.Start || carry.Mark.Time.Before(pause.Time) {
-		t.Errorf("the log ends with %+v, another ingest goes on from %+v", pause, carry.Mark)
+	pause := reader.expect(relay.Pause, handoff.Mark.Sequence)
+	if handoff.Mark.Start < pause.Start || handoff.Mark.Time.Before(pause.Time) {
+		t.Errorf("the log ends with %+v, another ingest goes on from %+v", pause, handoff.Mark)
 	}
 	reader.over()
 	encoder.expect("through another server")

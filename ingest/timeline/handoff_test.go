@@ -201,10 +201,10 @@ func TestHandoffLog(t *testing.T) {
 	s.connect(hd, stereo)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
 	s.seq.Pause()
-	carry := s.seq.Handoff()
+	handoff := s.seq.Handoff()
 	settings := s.seq.settings
 	s.entries = nil
-	s.handOn(t, carry, 8)
+	s.handOn(t, handoff, 8)
 	r := readLog(t, record(t, s, 0), 3, false)
 	if r.settings != settings || len(r.marks) != 1 || r.marks[0].Kind != relay.Pause || r.marks[0].Sequence != 3 || r.marks[0].Epoch != 8 {
 		t.Errorf("before a publisher comes it is %+v", r)
