@@ -6,41 +6,6 @@ import (
 	"millrace/internal/media"
 )
 
-// AppendVideoTag appends a tag with v as [AppendVideo] writes it.
-func AppendVideoTag(b []byte, timestamp uint32, v Video) []byte {
-	start := len(b)
-	b = AppendVideo(AppendTagHeader(b, TagVideo, timestamp, 0), v)
-	return endTag(b, start)
-}
-
-// AppendAudioTag appends a tag with a as [AppendAudio] writes it.
-func AppendAudioTag(b []byte, timestamp uint32, a Audio) []byte {
-	start := len(b)
-	b = AppendAudio(AppendTagHeader(b, TagAudio, timestamp, 0), a)
-	return endTag(b, start)
-}
-
-// AppendExVideoTag appends a tag with v as [AppendExVideo] writes it.
-func AppendExVideoTag(b []byte, timestamp uint32, v Video) []byte {
-	start := len(b)
-	b = AppendExVideo(AppendTagHeader(b, TagVideo, timestamp, 0), v)
-	return endTag(b, start)
-}
-
-// AppendExAudioTag appends a tag with a as [AppendExAudio] writes it.
-func AppendExAudioTag(b []byte, timestamp uint32, a Audio) []byte {
-	start := len(b)
-	b = AppendExAudio(AppendTagHeader(b, TagAudio, timestamp, 0), a)
-	return endTag(b, start)
-}
-
-// endTag fills in the size of the tag that begins at start, and appends its back pointer.
-func endTag(b []byte, start int) []byte {
-	size := len(b) - start - tagOverhead
-	b[start+1], b[start+2], b[start+3] = byte(size>>16), byte(size>>8), byte(size)
-	return appendBackPointer(b, size)
-}
-
 // AppendVideo appends a video tag's body in the legacy form, which every reader of FLV knows, for
 // H.264 and, under a number that only some readers know, HEVC. Another Format panics: it has no
 // legacy form. Track and Offset have none either, and are left out.

@@ -66,17 +66,13 @@ func ReadHeader(r io.Reader) error {
 func AppendTag(b []byte, t Tag) []byte {
 	b = AppendTagHeader(b, t.Type, t.Timestamp, len(t.Payload))
 	b = append(b, t.Payload...)
-	return appendBackPointer(b, len(t.Payload))
+	return binary.BigEndian.AppendUint32(b, uint32(tagOverhead+len(t.Payload)))
 }
 
 // AppendTagHeader appends the 11 bytes that stand before a body of size bytes.
 func AppendTagHeader(b []byte, typ byte, timestamp uint32, size int) []byte {
 	return append(b, typ, byte(size>>16), byte(size>>8), byte(size),
 		byte(timestamp>>16), byte(timestamp>>8), byte(timestamp), byte(timestamp>>24), 0, 0, 0)
-}
-
-func appendBackPointer(b []byte, size int) []byte {
-	return binary.BigEndian.AppendUint32(b, uint32(tagOverhead+size))
 }
 
 // ReadTag reads one tag. It returns io.EOF only between tags, and refuses a body above

@@ -31,10 +31,10 @@ func TestFileRoundTrip(t *testing.T) {
 	}
 	file := Header(true, true)
 	for _, v := range videos {
-		file = AppendVideoTag(file, timestamp, v)
+		file = AppendTag(file, Tag{TagVideo, timestamp, AppendVideo(nil, v)})
 	}
 	for _, a := range audios {
-		file = AppendAudioTag(file, timestamp, a)
+		file = AppendTag(file, Tag{TagAudio, timestamp, AppendAudio(nil, a)})
 	}
 	file = AppendTag(file, Tag{Type: TagScript, Timestamp: timestamp, Payload: []byte("script")})
 
@@ -83,11 +83,7 @@ func TestEnhancedRoundTrip(t *testing.T) {
 					if format == media.AV1 {
 						v.Composition = 0 // there is no place for it
 					}
-					tag, err := ReadTag(bytes.NewReader(AppendExVideoTag(nil, 5, v)))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if got, err := ParseVideo(tag.Payload); err != nil || !sameVideo(got, v) {
+					if got, err := ParseVideo(AppendExVideo(nil, v)); err != nil || !sameVideo(got, v) {
 						t.Errorf("%+v became %+v, %v", v, got, err)
 					}
 				}
@@ -95,11 +91,7 @@ func TestEnhancedRoundTrip(t *testing.T) {
 			for _, format := range []media.Format{media.AAC, media.Opus} {
 				for _, a := range []Audio{{Kind: Config, Data: []byte("record")}, {Kind: Frame, Data: []byte("frame")}, {Kind: End}} {
 					a.Format, a.Track, a.Offset = format, track, offset
-					tag, err := ReadTag(bytes.NewReader(AppendExAudioTag(nil, 5, a)))
-					if err != nil {
-						t.Fatal(err)
-					}
-					if got, err := ParseAudio(tag.Payload); err != nil || !sameAudio(got, a) {
+					if got, err := ParseAudio(AppendExAudio(nil, a)); err != nil || !sameAudio(got, a) {
 						t.Errorf("%+v became %+v, %v", a, got, err)
 					}
 				}
@@ -241,7 +233,7 @@ func TestUnsupportedCodecs(t *testing.T) {
 }
 
 func FuzzReadTag(f *testing.F) {
-	f.Add(AppendVideoTag(nil, 1<<31, Video{Kind: Config, Format: media.H264, Data: []byte("record")}))
+	f.Add(AppendTag(nil, Tag{TagVideo, 1 << 31, AppendVideo(nil, Video{Kind: Config, Format: media.H264, Data: []byte("record")})}))
 	f.Add(AppendTagHeader(nil, TagAudio, 0, MaxTagPayload+1))
 	f.Add(AppendTag(nil, Tag{Type: TagScript, Payload: []byte{2, 0, 1, 'x'}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
