@@ -45,17 +45,17 @@ func TestOpenSegmentOutlivesItsIngest(t *testing.T) {
 	if code, _ := postClose(t, p, "another", 8); code != http.StatusNotFound {
 		t.Errorf("/close of an unknown broadcast answers %d, want 404", code)
 	}
-	code, carry := postClose(t, p, onAir, 8)
-	if code != http.StatusOK || carry.Mark.Kind != relay.Pause || carry.Settings.PartTarget != 33000 {
-		t.Fatalf("/close answers %d %+v", code, carry)
+	code, handoff := postClose(t, p, onAir, 8)
+	if code != http.StatusOK || handoff.Mark.Kind != relay.Pause || handoff.Settings.PartTarget != 33000 {
+		t.Fatalf("/close answers %d %+v", code, handoff)
 	}
-	if _, again := postClose(t, p, onAir, 9); again.Mark != carry.Mark {
-		t.Errorf("asked again, /close answers %+v, want %+v", again.Mark, carry.Mark)
+	if _, again := postClose(t, p, onAir, 9); again.Mark != handoff.Mark {
+		t.Errorf("asked again, /close answers %+v, want %+v", again.Mark, handoff.Mark)
 	}
-	cut := l.ReadUntil(carry)
+	cut := l.ReadUntil(handoff)
 	last := cut.Events[cut.Marks[len(cut.Marks)-1]].Mark
-	if carry.Mark.Sequence != last.Sequence+1 || carry.Mark.DecodeFrom != carry.Mark.Sequence || carry.Mark.Time.Sub(last.Time) != (carry.Mark.Start-last.Start).Duration().Truncate(time.Millisecond) {
-		t.Errorf("the carry's mark is %+v after %+v", carry.Mark, *last)
+	if handoff.Mark.Sequence != last.Sequence+1 || handoff.Mark.DecodeFrom != handoff.Mark.Sequence || handoff.Mark.Time.Sub(last.Time) != (handoff.Mark.Start-last.Start).Duration().Truncate(time.Millisecond) {
+		t.Errorf("the handoff's mark is %+v after %+v", handoff.Mark, *last)
 	}
 	// How much sound had come after the last picture isn't known.
 	heard := fmt.Sprintf("audio/%d", last.Sequence)

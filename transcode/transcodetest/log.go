@@ -62,6 +62,44 @@ func (l *Log) decodeFrom(mark int) int {
 // above zero, a segment in the middle of a GOP begins each so many seconds.
 func MakeLog(t *testing.T, cut float64, args string) *Log {
 	t.Helper()
+	codecs, units := encode(t, args)
+	l := &Log{}
+	var audio *media.Codec
+	for _, c := range codecs {
+		if c.Kind() == media.Audio {
+			audio = c
+		}
+		l.Events = append(l.Events, relay.Entry{Codec: c})
+	}
+	settings := relay.Settings{
+		TargetDuration: 4, PartTarget: 33000, PartDuration: 30900, PartHoldBack: 108000,
+		Video: true, Audio: audio != nil, FrameRate: 30, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
+	}
+	l.Events = append([]relay.Entry{{Settings: &settings}}, l.Events...)
+	m := marker{log: l, audio: audio, origin: -1, mark: relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}}
+	var shift, maxPTS media.Ticks
+	for _, u := range units {
+		if u.Track == media.Video {
+			at := u.DTS + shift
+			if u.RandomAccess && (len(l.Marks) == 0 || u.PTS-m.mark.Start >= 175000) {
+				shift = u.PTS - u.DTS
+				m.open(u.PTS, true)
+			} else if cut > 0 && (at-m.mark.Start).Seconds() >= cut && at > maxPTS+1500 {
+				m.open(at, false)
+			}
+			maxPTS = max(maxPTS, u.PTS)
+		}
+		l.Events = append(l.Events, relay.Entry{Unit: u})
+	}
+	end := m.mark
+	end.Kind, end.Sequence, end.Start = relay.End, end.Sequence+1, maxPTS+3000
+	l.Events = append(l.Events, relay.Entry{Mark: &end})
+	return l
+}
+
+// encode has ffmpeg make a source, and returns its codecs and units.
+func encode(t *testing.T, args string) (codecs []*media.Codec, units []*media.Unit) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "source.flv")
 	cmd := exec.Command("ffmpeg", append(strings.Fields("-y -hide_banner -loglevel error "+args), "-flvflags", "no_duration_filesize", file)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -75,79 +113,53 @@ func MakeLog(t *testing.T, cut float64, args string) *Log {
 	if err := flv.ReadHeader(f); err != nil {
 		t.Fatal(err)
 	}
-	var units []*media.Unit
-	l := &Log{}
-	rate := 30.0
-	var video, audio *media.Codec
+	var video *media.Codec
 	for {
 		tag, err := flv.ReadTag(f)
 		if errors.Is(err, io.EOF) {
-			break
+			return codecs, units
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		c, u := parseTag(t, tag, video)
-		switch {
-		case u != nil:
+		if u != nil {
 			units = append(units, u)
-		case c == nil:
-			continue
-		case c.Kind() == media.Audio:
-			audio = c
-		default:
-			video = c
 		}
 		if c != nil {
-			l.Events = append(l.Events, relay.Entry{Codec: c})
-		}
-	}
-	settings := relay.Settings{
-		TargetDuration: 4, PartTarget: 33000, PartDuration: 30900, PartHoldBack: 108000,
-		Video: true, Audio: audio != nil, FrameRate: rate, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
-	}
-	l.Events = append([]relay.Entry{{Settings: &settings}}, l.Events...)
-	var shift media.Ticks
-	mark := relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}
-	opened, maxPTS := false, media.Ticks(0)
-	origin := media.Samples(-1)
-	open := func(at media.Ticks, independent bool) {
-		if opened {
-			mark.Sequence++
-		}
-		opened = true
-		mark.Start = at
-		if independent {
-			mark.DecodeFrom = mark.Sequence
-		}
-		if audio != nil {
-			first := media.SamplesOf(at, audio.Rate) + 1
-			if origin < 0 {
-				origin = first
+			codecs = append(codecs, c)
+			if c.Kind() == media.Video {
+				video = c
 			}
-			mark.AudioStart = audio.Grid(origin).AtOrAfter(at)
 		}
-		m := mark
-		l.Marks = append(l.Marks, len(l.Events))
-		l.Events = append(l.Events, relay.Entry{Mark: &m})
 	}
-	for _, u := range units {
-		if u.Track == media.Video {
-			at := u.DTS + shift
-			if u.RandomAccess && (!opened || u.PTS-mark.Start >= 175000) {
-				shift = u.PTS - u.DTS
-				open(u.PTS, true)
-			} else if cut > 0 && (at-mark.Start).Seconds() >= cut && at > maxPTS+1500 {
-				open(at, false)
-			}
-			maxPTS = max(maxPTS, u.PTS)
+}
+
+// marker puts open marks into a log.
+type marker struct {
+	log    *Log
+	audio  *media.Codec  // nil without sound
+	origin media.Samples // of the sound's grid; -1 before the first mark
+	mark   relay.Mark    // the newest one
+}
+
+func (m *marker) open(at media.Ticks, independent bool) {
+	if len(m.log.Marks) > 0 {
+		m.mark.Sequence++
+	}
+	m.mark.Start = at
+	if independent {
+		m.mark.DecodeFrom = m.mark.Sequence
+	}
+	if m.audio != nil {
+		if m.origin < 0 {
+			m.origin = media.SamplesOf(at, m.audio.Rate) + 1
 		}
-		l.Events = append(l.Events, relay.Entry{Unit: u})
+		m.mark.AudioStart = m.audio.Grid(m.origin).AtOrAfter(at)
 	}
-	end := mark
-	end.Kind, end.Sequence, end.Start = relay.End, mark.Sequence+1, maxPTS+3000
-	l.Events = append(l.Events, relay.Entry{Mark: &end})
-	return l
+	mark := m.mark
+	m.log.Marks = append(m.log.Marks, len(m.log.Events))
+	m.log.Events = append(m.log.Events, relay.Entry{Mark: &mark})
 }
 
 // start is when a source's first access unit comes.
@@ -229,7 +241,7 @@ func (l *Log) Until(sequence uint64, kind relay.MarkKind) *Log {
 	panic("no such segment")
 }
 
-// ReadUntil returns what a worker that was at a carry's end had read of the log,
+// ReadUntil returns what a worker that was at a handoff's mark had read of the log,
 // closed as that says.
 func (l *Log) ReadUntil(c relay.Handoff) *Log {
 	out := &Log{}
