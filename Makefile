@@ -9,6 +9,8 @@ SHELL := /bin/bash
 GO_FILES := $(shell find . -name '*.go' -not -path './web/node_modules/*' -o -name '*.lua' -o -name '*.sql')
 WEB_FILES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*')
 UNIT_PACKAGES = $$(go list ./... | grep -v /e2e)
+# What tests of the whole run: the program as it was built.
+BUILT = E2E_BINARY=$(CURDIR)/bin/millrace
 
 .PHONY: help
 help: ## list the targets
@@ -47,7 +49,7 @@ unit: ## run the Go tests without the race detector and without e2e, for a quick
 
 .PHONY: race
 race: web/dist/index.html ## run them with the race detector, as make test does
-	GORACE=atexit_sleep_ms=0 go test -race -timeout 10m $(UNIT_PACKAGES)
+	GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout 10m $(UNIT_PACKAGES)
 
 .PHONY: web-test
 web-test: web/node_modules/.package-lock.json ## run the tests of the pages
@@ -55,22 +57,22 @@ web-test: web/node_modules/.package-lock.json ## run the tests of the pages
 
 .PHONY: e2e
 e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
-	go test -count=1 -timeout 15m ./e2e/...
+	$(BUILT) go test -count=1 -vet=off -timeout 15m ./e2e/...
 
 # -timeout bounds the whole: a row takes one to two minutes.
 .PHONY: chaos
 chaos: build ## inject every fault into the real processes and write docs/chaos.md; ROWS="regexp" picks some, TIMES=1 does each once
-	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md \
+	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md $(BUILT) \
 		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e/chaos | grep --line-buffered -vE '^ {8}'
 
 # Two rows at a time: each has a browser of its own.
 .PHONY: chaos-short
 chaos-short: build ## the few faults that CI injects, each once: part of make test
-	CHAOS_SHORT=1 go test -count=1 -timeout 10m -tags chaos -parallel 2 -run '^TestChaos$$' ./e2e/chaos
+	CHAOS_SHORT=1 $(BUILT) go test -count=1 -vet=off -timeout 10m -tags chaos -parallel 2 -run '^TestChaos$$' ./e2e/chaos
 
 .PHONY: soak
 soak: build ## overload for SOAK (20m30s) with memory plotted into docs/images/soak.svg
-	SOAK='$(SOAK)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg \
+	SOAK='$(SOAK)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg $(BUILT) \
 		go test -count=1 -timeout 13h -tags chaos -run '^TestSoak$$' -v ./e2e/chaos | grep --line-buffered -vE '^ {8}'
 
 .PHONY: fuzz
@@ -85,11 +87,11 @@ night: build ## the list for the night: fuzz, chaos, soak, long; all of them tak
 
 .PHONY: long
 long: build ## publish LONG=30h of stream time at speed, across the limits of RTMP's timestamps
-	MILLRACE_LONG='$(or $(LONG),30h)' go test -count=1 -timeout 3h -run '^TestLong$$' -v ./e2e
+	MILLRACE_LONG='$(or $(LONG),30h)' $(BUILT) go test -count=1 -timeout 3h -run '^TestLong$$' -v ./e2e
 
 .PHONY: latency
 latency: build ## measure glass-to-glass latency in Chromium, with a clock burned into the picture
-	go test -count=1 -tags latency -run TestLatency -v ./e2e
+	$(BUILT) go test -count=1 -tags latency -run TestLatency -v ./e2e
 
 .PHONY: lint
 lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-lock.json ## gofmt, go vet, staticcheck, svelte-check

@@ -22,7 +22,7 @@ import (
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	s := harness.StartAll(t, "--grace", "10s")
-	calm := s.PublishClip(t, s.Channel("calm"), harness.Clip{Name: "calm", Seconds: "180", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
+	calm := s.PublishClip(t, s.Channel("calm"), longClip)
 	r := hls.Follow(t, s.Playlist("calm"), false)
 	t.Run("trouble", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T, *harness.Server){

@@ -20,7 +20,7 @@ import (
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	s := harness.StartAll(t, "--ladder", "none")
-	calm := s.PublishClip(t, s.Channel("calm"), harness.Clip{Name: "steady", Seconds: "60", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
+	calm := s.PublishClip(t, s.Channel("calm"), longClip)
 	r := hls.Follow(t, s.Playlist("calm"), false)
 	s.AwaitLive("calm", "")
 	before := measure(s)

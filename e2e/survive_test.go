@@ -14,10 +14,8 @@ import (
 	"millrace/internal/testenv"
 )
 
-// The clips of these tests: what is published first, what after the break, and
-// that with all else than the first.
+// What is published after the break, and that with all else than before it.
 var (
-	firstClip  = harness.Clip{Name: "survive", Seconds: "40", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
 	secondClip = harness.Clip{Name: "survive2", Seconds: "8", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
 	otherClip  = harness.Clip{
 		Name: "survive3", Seconds: "8", Size: "480x270", Rate: "25", Video: []string{"-g", "50", "-profile:v", "baseline"},
@@ -35,7 +33,7 @@ func TestPublisherComesBack(t *testing.T) {
 			t.Parallel()
 			s := s.In(t)
 			key := s.Channel(name)
-			p := s.PublishClip(t, key, firstClip)
+			p := s.PublishClip(t, key, longClip)
 			r := hls.Follow(t, s.Playlist(name), true)
 			broadcast := s.AwaitLive(name, "")
 			harness.WaitSegments(t, s.Playlist(name), 2)
@@ -56,7 +54,7 @@ func TestPublisherComesBack(t *testing.T) {
 func TestIngestDies(t *testing.T) {
 	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s"}, nil)
-	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
+	p := f.Ingests[0].PublishClip(t, f.Key, longClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
 	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
 	_, broadcast := f.State()
@@ -76,7 +74,7 @@ func TestIngestDies(t *testing.T) {
 func TestIngestDrains(t *testing.T) {
 	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s", "--drain", "1s"}, nil)
-	p := f.Ingests[0].PublishClip(t, f.Key, firstClip)
+	p := f.Ingests[0].PublishClip(t, f.Key, longClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
 	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
 	_, broadcast := f.State()
@@ -138,7 +136,7 @@ func TestWorkerDrains(t *testing.T) {
 	for name, own := range map[string][]string{"same profile": nil, "other profile": {"--ffmpeg", otherFFmpeg(t)}} {
 		t.Run(name, func(t *testing.T) {
 			f := harness.StartFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
-			c := firstClip
+			c := longClip
 			c.Name, c.Seconds = "survive22", "22"
 			p := f.Ingests[0].PublishClip(t, f.Key, c)
 			r := hls.Follow(t, f.Edge.Playlist("demo"), true)
@@ -188,7 +186,7 @@ func otherFFmpeg(t testing.TB) string {
 func TestAllStopsAndGoesOn(t *testing.T) {
 	t.Parallel()
 	s := harness.StartAll(t, "--grace", "1m")
-	p := s.PublishClip(t, s.Key, firstClip)
+	p := s.PublishClip(t, s.Key, longClip)
 	broadcast := s.AwaitLive("demo", "")
 	harness.WaitSegments(t, s.Playlist("demo"), 2)
 	source := s.HTTP + "/hls/demo/" + broadcast + "/source/index.m3u8"

@@ -22,11 +22,6 @@ import (
 	"millrace/internal/testenv"
 )
 
-var (
-	longClip  = harness.Clip{Name: "long", Seconds: "100", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo}
-	shortClip = harness.Clip{Name: "short", Seconds: "25", Size: "640x360", Rate: "30", Video: []string{"-g", "60"}, Audio: harness.Stereo}
-)
-
 // TestWatchPage is a viewer's evening: the page is open before the streamer
 // comes, plays, changes quality, is loaded again, sees the end and the next
 // broadcast.
@@ -233,7 +228,7 @@ func TestHomePage(t *testing.T) {
 func TestOtherPlayers(t *testing.T) {
 	t.Parallel()
 	s := harness.StartAll(t)
-	p := s.PublishClip(t, s.Key, harness.Clip{Name: "players", Seconds: "35", Size: "640x360", Rate: "30", Video: []string{"-g", "60", "-bf", "2"}, Audio: harness.Stereo})
+	p := s.PublishClip(t, s.Key, longClip, "-t", "35")
 	harness.WaitSegments(t, s.Playlist("demo"), 2) // neither can begin with parts alone
 	ffmpeg := harness.Run(t, "player", testenv.FFmpeg(t), nil, "-hide_banner", "-nostdin", "-v", "warning", "-i", s.Playlist("demo"), "-map", "0", "-t", "8", "-c", "copy", "-f", "null", "-")
 	playWithGohlslib(t, s.Playlist("demo"), 10*time.Second, &http.Transport{})
