@@ -11,6 +11,7 @@ import (
 	"millrace/internal/lease"
 	"millrace/internal/media"
 	"millrace/internal/rate"
+	"millrace/internal/relay"
 )
 
 const (
@@ -221,7 +222,8 @@ func (p *publisher) Write(u media.Unit) error {
 	if len(u.Payload) == 0 || s.seq.Codec(u.Track) == nil {
 		return nil
 	}
-	if composition := u.PTS - u.DTS; composition > timeline.MaxComposition || composition < -timeline.MaxComposition {
+	composition := u.PTS - u.DTS
+	if composition > timeline.MaxComposition || composition < -timeline.MaxComposition || len(u.Payload) > relay.MaxPayload {
 		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}

@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"bytes"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"millrace/internal/credentials"
 	"millrace/internal/lease"
 	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
 // testRecord is an AVCDecoderConfigurationRecord of 320x180.
@@ -328,6 +331,43 @@ func TestPublisherIgnores(t *testing.T) {
 		}
 		if n := strings.Count(logged.String(), "pictures began in a broadcast without pictures"); n != 1 {
 			t.Errorf("it was said %d times", n)
+		}
+	})
+}
+
+// A unit that no reader of the log takes is left out, and the broadcast goes on.
+func TestPublisherUnitTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		c := newCamera(t, b)
+		c.config(h264(t))
+		c.film(30, everySecond)
+		large := c.picture(false)
+		large.Payload = make([]byte, relay.MaxPayload+1)
+		c.send(large)
+		c.film(30, everySecond)
+		pictures, buf := 0, make([][]byte, 0, timeline.MaxBatch)
+		for n := uint64(0); ; {
+			items, _, _, _ := b.log.Read(n, buf)
+			for _, item := range items {
+				r, err := relay.NewReader(io.MultiReader(bytes.NewReader(relay.Header()), bytes.NewReader(item)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				e, err := r.Next()
+				if err != nil {
+					t.Fatalf("item %d can't be read: %v", n, err)
+				}
+				if n++; e.Unit != nil && e.Unit.Track == media.Video {
+					pictures++
+				}
+			}
+			if len(items) == 0 {
+				break
+			}
+		}
+		if pictures != 60 {
+			t.Errorf("the log has %d pictures, want 60", pictures)
 		}
 	})
 }

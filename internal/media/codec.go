@@ -92,12 +92,19 @@ type Codec struct {
 	Variety string
 }
 
+// MaxRecord is the largest configuration record that is taken, in bytes: real
+// ones have some hundreds, and whoever reads a log bounds its entries.
+const MaxRecord = 32 << 10
+
 // ParseCodec reads a decoder configuration record, which it keeps. Errors name
 // the format, in words that a streamer can read.
 func ParseCodec(f Format, record []byte) (*Codec, error) {
 	known := formats[f]
 	if known == nil {
 		return nil, fmt.Errorf("the codec %s is not supported", f)
+	}
+	if len(record) > MaxRecord {
+		return nil, fmt.Errorf("parse %s configuration: it has %d bytes, at most %d are accepted", f, len(record), MaxRecord)
 	}
 	c, err := known.parse(record)
 	if err != nil {

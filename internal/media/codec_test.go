@@ -180,6 +180,7 @@ func TestRecordsThatAreRefused(t *testing.T) {
 		{"empty AAC", AAC, nil}, {"AAC cut short", AAC, []byte{0x11}},
 		{"empty Opus", Opus, nil}, {"Opus with three channels and no mapping", Opus, append([]byte("OpusHead"), 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0)},
 		{"VP8", "vp08", []byte{1, 2, 3}},
+		{"AAC with more than a record has", AAC, append(bytes.Clone(SilentStereo48k), make([]byte, MaxRecord)...)},
 	} {
 		if codec, err := ParseCodec(c.format, c.record); err == nil {
 			t.Errorf("%s gave %+v", c.name, codec)

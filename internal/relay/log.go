@@ -39,9 +39,12 @@ const (
 	unitHead   = 13
 )
 
+// MaxPayload is the largest payload of a unit in a log, in bytes.
+const MaxPayload = 4 << 20
+
 // The largest bodies that a [Reader] accepts, in bytes.
 const (
-	MaxUnit  = 4<<20 + unitHead
+	MaxUnit  = MaxPayload + unitHead
 	maxOther = 64 << 10
 )
 

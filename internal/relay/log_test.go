@@ -84,6 +84,24 @@ func TestLogWireForm(t *testing.T) {
 	}
 }
 
+// What may be published can be read: the largest record and the largest unit.
+func TestLargestEntries(t *testing.T) {
+	record := append(bytes.Clone(media.SilentStereo48k), make([]byte, media.MaxRecord-len(media.SilentStereo48k))...)
+	want := []Entry{
+		{Codec: codec(t, media.AAC, record)},
+		{Unit: &media.Unit{Track: media.Video, Payload: make([]byte, MaxPayload)}},
+	}
+	r, err := NewReader(bytes.NewReader(encode(t, want)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, w := range want {
+		if got, err := r.Next(); err != nil || !reflect.DeepEqual(got, w) {
+			t.Errorf("entry %d wasn't read as it was written: %v", i, err)
+		}
+	}
+}
+
 func TestLogsThatAreRefused(t *testing.T) {
 	for name, body := range map[string][]byte{
 		"unknown kind":             {'x', 0, 0, 0, 0},
