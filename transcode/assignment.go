@@ -88,7 +88,7 @@ func (a *assignment) run(ctx context.Context) error {
 		a.earlier = newEarlier()
 	}
 	a.live = a.newWorker(encode.Config{
-		From: a.grant.Live, Publish: liveOutput{a.out}, Warm: a.service.warm,
+		From: a.grant.Live, Publish: liveOutput{a.out}, Pool: a.service.warm,
 		// The worker doesn't wait until that is taken: what takes it may wait for the worker.
 		Lost:     func(err error) { beside.Go(func() { a.tell(ctx, event{kind: eventLogLost, err: err}) }) },
 		CaughtUp: func() { close(caughtUp) },

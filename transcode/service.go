@@ -41,7 +41,8 @@ type Config struct {
 	// FFmpeg is the program's path; "ffmpeg".
 	FFmpeg string
 	// Ladder names the rungs, such as "480p30=1400k,160p30=230k"; by the
-	// source's size. "none" makes no rungs.
+	// source's size. "none" makes none but that of a source that isn't H.264, which is
+	// as large as the source.
 	Ladder string
 	// Preset is x264's; "veryfast".
 	Preset string

@@ -1,90 +1,121 @@
 package encode
 
 import (
+	"log/slog"
+
 	"millrace/internal/index"
+	"millrace/internal/jobs"
 	"millrace/internal/media"
 )
 
-// announce tells what the broadcast consists of, as soon as it is settled.
-func (w *Worker) announce() {
-	if w.announced || w.settings == nil || w.settings.TargetDuration == 0 || !w.opened {
-		return
-	}
-	w.announced = true
-	b := index.Broadcast{
-		TargetDuration: w.settings.TargetDuration, PartTarget: w.settings.PartTarget,
-		PartHoldBack: w.settings.PartHoldBack, Started: w.settings.Started,
-	}
-	span := max(0.5, (w.tail.Last() - w.firstStart).Seconds())
-	if w.settings.Video {
-		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: sourceName, Kind: media.Video, Source: true, Codec: w.video.Name,
-			Width: w.video.Width, Height: w.video.Height, FrameRate: w.settings.FrameRate,
-			MaxBitrate: int(float64(w.sourceSize) * 8 / span * bitrateHeadroom),
-		})
-		for _, r := range w.encoding.rungs {
-			b.Renditions = append(b.Renditions, index.Rendition{
-				Name: r.Name, Kind: media.Video, Codec: "avc1.64001f", // until its init says better
-				Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate,
-			})
-		}
-	}
-	if w.settings.Audio {
-		if !w.settings.Video {
-			span = float64(shortAnnounce)
-		}
-		b.Renditions = append(b.Renditions, index.Rendition{
-			Name: audioName, Kind: media.Audio, Source: true, Codec: w.audio.Name,
-			Channels: w.audio.Channels, MaxBitrate: max(64_000, int(float64(w.soundSize)*8/span*bitrateHeadroom)),
-		})
-	}
-	w.Publish.Broadcast(b)
-	for _, publish := range w.held {
-		publish()
-	}
-	w.held = nil
+// announcer hands what is made to the [Publisher]. Before the broadcast is
+// announced it keeps everything else. It belongs to the worker's goroutine.
+type announcer struct {
+	publish   Publisher
+	writer    jobs.Epoch
+	log       *slog.Logger
+	announced bool
+	held      []message
 }
 
-// shortAnnounce stands for the seconds of sound behind the first guess of its bitrate.
-const shortAnnounce = 1
-
-// emit publishes now, or once the broadcast is announced.
-func (w *Worker) emit(publish func()) {
-	if w.announced {
-		publish()
-		return
-	}
-	w.held = append(w.held, publish)
+// message is one thing to publish. Its kind is of the index's entries, or empty
+// for a picture for listings, which is its data.
+type message struct {
+	kind  index.Type
+	entry index.Entry // of an init section, part, gap; of a pause and the end its sequence and reason
+	init  *media.Init
+	data  []byte
+	// segment is the one that a part ends; its Type is empty if it doesn't.
+	segment index.Entry
 }
 
-func (w *Worker) announceInit(rendition string, init *media.Init, e index.Entry) {
-	e.Type, e.Rendition, e.Init, e.Writer = index.TypeInit, rendition, init.Hash, w.Grant.Epoch
-	w.emit(func() { w.Publish.Init(rendition, init, e) })
+// broadcast announces the broadcast, and publishes what was kept.
+func (a *announcer) broadcast(b index.Broadcast) {
+	a.announced = true
+	a.publish.Broadcast(b)
+	held := a.held
+	a.held = nil
+	for _, m := range held {
+		a.hand(m)
+	}
+}
+
+// send publishes now, or once the broadcast is announced.
+func (a *announcer) send(m message) {
+	if a.announced {
+		a.hand(m)
+		return
+	}
+	a.held = append(a.held, m)
+}
+
+func (a *announcer) hand(m message) {
+	switch m.kind {
+	case index.TypeInit:
+		a.publish.Init(m.entry.Rendition, m.init, m.entry)
+	case index.TypePart:
+		a.handPart(m)
+	case index.TypeGap:
+		a.publish.Gap(m.entry)
+	case index.TypePause:
+		a.publish.Pause(m.entry.Sequence, m.entry.Reason)
+	case index.TypeEnd:
+		a.publish.End(m.entry.Sequence, m.entry.Reason)
+	default:
+		a.publish.Thumbnail(m.data)
+	}
+}
+
+func (a *announcer) handPart(m message) {
+	var err error
+	if m.segment.Type == "" {
+		err = a.publish.Part(m.entry, m.data)
+	} else {
+		err = a.publish.Finish(m.entry, m.data, m.segment)
+	}
+	if err != nil {
+		a.log.Error("a part was not published", "rendition", m.entry.Rendition, "sequence", m.entry.Sequence, "part", m.entry.Part, "err", err)
+	}
+}
+
+// init announces the header of a rendition.
+func (a *announcer) init(rendition string, init *media.Init, e index.Entry) {
+	e.Type, e.Rendition, e.Init, e.Writer = index.TypeInit, rendition, init.Hash, a.writer
+	a.send(message{kind: index.TypeInit, entry: e, init: init})
 }
 
 // put publishes a part and, with the last one, its segment.
-func (w *Worker) put(part index.Entry, data []byte, segment index.Entry) {
-	w.emit(func() {
-		var err error
-		if segment.Type == "" {
-			err = w.Publish.Part(part, data)
-		} else {
-			err = w.Publish.Finish(part, data, segment)
-		}
-		if err != nil {
-			w.Log.Error("a part was not published", "rendition", part.Rendition, "sequence", part.Sequence, "part", part.Part, "err", err)
-		}
-	})
+func (a *announcer) put(part index.Entry, data []byte, segment index.Entry) {
+	a.send(message{kind: index.TypePart, entry: part, data: data, segment: segment})
 }
 
-// publisher returns what a rendition of the segment publishes by: it puts the
-// same media under the names of the rungs that it stands in for.
-func (w *Worker) publisher(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
+// gap says that a segment is missing in a rendition.
+func (a *announcer) gap(e index.Entry) { a.send(message{kind: index.TypeGap, entry: e}) }
+
+// reasonLost is why there is a pause.
+const reasonLost = "the publisher lost the connection"
+
+// pause says that nothing comes for now, from a sequence on.
+func (a *announcer) pause(sequence uint64) {
+	a.send(message{kind: index.TypePause, entry: index.Entry{Sequence: sequence, Reason: reasonLost}})
+}
+
+// end says that the broadcast ended before a sequence.
+func (a *announcer) end(sequence uint64) {
+	a.send(message{kind: index.TypeEnd, entry: index.Entry{Sequence: sequence, Reason: "the broadcast ended"}})
+}
+
+// thumbnail publishes a picture for listings.
+func (a *announcer) thumbnail(jpeg []byte) { a.send(message{data: jpeg}) }
+
+// putter returns what a rendition of the segment publishes by: it puts the same
+// media under the names of the rungs that it stands in for.
+func (a *announcer) putter(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
 	return func(part index.Entry, data []byte, segment index.Entry) {
-		w.put(part, data, segment)
+		a.put(part, data, segment)
 		for _, shed := range s.shedFor(rendition) {
 			part.Rendition, segment.Rendition = shed.rung.Name, shed.rung.Name
-			w.put(part, data, segment)
+			a.put(part, data, segment)
 			shed.done = segment.Type != ""
 		}
 	}

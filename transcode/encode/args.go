@@ -113,14 +113,14 @@ func (j Job) encoder(r Rung) []string {
 // SourceProfile names all that the bytes of repackaged media depend on besides the log.
 func SourceProfile() string { return profileOf("source") }
 
-// soundProfile is the audio rendition's: of sound that is encoded no two workers
-// make the same bytes, so theirs have different names.
-func (w *Worker) soundProfile() string {
-	if w.odd == nil {
+// profile is the audio rendition's: of sound that is encoded no two workers make
+// the same bytes, so theirs have different names.
+func (s *sound) profile() string {
+	if s.transcode == nil {
 		return SourceProfile()
 	}
-	e := w.Grant.Epoch
-	return profileOf("sound", strconv.FormatUint(e.Lease, 10), strconv.Itoa(w.Slot), strconv.FormatUint(e.Grant, 10))
+	e := s.Grant.Epoch
+	return profileOf("sound", strconv.FormatUint(e.Lease, 10), strconv.Itoa(s.Slot), strconv.FormatUint(e.Grant, 10))
 }
 
 // rungProfile names all that a rung's bytes depend on besides the log: this

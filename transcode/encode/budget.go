@@ -13,7 +13,7 @@ type Budget struct {
 	cores float64
 
 	mu       sync.Mutex
-	reserved map[*Worker]float64
+	reserved map[*encoding]float64
 	ratio    float64   // measured over estimated, smoothed
 	settled  time.Time // before, nothing is added
 }
@@ -31,7 +31,7 @@ const (
 
 // NewBudget returns one of some cores; 0: of all that this process may use.
 func NewBudget(cores float64) *Budget {
-	return &Budget{cores: cmp.Or(cores, float64(runtime.GOMAXPROCS(0))), reserved: map[*Worker]float64{}, ratio: 1}
+	return &Budget{cores: cmp.Or(cores, float64(runtime.GOMAXPROCS(0))), reserved: map[*encoding]float64{}, ratio: 1}
 }
 
 // Room returns the cores that are free for another broadcast's rungs.
@@ -54,39 +54,39 @@ func (b *Budget) Scale() float64 {
 
 // reserve notes what a worker's rungs need, in place of what it needed before.
 // It reports whether there is room for it; without, nothing changes.
-func (b *Budget) reserve(w *Worker, cost float64) bool {
+func (b *Budget) reserve(e *encoding, cost float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.fit(w, cost)
+	return b.fit(e, cost)
 }
 
 // force is reserve whether or not there is room.
-func (b *Budget) force(w *Worker, cost float64) {
+func (b *Budget) force(e *encoding, cost float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reserved[w] = cost
+	b.reserved[e] = cost
 }
 
-func (b *Budget) fit(w *Worker, cost float64) bool {
+func (b *Budget) fit(e *encoding, cost float64) bool {
 	free := b.cores
 	for other, c := range b.reserved {
-		if other != w {
+		if other != e {
 			free -= c
 		}
 	}
 	if cost > free {
 		return false
 	}
-	b.reserved[w] = cost
+	b.reserved[e] = cost
 	return true
 }
 
 // add is reserve for rungs that were shed: at most one broadcast's at a time, and
 // none for calmTime after any rung of this machine was late.
-func (b *Budget) add(w *Worker, cost float64, now time.Time) bool {
+func (b *Budget) add(e *encoding, cost float64, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now.Before(b.settled) || !b.fit(w, cost) {
+	if now.Before(b.settled) || !b.fit(e, cost) {
 		return false
 	}
 	b.settled = now.Add(addPause)
@@ -104,7 +104,7 @@ func (b *Budget) fellBehind(now time.Time) {
 func (b *Budget) Release(w *Worker) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.reserved, w)
+	delete(b.reserved, w.encoding)
 }
 
 // spent notes what a process used for work estimated at some core-seconds.

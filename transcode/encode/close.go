@@ -28,24 +28,24 @@ func (w *Worker) takeRest(ctx context.Context) {
 // returns what an ingest needs to go on; ok is false when nothing was read.
 func (w *Worker) closeShort(ctx context.Context) (h relay.Handoff, ok bool) {
 	w.takeRest(ctx)
-	if w.settings == nil || w.last == nil {
+	l := &w.log
+	if l.settings == nil || l.last == nil {
 		return relay.Handoff{}, false
 	}
-	if w.settings.TargetDuration == 0 {
-		s := *w.settings
+	if l.settings.TargetDuration == 0 {
+		s := *l.settings
 		s.TargetDuration = shortTarget
-		w.settings = &s
+		l.settings = &s
 	}
-	if w.last.Kind == relay.Open {
-		m := w.tail.Close(relay.Pause)
-		w.tail.Add(relay.Entry{Mark: &m})
+	if l.last.Kind == relay.Open {
+		m := l.tail.Close(relay.Pause)
+		l.tail.Add(relay.Entry{Mark: &m})
 		w.markRead(ctx, m)
 	}
 	w.announce()
-	w.over, w.closed = true, true
-	w.endAudio()
-	w.retire()
-	return relay.Handoff{Settings: *w.settings, Mark: *w.last}, true
+	l.over, l.closed = true, true
+	w.sound.complete()
+	return relay.Handoff{Settings: *l.settings, Mark: *l.last}, true
 }
 
 // shortTarget is the target duration, in seconds, of a broadcast that ended
@@ -57,67 +57,37 @@ const shortTarget = 4
 // published.
 func (w *Worker) drop(ctx context.Context) {
 	w.takeRest(ctx)
-	w.over, w.closed = true, true
+	w.log.over, w.log.closed = true, true
 	w.dropOpen(ctx)
-	w.dropSound()
-	w.retire()
+	w.sound.drop()
 }
 
 // dropOpen gives up the open segment.
 func (w *Worker) dropOpen(ctx context.Context) {
-	s := w.current
-	if s == nil {
-		return
-	}
-	w.current = nil
-	w.segments = w.segments[:len(w.segments)-1]
-	for enc, run := range w.encoding.using {
-		if run != nil && run.segment == s {
-			w.encoding.using[enc] = nil
-			enc.discard()
-		}
-	}
-	if n := len(w.encoding.waiting); n > 0 && w.encoding.waiting[n-1] == s {
-		w.encoding.waiting = w.encoding.waiting[:n-1]
-	}
-	w.beginWaiting(ctx)
-}
-
-// dropSound gives up sound that isn't all here: published as it is, it would be
-// other bytes under the name that whoever has all of it uses.
-func (w *Worker) dropSound() {
-	for _, s := range w.segments {
-		switch {
-		case s.audio == nil || s.audio.done || !s.tl.closed:
-		case s.odd != nil: // named by this worker alone
-			w.endAudioOf(s)
-		default:
-			s.audio.done, s.partial = true, true
-		}
+	if s := w.segments.drop(); s != nil {
+		w.encoding.abandon(ctx, s)
 	}
 }
 
 // stopAt makes until the first segment that isn't made.
 func (w *Worker) stopAt(ctx context.Context, until uint64) {
 	w.Until = until
-	switch {
-	case w.current != nil && w.current.tl.mark.Sequence >= until:
-		w.over = true // sound of the segment before still comes
+	switch s := w.segments.current; {
+	case s != nil && s.tl.mark.Sequence >= until:
+		w.log.over = true // sound of the segment before still comes
 		w.dropOpen(ctx)
-		w.retire()
-	case w.last != nil && w.last.Kind != relay.Open && w.last.Sequence >= until:
-		w.over = true // the publisher is away: the mark may never come
-		w.retire()
+	case w.log.last != nil && w.log.last.Kind != relay.Open && w.log.last.Sequence >= until:
+		w.log.over = true // the publisher is away: the mark may never come
 	}
 }
 
-// moved ends the work where the log ended in good order: at a pause mark.
+// moved ends the work where the log ended in good order: at a pause mark. It
+// reports whether it did.
 func (w *Worker) moved() bool {
-	if w.last == nil || w.last.Kind != relay.Pause {
+	if w.log.last == nil || w.log.last.Kind != relay.Pause {
 		return false
 	}
-	w.over, w.closed = true, true
-	w.endAudio()
-	w.retire()
+	w.log.over, w.log.closed = true, true
+	w.sound.complete()
 	return true
 }

@@ -191,14 +191,14 @@ var errDiscarded = errors.New("not needed any more")
 // to the goroutine that feeds it.
 type encoder struct {
 	*process
-	job    Job
-	bound  chan struct{} // closed once out and gone are set
-	out    chan<- output
-	gone   <-chan struct{} // closed when nobody reads out any more
-	exited chan struct{}   // closed when the process has ended
-	fed    bool
-	base   media.Ticks // of the first picture fed
-	pulse  pulse
+	job      Job
+	bound    chan struct{} // closed once out and gone are set
+	out      chan<- output
+	gone     <-chan struct{} // closed when nobody reads out any more
+	exited   chan struct{}   // closed when the process has ended
+	fed      bool
+	base     media.Ticks // of the first picture fed
+	watchdog watchdog
 }
 
 // startEncoder starts a process. What it makes goes to out until its exit,
@@ -324,7 +324,7 @@ func (e *encoder) readThumbnail(r io.Reader) {
 // background lets everything else go first.
 func (e *encoder) background() {
 	e.process.background()
-	e.pulse.background = true
+	e.watchdog.background = true
 }
 
 // config feeds the decoder's configuration; it comes before the first picture.
@@ -338,7 +338,7 @@ func (e *encoder) picture(u *media.Unit) {
 	if !e.fed {
 		e.fed, e.base = true, u.DTS
 	}
-	e.pulse.fed(time.Now())
+	e.watchdog.fed(time.Now())
 	at := max(0, u.PTS-e.base) // of a publisher that shows a picture before it is decoded
 	e.put(matroska.AppendUnit(make([]byte, 0, len(u.Payload)+matroska.Overhead), at, u.RandomAccess, u.Payload))
 }

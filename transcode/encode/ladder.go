@@ -192,8 +192,8 @@ func refit(rungs []Rung, width, height int) []Rung {
 // would promise rungs that can't be made.
 const (
 	decodeCost     = 0.003
-	decodeCostHEVC = 0.005
-	decodeCostAV1  = 0.006
+	decodeCostHEVC = 0.0055
+	decodeCostAV1  = 0.0045
 	encodeCost     = 0.016
 	// startCost is that of a process for each segment of two seconds, in cores.
 	startCost = 0.025

@@ -101,7 +101,7 @@ type frame struct {
 	at   media.Ticks
 	// offset is PTS minus time.
 	offset  int32
-	idr     bool
+	key     bool // decoding can start here
 	payload []byte
 }
 
@@ -139,8 +139,8 @@ func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, s
 	}
 }
 
-// newSound prepares a segment of sound in codec c.
-func newSound(tl *timeline, writer jobs.Epoch, name, init, profile string, c *media.Codec) *rendering {
+// newSoundRendering prepares a segment of sound in codec c.
+func newSoundRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, c *media.Codec) *rendering {
 	r := newRendering(tl, writer, name, init, profile, 0)
 	r.grid = c.Grid(tl.mark.AudioStart)
 	return r
@@ -220,7 +220,7 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 				start = min(start, r.scaled(from.at))
 			}
 			f.DecodeTime = uint64(start)
-			part.Independent = part.Independent || fr.idr
+			part.Independent = part.Independent || fr.key
 		}
 		if i+1 < n {
 			until = r.frames[i+1].time
@@ -229,7 +229,7 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 		if r.audio() {
 			d = int64(r.grid.Frame)
 		}
-		f.Samples[i] = media.Sample{Duration: uint32(d), CompositionOffset: fr.offset, Sync: r.audio() || fr.idr, Payload: fr.payload}
+		f.Samples[i] = media.Sample{Duration: uint32(d), CompositionOffset: fr.offset, Sync: r.audio() || fr.key, Payload: fr.payload}
 	}
 	size := 0
 	for i := range f.Samples {

@@ -158,7 +158,7 @@ func TestMissingPictures(t *testing.T) {
 			}
 			for i, at := range times[:frames] {
 				if !slices.Contains(missing, i) {
-					r.add(frame{time: int64(at), at: at, idr: i == 0, payload: []byte{1}})
+					r.add(frame{time: int64(at), at: at, key: i == 0, payload: []byte{1}})
 				}
 			}
 			tl.close(times[frames])

@@ -28,16 +28,40 @@ const (
 	// burstLead is how much faster than real time a segment came from the log
 	// when the worker catches up with it.
 	burstLead = media.VideoTimescale / 2
+	// maxUnmade bounds the segments that are encoded or wait for it, of those
+	// that came at real time: past it no rung is made of further ones.
+	maxUnmade = 4
 )
+
+// shedding is what is known of how encoding keeps up.
+type shedding struct {
+	shed     int       // how many rungs, from the highest on, are not made now
+	counted  int       // how many of those the metric counts
+	slow     int       // marks in a row at which encoding was too slow
+	calm     int       // segments since encoding was last too slow
+	resumed  bool      // the newest change was a rung that is made again
+	patience int       // segments without that after which a rung is made again
+	read     time.Time // when the newest mark was read
+	looked   time.Time // when the worker last went round
+	stood    time.Time // when it last found that the process had stood still
+}
+
+// awake notes that the worker goes round.
+func (s *shedding) awake(now time.Time) {
+	if !s.looked.IsZero() && now.Sub(s.looked) > watchInterval+stoodStill && now.After(s.stood) {
+		s.stood = now
+	}
+	s.looked = now
+}
 
 // mayShed is how many rungs may be shed. A source that every player can play
 // stands in for all of its rungs; of any other one the lowest rung is always
 // made, whatever room there is, since browsers would have no picture at all. Only
 // where even that falls so far behind that segments aren't begun (maxUnmade) do
 // these become gaps.
-func (w *Worker) mayShed() int {
-	n := len(w.encoding.rungs)
-	if n > 0 && !w.pictures().universal() {
+func (e *encoding) mayShed() int {
+	n := len(e.rungs)
+	if n > 0 && !e.source.universal() {
 		n--
 	}
 	return n
@@ -45,37 +69,36 @@ func (w *Worker) mayShed() int {
 
 // balance sheds the highest rung when encoding falls behind, takes it up again
 // when there is room, and returns how many rungs to make of this segment.
-func (w *Worker) balance(s *segment) int {
-	e := &w.encoding
-	if w.Backfill {
+func (e *encoding) balance(s *segment) int {
+	if e.Backfill {
 		return len(e.rungs)
 	}
-	unmade, lag := w.behind(s)
+	unmade, lag := e.behind(s)
 	e.calm++
 	if lag > slowLag {
 		e.slow++
-		w.Budget.fellBehind(e.read)
+		e.Budget.fellBehind(e.read)
 	} else {
 		e.slow = 0
 	}
 	switch {
-	case e.shed < w.mayShed() && (e.slow > 1 || lag > tooSlowLag):
+	case e.shed < e.mayShed() && (e.slow > 1 || lag > tooSlowLag):
 		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
 			e.patience = min(2*e.patience, maxPatience)
 		}
-		w.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
+		e.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
 		e.slow, e.calm, e.resumed = 0, 0, false
 		e.shed++
-		w.Budget.reserve(w, w.cost(e.rungs[e.shed:]))
-		w.groupRungs()
+		e.Budget.reserve(e, e.cost(e.rungs[e.shed:]))
+		e.group()
 	case e.slow == 0 && e.calm >= e.patience && e.shed > 0:
-		if !w.Budget.add(w, w.cost(e.rungs[e.shed-1:]), e.read) {
+		if !e.Budget.add(e, e.cost(e.rungs[e.shed-1:]), e.read) {
 			break
 		}
 		e.calm, e.resumed = 0, true
 		e.shed--
-		w.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
-		w.groupRungs()
+		e.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
+		e.group()
 	}
 	if unmade >= maxUnmade {
 		return 0
@@ -87,16 +110,16 @@ func (w *Worker) balance(s *segment) int {
 // the one that lacks most is behind. Segments that came faster than real time,
 // since the worker catches up with the log, say nothing about how fast encoding
 // is: they are waited for. Nor does one that is begun again, since its process died.
-func (w *Worker) behind(s *segment) (unmade int, lag media.Ticks) {
+func (e *encoding) behind(s *segment) (unmade int, lag media.Ticks) {
 	now := time.Now()
-	read := w.encoding.read
-	w.encoding.read = now
+	read := e.read
+	e.read = now
 	lacking := false
-	for i, old := range w.segments {
+	for i, old := range e.segments.list {
 		if old == s {
 			break
 		}
-		if i == len(w.segments)-2 {
+		if i == len(e.segments.list)-2 {
 			ahead := s.tl.mark.Start - old.tl.mark.Start - media.TicksOf(now.Sub(read))
 			old.burst = ahead > burstLead
 		}
@@ -117,7 +140,7 @@ func (w *Worker) behind(s *segment) (unmade int, lag media.Ticks) {
 			unmade++
 		}
 	}
-	if !w.stood.IsZero() && now.Sub(w.stood) < stoodGrace {
+	if !e.stood.IsZero() && now.Sub(e.stood) < stoodGrace {
 		return 0, 0 // its encoders had nothing to do, whatever room there is
 	}
 	return unmade, lag
@@ -136,34 +159,24 @@ func (r *rungWork) reached() media.Ticks {
 // whole broadcast, and one without media would stop them. What stands in is
 // always H.264: where a source in another format is all that there is, the rungs
 // have a gap.
-func (w *Worker) standIn(s *segment, made int) {
+func (e *encoding) standIn(s *segment, made int) {
 	missing := len(s.rungs) - made
-	name, init := sourceName, w.videoInit
+	name, init := sourceName, e.header
 	switch {
 	case made > 0:
 		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
-	case s.config.Format != media.H264:
+	case s.codec.Format != media.H264:
 		for _, r := range s.rungs {
 			r.failed = true
 		}
-		w.Metrics.shed.Add(float64(missing))
+		e.Metrics.shed.Add(float64(missing))
 		return
 	}
 	for _, r := range s.rungs[:missing] {
 		r.standIn = name
 		if init != nil {
-			w.announceInit(r.rung.Name, init, index.Entry{Epoch: s.tl.mark.Epoch})
+			e.out.init(r.rung.Name, init, index.Entry{Epoch: s.tl.mark.Epoch})
 		}
 	}
-	w.Metrics.shed.Add(float64(missing))
-}
-
-// shedFor returns the segment's rungs that a rendition stands in for.
-func (s *segment) shedFor(rendition string) (shed []*rungWork) {
-	for _, r := range s.rungs {
-		if r.standIn == rendition {
-			shed = append(shed, r)
-		}
-	}
-	return shed
+	e.Metrics.shed.Add(float64(missing))
 }

@@ -2,171 +2,208 @@ package encode
 
 import (
 	"context"
-	"strings"
 	"time"
 
-	"millrace/internal/flv"
-	"millrace/internal/matroska"
+	"millrace/internal/index"
 	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
-// The format that odd AAC is encoded to: every player takes it.
-const (
-	soundRate    = 48000
-	soundBitrate = "160k"
-)
+// sound makes the rendition of sound: as it comes, where every player can play
+// that, or encoded by a [soundTranscode]. It belongs to the worker's goroutine.
+type sound struct {
+	*Config
+	out      *announcer
+	segments *segments
 
-// soundCodec is that of what is encoded.
-var soundCodec = media.StereoAAC()
-
-// soundArgs are FFmpeg's arguments for odd AAC (HE-AAC, more than two
-// channels) in as Matroska and AAC-LC out as FLV. Losses are filled with silence.
-func soundArgs() []string {
-	return strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
-		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f matroska -i pipe:0" +
-		" -filter_threads 1 -map 0:a -af aresample=async=1 -c:a aac -ar 48000 -ac 2 -b:a " + soundBitrate +
-		" -map_metadata -1 -fflags +bitexact -f flv -flvflags no_duration_filesize+no_sequence_end+no_metadata" +
-		" -avoid_negative_ts disabled -flush_packets 1 -muxdelay 0 -muxpreload 0 pipe:3")
+	source *media.Codec // in the log
+	codec  *media.Codec // of the rendition
+	header *media.Init  // of the rendition
+	lead   []*media.Unit
+	size   int // bytes so far
+	// transcode is nil while sound is repackaged.
+	transcode *soundTranscode
+	frames    chan soundFrame
+	running   map[*soundEncoder]struct{} // encoders that haven't ended
 }
 
-// soundLead keeps the first timestamps that the encoder writes above 0: its
-// first frame begins before the first sample.
-const soundLead = media.VideoTimescale
-
-// soundEncoder is the process that encodes a broadcast's odd AAC. It runs for
-// as long as the worker does: encoding that starts afresh would click. So this
-// rendition, alone, has other bytes when another worker makes it.
-type soundEncoder struct {
-	*process
-	base     media.Ticks // of the first frame fed, and soundLead before it
-	newest   media.Ticks // of the frames fed
-	fed      bool
-	answered bool
-	pulse    pulse
+func newSound(c *Config, out *announcer, l *segments) *sound {
+	return &sound{Config: c, out: out, segments: l, frames: make(chan soundFrame, 64), running: map[*soundEncoder]struct{}{}}
 }
 
-// soundFrame is one encoded frame at its place on the grid of soundRate.
-type soundFrame struct {
-	encoder *soundEncoder
-	at      media.Ticks // as the encoder says, to the millisecond
-	payload []byte
-	exit    *exit
-}
-
-// startSound starts an encoder for sound of configuration c.
-func (f *FFmpeg) startSound(ctx context.Context, c *media.Codec, out chan<- soundFrame) (*soundEncoder, error) {
-	p, readers, err := f.start(ctx, soundArgs(), 1)
-	if err != nil {
-		return nil, err
-	}
-	e := &soundEncoder{process: p}
-	e.put(matroska.Header(c))
-	send := func(s soundFrame) bool {
-		s.encoder = e
-		select {
-		case out <- s:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
-	e.running.Go(func() {
-		if r := readers[0]; flv.ReadHeader(r) == nil {
-			for {
-				t, err := flv.ReadTag(r)
-				if err != nil {
-					break
-				}
-				a, err := flv.ParseAudio(t.Payload)
-				if t.Type != flv.TagAudio || err != nil || a.Kind != flv.Frame {
-					continue
-				}
-				if !send(soundFrame{at: media.Ticks(t.Timestamp) * media.TicksPerMillisecond, payload: a.Data}) {
-					break
-				}
-			}
-		}
-		closeAll(readers)
-		x := e.wait()
-		send(soundFrame{exit: &x})
-		e.stop(nil)
-	})
-	return e, nil
-}
-
-// frame gives one frame of the source to the encoder.
-func (e *soundEncoder) frame(u *media.Unit) {
-	if !e.fed {
-		e.fed, e.base = true, u.DTS-soundLead
-	}
-	e.newest = u.DTS
-	e.pulse.fed(time.Now())
-	e.put(matroska.AppendUnit(make([]byte, 0, len(u.Payload)+matroska.Overhead), max(0, u.DTS-e.base), true, u.Payload))
-}
-
-// soundGrid returns the first place that isn't before t.
-func soundGrid(t media.Ticks) media.Samples {
-	return soundCodec.Grid(0).AtOrAfter(t)
-}
-
-// setAudio prepares for sound of another configuration.
-func (w *Worker) setAudio(ctx context.Context, c *media.Codec) (err error) {
-	if c.Equal(w.source) {
+// configure prepares for sound in another codec.
+func (s *sound) configure(ctx context.Context, c *media.Codec) (err error) {
+	if c.Equal(s.source) {
 		return nil
 	}
-	w.source, w.audio = c, c
-	w.endSound()
+	s.source, s.codec = c, c
+	s.stop()
 	if !c.Universal {
-		w.audio = soundCodec
-		w.Log.Info("sound of an odd kind is encoded to AAC-LC, 48 kHz, stereo", "rate", c.Rate, "channels", c.Channels)
-		w.odd = &oddSound{config: c}
-		w.startSound(ctx)
+		s.codec = soundCodec
+		s.Log.Info("sound that not every player can play is encoded to AAC-LC, 48 kHz, stereo", "codec", c.Name, "rate", c.Rate, "channels", c.Channels)
+		s.transcode = &soundTranscode{sound: s, codec: c}
+		s.transcode.start(ctx)
 	}
-	w.audioInit, err = w.audio.Init()
+	s.header, err = s.codec.Init()
 	return err
 }
 
-// takeAudio handles one frame of the source's sound: it lies on the grid that
-// the marks give, and its own time is exact to the millisecond only.
-func (w *Worker) takeAudio(ctx context.Context, u *media.Unit) {
-	if w.odd != nil {
-		w.takeOdd(ctx, u)
-		return
+// startOf returns where a segment's sound begins in the rendition.
+func (s *sound) startOf(m relay.Mark) media.Samples {
+	if s.transcode != nil {
+		return soundGrid(m.Start)
 	}
-	if len(w.segments) == 0 {
-		if w.current == nil {
-			w.lead = append(w.lead, u)
-			if len(w.lead) > maxLead {
-				w.lead = w.lead[1:]
-			}
-		}
-		return
-	}
-	start := w.segments[len(w.segments)-1].tl.mark.AudioStart
-	w.placeAudio(nil, w.audio.Grid(start).Nearest(u.DTS), u.Payload)
+	return m.AudioStart
 }
 
-// placeAudio gives a frame of sound, odd or (nil) plain, to the segment that its
-// first sample is in. Sound comes in order: segments before that one get no more.
-func (w *Worker) placeAudio(odd *oddSound, sample media.Samples, payload []byte) {
-	for i := len(w.segments) - 1; i >= 0; i-- {
-		s := w.segments[i]
-		if s.audio == nil || s.odd != odd || sample < s.tl.mark.AudioStart {
+// open prepares a segment's sound, with what has come of it before its mark.
+func (s *sound) open(to *segment) {
+	to.transcode = s.transcode
+	to.audio = newSoundRendering(to.tl, s.Grant.Epoch, audioName, s.header.Hash, s.profile(), s.codec)
+	to.audio.publish = s.out.put
+	s.out.init(audioName, s.header, index.Entry{Epoch: to.tl.mark.Epoch, Codec: s.codec.Name})
+	if to.source == nil {
+		to.tl.nominal = s.codec.Step()
+	}
+	if before := s.segments.newest(); before != nil && before.tl.mark.Discontinuity == to.tl.mark.Discontinuity {
+		to.audio.frames = before.audio.takeFrom(int64(to.tl.mark.AudioStart))
+	}
+}
+
+// take handles one frame of the source's sound. It lies on the grid that the
+// marks give: its own time may be exact to the millisecond only.
+func (s *sound) take(ctx context.Context, u *media.Unit) {
+	if s.transcode != nil {
+		s.transcode.take(ctx, u)
+		return
+	}
+	newest := s.segments.newest()
+	if newest == nil {
+		s.lead = append(s.lead, u)
+		if len(s.lead) > maxLead {
+			s.lead = s.lead[1:]
+		}
+		return
+	}
+	s.place(nil, s.codec.Grid(newest.tl.mark.AudioStart).Nearest(u.DTS), u.Payload)
+}
+
+// takeLead takes what came before the first mark, once there is a segment.
+func (s *sound) takeLead(ctx context.Context) {
+	lead := s.lead
+	s.lead = nil
+	for _, u := range lead {
+		s.take(ctx, u)
+	}
+}
+
+// place gives a frame, made by a transcode or (nil) as it came, to the segment
+// that its first sample is in. Sound comes in order: segments before that one get
+// no more.
+func (s *sound) place(by *soundTranscode, sample media.Samples, payload []byte) {
+	list := s.segments.list
+	for i := len(list) - 1; i >= 0; i-- {
+		to := list[i]
+		if to.audio == nil || to.transcode != by || sample < to.tl.mark.AudioStart {
 			continue
 		}
-		w.soundSize += len(payload)
-		at := sample.Ticks(s.audio.grid.Rate)
-		if !w.settings.Video {
-			s.tl.add(at)
+		s.size += len(payload)
+		at := sample.Ticks(to.audio.grid.Rate)
+		if to.source == nil {
+			to.tl.add(at)
 		}
-		for _, old := range w.segments[:i] {
+		for _, old := range list[:i] {
 			if old.audio != nil && old.tl.closed {
 				old.audio.advance(true)
 			}
 		}
-		s.audio.add(frame{time: int64(sample), at: at, idr: true, payload: payload})
-		s.audio.advance(false)
-		w.retire()
+		to.audio.add(frame{time: int64(sample), at: at, key: true, payload: payload})
+		to.audio.advance(false)
 		return
+	}
+}
+
+// complete says that no more sound comes for the segments that are cut.
+func (s *sound) complete() {
+	for _, of := range s.segments.list {
+		if of.audio != nil && of.tl.closed {
+			s.completeIn(of)
+		}
+	}
+}
+
+func (s *sound) completeIn(of *segment) {
+	if of.transcode != nil {
+		of.transcode.fill(soundGrid(of.tl.end))
+	}
+	of.audio.advance(true)
+}
+
+// drop gives up sound that isn't all here: published as it is, it would be
+// other bytes under the name that whoever has all of it uses.
+func (s *sound) drop() {
+	for _, of := range s.segments.list {
+		switch {
+		case of.audio == nil || of.audio.done || !of.tl.closed:
+		case of.transcode != nil: // named by this worker alone
+			s.completeIn(of)
+		default:
+			of.audio.done, of.partial = true, true
+		}
+	}
+}
+
+// rendition is that of sound; span is for how many seconds it has come.
+func (s *sound) rendition(span float64) index.Rendition {
+	return index.Rendition{
+		Name: audioName, Kind: media.Audio, Source: true, Codec: s.codec.Name,
+		Channels: s.codec.Channels, MaxBitrate: max(64_000, int(float64(s.size)*8/span*bitrateHeadroom)),
+	}
+}
+
+// encoded handles what an encoder made: the present one, or an earlier one.
+func (s *sound) encoded(ctx context.Context, f soundFrame) {
+	t := s.transcode
+	current := t != nil && f.encoder == t.encoder
+	switch {
+	case f.exit != nil:
+		f.encoder.running.Wait()
+		delete(s.running, f.encoder)
+		if current {
+			t.died(ctx, f.exit.err)
+		}
+	case current:
+		t.made(f)
+	}
+}
+
+// watch looks at the encoder, if there is one.
+func (s *sound) watch(now time.Time) {
+	if s.transcode != nil {
+		s.transcode.watch(now)
+	}
+}
+
+// again tells when an encoder is to be started.
+func (s *sound) again() <-chan time.Time {
+	if s.transcode == nil {
+		return nil
+	}
+	return s.transcode.again
+}
+
+// stop ends the encoder, if there is one.
+func (s *sound) stop() {
+	if s.transcode != nil && s.transcode.encoder != nil {
+		s.transcode.encoder.discard()
+	}
+	s.transcode = nil
+}
+
+// end ends all encoders and waits for them.
+func (s *sound) end() {
+	s.stop()
+	for e := range s.running {
+		e.running.Wait()
 	}
 }

@@ -29,6 +29,9 @@ const (
 	// bitrateHeadroom is how much more than the first seconds the source is
 	// taken to need until the edges have measured it.
 	bitrateHeadroom = 1.2
+	// plannedAfter is when a first mark comes, after the grant, that was agreed
+	// on: then nobody waited for the worker.
+	plannedAfter = 300 * time.Millisecond
 )
 
 // Publisher is where a worker's media goes: the publication, or a test's record of it.
@@ -62,7 +65,7 @@ type Config struct {
 	// read any more; the worker then waits to be told what to do. nil: it stops.
 	Lost   func(error)
 	FFmpeg *FFmpeg
-	Warm   *Pool // nil: no encoders are kept for takeovers
+	Pool   *Pool // nil: no encoders are kept for takeovers
 	Preset string
 	Ladder []RungSpec
 	// Earlier returns the renditions that earlier workers announced, and may wait
@@ -78,80 +81,51 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Worker makes the renditions of one broadcast from its log. The goroutine of
-// run owns everything in it but the counters.
+// Worker makes the renditions of one broadcast from its log: it follows the log
+// and hands pictures to encoding and sound to sound, each of which owns what it
+// makes of them.
 type Worker struct {
 	Config
 	// consumed counts access units read; finished is the first segment that
 	// isn't complete in every rendition.
 	consumed, finished atomic.Uint64
-	shed               atomic.Int64 // rungs that aren't made now
 	// unmade counts the segments that were cut and aren't published whole.
-	unmade atomic.Int64
-	calls  chan func(context.Context)
-	gone   chan struct{} // closed when run has returned
+	unmade   atomic.Int64
+	commands chan command
+	gone     chan struct{} // closed when Run has returned
+	queue    chan relay.Entry
 
-	settings   *relay.Settings
-	video      *media.Codec
-	source     *media.Codec // of the source's sound
-	audio      *media.Codec // of the rendition's: the same, unless it is of an odd kind
-	videoInit  *media.Init
-	audioInit  *media.Init
-	early      []relay.Entry // what came before the settings
-	lead       []*media.Unit // sound that came before the first mark
-	gop        []*media.Unit // pictures since the IDR that decoding starts at
-	tail       relay.Tail    // where the log ends that was taken
-	sourceSize int           // bytes of pictures so far
-	soundSize  int           // bytes of sound so far
-	segments   []*segment    // those that aren't done, oldest first
-	current    *segment      // the one that the log is in, or nil
-	opened     bool          // a segment was begun
-	firstStart media.Ticks   // of it
-	openedAt   time.Time     // when that was
-	announced  bool
-	held       []func() // published once the broadcast is announced
-	over       bool     // no further segment is opened
-	closed     bool     // nor is anything more taken from the log
-	caughtUp   bool
-	looked     time.Time   // when run last went round
-	stood      time.Time   // when it last found that the process had stood still
-	last       *relay.Mark // the newest one read
-	queue      chan relay.Entry
-
-	encoding encoding
-	odd      *oddSound // set while the sound is of an odd kind
-	sounds   chan soundFrame
-	hearing  map[*soundEncoder]struct{} // those that haven't ended
+	// The goroutine of Run owns what follows.
+	out      *announcer
+	segments *segments
+	encoding *encoding
+	sound    *sound
+	log      progress
+	caughtUp bool
 }
 
-// segment is one that is being made.
-type segment struct {
-	tl     *timeline
-	source *rendering // nil without pictures
-	audio  *rendering // nil without sound
-	odd    *oddSound  // what its sound is of; nil if that is plain
-	rungs  []*rungWork
-	runs   []*encodingRun
-	made   int  // how many of the rungs are encoded, from the lowest on
-	burst  bool // it came from the log faster than real time
-	// partial is set when sound was given up of which not all came.
-	partial bool
-	// pictures are those that the rungs are made of, from the IDR on.
-	pictures []*media.Unit
-	config   *media.Codec
+// progress is how far a worker has come with the log.
+type progress struct {
+	settings *relay.Settings
+	early    []relay.Entry // what came before the settings
+	tail     relay.Tail    // where that ends which was taken
+	last     *relay.Mark   // the newest one
+	first    media.Ticks   // where the first segment begins
+	opened   time.Time     // when that was; zero before
+	unread   bool          // the log can't be read any more
+	over     bool          // no further segment is opened
+	closed   bool          // nor is anything more taken
 }
 
 // New prepares a worker; Run starts it.
 func New(c Config) *Worker {
-	w := &Worker{Config: c}
-	w.calls = make(chan func(context.Context))
-	w.gone = make(chan struct{})
-	w.queue = make(chan relay.Entry, 64)
+	w := &Worker{
+		Config: c, commands: make(chan command), gone: make(chan struct{}), queue: make(chan relay.Entry, 64),
+		segments: &segments{}, out: &announcer{publish: c.Publish, writer: c.Grant.Epoch, log: c.Log},
+	}
 	w.finished.Store(c.From)
-	w.encoding.outputs = make(chan output, 64)
-	w.encoding.using = map[*encoder]*encodingRun{}
-	w.sounds = make(chan soundFrame, 64)
-	w.hearing = map[*soundEncoder]struct{}{}
+	w.encoding = newEncoding(&w.Config, w.out, w.segments, w.gone)
+	w.sound = newSound(&w.Config, w.out, w.segments)
 	return w
 }
 
@@ -171,99 +145,90 @@ func (w *Worker) Run(ctx context.Context, read func(context.Context, chan<- rela
 		cancel(nil)
 		for range w.queue { // until the reader has ended
 		}
-		w.discardEncoders()
-		w.endSound()
-		for e := range w.hearing {
-			e.running.Wait()
-		}
+		w.encoding.end()
+		w.sound.end()
 	}()
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
-	reading := true
-	for {
-		if w.over && len(w.segments) == 0 {
-			return nil
+	for !w.log.over || len(w.segments.list) > 0 {
+		if err := w.turn(ctx, watch.C, stopped); err != nil {
+			return err
 		}
-		now := time.Now()
-		if !w.looked.IsZero() && now.Sub(w.looked) > watchInterval+stoodStill {
-			w.stood = now
-		}
-		w.looked = now
-		events := w.queue
-		if !reading || w.Backfill && w.encoding.busy() {
-			events = nil
-		}
-		select {
-		case e, ok := <-events:
-			if ok {
-				if err := w.take(ctx, e); err != nil {
-					return err
-				}
-				continue
-			}
-			reading = false
-			err := <-stopped
-			switch {
-			case w.over && errors.Is(err, logread.ErrEnded):
-				w.endAudio()
-				w.retire()
-			case w.over: // it broke off
-				w.dropSound()
-				w.retire()
-			case w.Lost == nil:
-				return err
-			default:
-				w.Lost(err)
-			}
-		case call := <-w.calls:
-			call(ctx)
-		case o := <-w.encoding.outputs:
-			w.encoded(ctx, o)
-		case f := <-w.sounds:
-			w.soundEncoded(ctx, f)
-		case <-w.soundAgain():
-			w.startSound(ctx)
-		case <-w.encoding.spareAt:
-			w.encoding.spareAt = nil
-			w.startSpares(ctx)
-		case now := <-watch.C:
-			w.watchEncoders(now)
-			w.watchSound(now)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		w.retire()
 	}
+	return nil
 }
 
-// take handles one event of the log.
+// turn handles one thing that happens.
+func (w *Worker) turn(ctx context.Context, watch <-chan time.Time, stopped <-chan error) error {
+	w.encoding.awake(time.Now())
+	entries := w.queue
+	if w.log.unread || w.Backfill && w.encoding.busy() {
+		entries = nil
+	}
+	select {
+	case e, ok := <-entries:
+		if ok {
+			return w.take(ctx, e)
+		}
+		return w.readerEnded(<-stopped)
+	case c := <-w.commands:
+		c.reply <- w.obey(ctx, c)
+	case o := <-w.encoding.outputs:
+		if r := w.encoding.encoded(ctx, o); r != nil {
+			w.noteCaughtUp(r)
+		}
+	case f := <-w.sound.frames:
+		w.sound.encoded(ctx, f)
+	case <-w.sound.again():
+		w.sound.transcode.start(ctx)
+	case <-w.encoding.spareAt:
+		w.encoding.startSpares(ctx)
+	case now := <-watch:
+		w.encoding.watch(now)
+		w.sound.watch(now)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// readerEnded handles that the log can't be read any more.
+func (w *Worker) readerEnded(err error) error {
+	w.log.unread = true
+	switch {
+	case w.log.over && errors.Is(err, logread.ErrEnded):
+		w.sound.complete()
+	case w.log.over: // it broke off
+		w.sound.drop()
+	case w.Lost == nil:
+		return err
+	default:
+		w.Lost(err)
+	}
+	return nil
+}
+
+// take handles one entry of the log.
 func (w *Worker) take(ctx context.Context, e relay.Entry) error {
-	if w.closed {
+	if w.log.closed {
 		return nil
 	}
-	if w.settings == nil && e.Settings == nil {
-		if len(w.early) >= maxLead {
+	if w.log.settings == nil && e.Settings == nil {
+		if len(w.log.early) >= maxLead {
 			return fmt.Errorf("the log has no settings within %d entries", maxLead)
 		}
-		w.early = append(w.early, e)
+		w.log.early = append(w.log.early, e)
 		return nil
 	}
-	w.tail.Add(e)
-	var err error
+	w.log.tail.Add(e)
 	switch {
 	case e.Settings != nil:
-		w.settings = e.Settings
-		early := w.early
-		w.early = nil
-		w.announce()
-		for _, e := range early {
-			if err := w.take(ctx, e); err != nil {
-				return err
-			}
-		}
+		return w.settle(ctx, e.Settings)
 	case e.Codec != nil && e.Codec.Kind() == media.Video:
-		err = w.setVideo(e.Codec)
+		return w.encoding.configure(e.Codec, *w.log.settings)
 	case e.Codec != nil:
-		err = w.setAudio(ctx, e.Codec)
+		return w.sound.configure(ctx, e.Codec)
 	case e.Mark != nil:
 		w.markRead(ctx, *e.Mark)
 	case e.Unit != nil:
@@ -271,181 +236,157 @@ func (w *Worker) take(ctx context.Context, e relay.Entry) error {
 		if e.Unit.Track == media.Video {
 			w.takeVideo(e.Unit)
 		} else {
-			w.takeAudio(ctx, e.Unit)
+			w.sound.take(ctx, e.Unit)
 		}
 	}
-	return err
+	return nil
 }
 
-func (w *Worker) setVideo(c *media.Codec) (err error) {
-	if c.Equal(w.video) {
-		return nil
+// settle takes the broadcast's settings, and then what came before them.
+func (w *Worker) settle(ctx context.Context, s *relay.Settings) error {
+	w.log.settings = s
+	early := w.log.early
+	w.log.early = nil
+	w.announce()
+	for _, e := range early {
+		if err := w.take(ctx, e); err != nil {
+			return err
+		}
 	}
-	w.video = c
-	w.videoInit, err = c.Init()
-	w.planRungs()
-	return err
+	return nil
 }
 
 // markRead ends the segment before a mark and begins the one after it.
 func (w *Worker) markRead(ctx context.Context, m relay.Mark) {
-	w.last = &m
-	broken := w.current != nil && (m.Kind != relay.Open || m.Discontinuity != w.current.tl.mark.Discontinuity)
-	if s := w.current; s != nil {
+	w.log.last = &m
+	s := w.segments.current
+	broken := s != nil && (m.Kind != relay.Open || m.Discontinuity != s.tl.mark.Discontinuity)
+	if s != nil {
 		s.tl.close(m.Start)
 		s.advance()
-		w.finishEncoding(s)
+		w.encoding.finish(s)
 	}
 	if broken {
-		w.endAudio()
+		w.sound.complete()
 	}
-	w.current = nil
+	w.segments.current = nil
 	past := w.Until > 0 && m.Sequence >= w.Until
 	switch {
-	case w.over:
-		if w.odd == nil { // odd sound comes later: what follows it completes it
-			w.endAudio()
+	case w.log.over:
+		if w.sound.transcode == nil { // what is encoded comes later: what follows it completes it
+			w.sound.complete()
 		}
 	case m.Kind == relay.End:
-		w.over = true
+		w.log.over = true
 		w.announce()
-		w.emit(func() { w.Publish.End(m.Sequence, "the broadcast ended") })
+		w.out.end(m.Sequence)
 	case m.Kind == relay.Pause:
-		w.over = past
+		w.log.over = past
 		if m.Sequence >= w.From {
-			w.emit(func() { w.Publish.Pause(m.Sequence, reasonLost) })
+			w.out.pause(m.Sequence)
 		}
 	case past:
-		w.over = true
+		w.log.over = true
 	default:
 		if m.Independent() {
-			w.gop = nil
+			w.encoding.restart()
 		}
 		if m.Sequence >= w.From {
 			w.open(ctx, m)
 		}
 	}
-	w.retire()
-}
-
-// reasonLost is why there is a pause.
-const reasonLost = "the publisher lost the connection"
-
-// endAudio says that no more sound comes for the segments that there are.
-func (w *Worker) endAudio() {
-	for _, s := range w.segments {
-		if s.audio != nil && s.tl.closed {
-			w.endAudioOf(s)
-		}
-	}
-}
-
-func (w *Worker) endAudioOf(s *segment) {
-	if s.odd != nil {
-		w.fillSound(s.odd, soundGrid(s.tl.end))
-	}
-	s.audio.advance(true)
 }
 
 // open begins a segment.
 func (w *Worker) open(ctx context.Context, m relay.Mark) {
-	if w.odd != nil {
-		m.AudioStart = soundGrid(m.Start)
-	}
-	s := &segment{tl: newTimeline(m, *w.settings), config: w.video, odd: w.odd}
-	if w.settings.Video && w.video == nil || w.settings.Audio && w.audio == nil {
+	settings := w.log.settings
+	if settings.Video && w.encoding.codec == nil || settings.Audio && w.sound.codec == nil {
 		w.Log.Error("a segment can't be made: the log lacks a configuration", "sequence", m.Sequence)
 		return
 	}
-	if w.settings.Video {
-		s.source = newRendering(s.tl, w.Grant.Epoch, sourceName, w.videoInit.Hash, SourceProfile(), 1)
-		s.source.publish = w.publisher(s, sourceName)
-		w.announceInit(sourceName, w.videoInit, index.Entry{Epoch: m.Epoch, Codec: w.video.Name, Width: w.video.Width, Height: w.video.Height})
+	if settings.Audio {
+		m.AudioStart = w.sound.startOf(m)
 	}
-	if w.settings.Audio {
-		s.audio = newSound(s.tl, w.Grant.Epoch, audioName, w.audioInit.Hash, w.soundProfile(), w.audio)
-		s.audio.publish = w.put
-		w.announceInit(audioName, w.audioInit, index.Entry{Epoch: m.Epoch, Codec: w.audio.Name})
-		if !w.settings.Video {
-			s.tl.nominal = w.audio.Step()
-		}
+	s := &segment{tl: newTimeline(m, *settings)}
+	if settings.Video {
+		w.encoding.open(s)
 	}
-	if n := len(w.segments); n > 0 && s.audio != nil && w.segments[n-1].tl.mark.Discontinuity == m.Discontinuity {
-		s.audio.frames = w.segments[n-1].audio.takeFrom(int64(m.AudioStart))
+	if settings.Audio {
+		w.sound.open(s)
 	}
-	w.current = s
-	w.segments = append(w.segments, s)
-	if !w.opened {
-		w.opened, w.firstStart, w.openedAt = true, m.Start, time.Now()
+	w.segments.open(s)
+	if w.log.opened.IsZero() {
+		w.log.first, w.log.opened = m.Start, time.Now()
 	}
 	w.announce()
 	if s.source != nil {
-		w.beginEncoding(ctx, s)
+		w.encoding.begin(ctx, s)
 	}
-	lead := w.lead
-	w.lead = nil
-	for _, u := range lead {
-		w.takeAudio(ctx, u)
-	}
+	w.sound.takeLead(ctx)
 }
 
 // takeVideo handles one picture of the source.
 func (w *Worker) takeVideo(u *media.Unit) {
-	at := w.tail.Last() // of this picture, shifted as its segment's start is
-	if w.over {
+	if w.log.over {
 		return
 	}
-	w.gop = append(w.gop, u)
-	s := w.current
-	if s == nil || s.source == nil {
-		return
-	}
-	w.sourceSize += len(u.Payload)
-	s.tl.add(at)
-	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), idr: u.RandomAccess, payload: u.Payload})
-	w.feed(s, u)
-	s.advance()
-	if s.made == 0 {
+	s := w.segments.current
+	w.encoding.take(s, u, w.log.tail.Last())
+	if s != nil && s.source != nil && s.made == 0 {
 		w.noteCaughtUp(s.source)
 	}
 }
 
-// advance writes what is settled of all renditions.
-func (s *segment) advance() {
-	if s.source != nil {
-		s.source.advance(s.tl.closed)
+// noteCaughtUp notes when the first rung is where the log is: that is when
+// viewers see the first new picture after a takeover.
+func (w *Worker) noteCaughtUp(r *rendering) {
+	if w.caughtUp || r.next == 0 || r.reached()+2*r.tl.limit < w.log.tail.Last() {
+		return
 	}
-	if s.audio != nil {
-		s.audio.advance(false)
+	w.caughtUp = true
+	took := time.Since(w.Started)
+	if w.Grant.Index && !w.Backfill && w.log.opened.Sub(w.Started) < plannedAfter {
+		w.Metrics.takeover.Observe(took.Seconds())
+		w.Log.Info("first new part after a takeover", "rendition", r.entry.Rendition, "sequence", r.tl.mark.Sequence, "took", took.Round(time.Millisecond))
 	}
-	for _, r := range s.rungs {
-		r.advance(false)
+	if w.CaughtUp != nil {
+		w.CaughtUp()
 	}
-}
-
-func (s *segment) done() bool {
-	if !s.tl.closed || s.source != nil && !s.source.done || s.audio != nil && !s.audio.done {
-		return false
-	}
-	for _, r := range s.rungs {
-		if !r.done {
-			return false
-		}
-	}
-	return true
 }
 
 // retire forgets segments that are done, in order.
 func (w *Worker) retire() {
-	for len(w.segments) > 0 && w.segments[0].done() {
-		if !w.segments[0].partial {
-			w.finished.Store(max(w.finished.Load(), w.segments[0].tl.mark.Sequence+1))
+	l := w.segments
+	for len(l.list) > 0 && l.list[0].done() {
+		if !l.list[0].partial {
+			w.finished.Store(max(w.finished.Load(), l.list[0].tl.mark.Sequence+1))
 		}
-		w.segments = w.segments[1:]
+		l.list = l.list[1:]
 	}
-	unmade := len(w.segments)
-	if w.current != nil {
-		unmade--
+	w.unmade.Store(int64(l.unmade()))
+}
+
+// shortAnnounce stands for the seconds of sound behind the first guess of its bitrate.
+const shortAnnounce = 1
+
+// announce tells what the broadcast consists of, as soon as it is settled.
+func (w *Worker) announce() {
+	settings := w.log.settings
+	if w.out.announced || settings == nil || settings.TargetDuration == 0 || w.log.opened.IsZero() {
+		return
 	}
-	w.unmade.Store(int64(unmade))
+	b := index.Broadcast{
+		TargetDuration: settings.TargetDuration, PartTarget: settings.PartTarget,
+		PartHoldBack: settings.PartHoldBack, Started: settings.Started,
+	}
+	span := max(0.5, (w.log.tail.Last() - w.log.first).Seconds())
+	if settings.Video {
+		b.Renditions = w.encoding.renditions(span)
+	} else {
+		span = shortAnnounce
+	}
+	if settings.Audio {
+		b.Renditions = append(b.Renditions, w.sound.rendition(span))
+	}
+	w.out.broadcast(b)
 }

@@ -3,9 +3,8 @@
 package transcodetest
 
 import (
+	"cmp"
 	"context"
-	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -15,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"millrace/internal/flv"
 	"millrace/internal/jobs"
 	"millrace/internal/media"
+	"millrace/internal/media/mediatest"
 	"millrace/internal/relay"
 	"millrace/internal/testenv"
 	"millrace/transcode/logread"
@@ -62,143 +61,105 @@ func (l *Log) decodeFrom(mark int) int {
 // above zero, a segment in the middle of a GOP begins each so many seconds.
 func MakeLog(t *testing.T, cut float64, args string) *Log {
 	t.Helper()
-	codecs, units := encode(t, args)
+	video, audio := makeSource(t, args)
+	units := merge(video, audio)
 	l := &Log{}
-	var audio *media.Codec
-	for _, c := range codecs {
-		if c.Kind() == media.Audio {
-			audio = c
+	for _, track := range []*mediatest.Track{video, audio} {
+		if track != nil {
+			l.Events = append(l.Events, relay.Entry{Codec: track.Codec})
 		}
-		l.Events = append(l.Events, relay.Entry{Codec: c})
 	}
+	rate := 30.0
 	settings := relay.Settings{
 		TargetDuration: 4, PartTarget: 33000, PartDuration: 30900, PartHoldBack: 108000,
-		Video: true, Audio: audio != nil, FrameRate: 30, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
+		Video: true, Audio: audio != nil, FrameRate: rate, FrameStep: 1, Started: time.Unix(1e9, 0).UTC(),
 	}
 	l.Events = append([]relay.Entry{{Settings: &settings}}, l.Events...)
-	m := marker{log: l, audio: audio, origin: -1, mark: relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}}
-	var shift, maxPTS media.Ticks
+	var shift media.Ticks
+	mark := relay.Mark{Kind: relay.Open, Epoch: 7, Time: settings.Started}
+	opened, maxPTS := false, media.Ticks(0)
+	origin := media.Samples(-1)
+	open := func(at media.Ticks, independent bool) {
+		if opened {
+			mark.Sequence++
+		}
+		opened = true
+		mark.Start = at
+		if independent {
+			mark.DecodeFrom = mark.Sequence
+		}
+		if audio != nil {
+			first := media.SamplesOf(at, audio.Codec.Rate) + 1
+			if origin < 0 {
+				origin = first
+			}
+			mark.AudioStart = audio.Codec.Grid(origin).AtOrAfter(at)
+		}
+		m := mark
+		l.Marks = append(l.Marks, len(l.Events))
+		l.Events = append(l.Events, relay.Entry{Mark: &m})
+	}
 	for _, u := range units {
 		if u.Track == media.Video {
 			at := u.DTS + shift
-			if u.RandomAccess && (len(l.Marks) == 0 || u.PTS-m.mark.Start >= 175000) {
+			if u.RandomAccess && (!opened || u.PTS-mark.Start >= 175000) {
 				shift = u.PTS - u.DTS
-				m.open(u.PTS, true)
-			} else if cut > 0 && (at-m.mark.Start).Seconds() >= cut && at > maxPTS+1500 {
-				m.open(at, false)
+				open(u.PTS, true)
+			} else if cut > 0 && (at-mark.Start).Seconds() >= cut && at > maxPTS+1500 {
+				open(at, false)
 			}
 			maxPTS = max(maxPTS, u.PTS)
 		}
 		l.Events = append(l.Events, relay.Entry{Unit: u})
 	}
-	end := m.mark
-	end.Kind, end.Sequence, end.Start = relay.End, end.Sequence+1, maxPTS+3000
+	end := mark
+	end.Kind, end.Sequence, end.Start = relay.End, mark.Sequence+1, maxPTS+3000
 	l.Events = append(l.Events, relay.Entry{Mark: &end})
 	return l
-}
-
-// encode has ffmpeg make a source, and returns its codecs and units.
-func encode(t *testing.T, args string) (codecs []*media.Codec, units []*media.Unit) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "source.flv")
-	cmd := exec.Command("ffmpeg", append(strings.Fields("-y -hide_banner -loglevel error "+args), "-flvflags", "no_duration_filesize", file)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make source: %v: %s", err, out)
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := flv.ReadHeader(f); err != nil {
-		t.Fatal(err)
-	}
-	var video *media.Codec
-	for {
-		tag, err := flv.ReadTag(f)
-		if errors.Is(err, io.EOF) {
-			return codecs, units
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, u := parseTag(t, tag, video)
-		if u != nil {
-			units = append(units, u)
-		}
-		if c != nil {
-			codecs = append(codecs, c)
-			if c.Kind() == media.Video {
-				video = c
-			}
-		}
-	}
-}
-
-// marker puts open marks into a log.
-type marker struct {
-	log    *Log
-	audio  *media.Codec  // nil without sound
-	origin media.Samples // of the sound's grid; -1 before the first mark
-	mark   relay.Mark    // the newest one
-}
-
-func (m *marker) open(at media.Ticks, independent bool) {
-	if len(m.log.Marks) > 0 {
-		m.mark.Sequence++
-	}
-	m.mark.Start = at
-	if independent {
-		m.mark.DecodeFrom = m.mark.Sequence
-	}
-	if m.audio != nil {
-		if m.origin < 0 {
-			m.origin = media.SamplesOf(at, m.audio.Rate) + 1
-		}
-		m.mark.AudioStart = m.audio.Grid(m.origin).AtOrAfter(at)
-	}
-	mark := m.mark
-	m.log.Marks = append(m.log.Marks, len(m.log.Events))
-	m.log.Events = append(m.log.Events, relay.Entry{Mark: &mark})
 }
 
 // start is when a source's first access unit comes.
 const start = 10 * media.VideoTimescale
 
-// parseTag returns what a tag of the source has: a configuration or an access unit.
-func parseTag(t *testing.T, tag flv.Tag, video *media.Codec) (c *media.Codec, u *media.Unit) {
+// makeSource encodes a source with ffmpeg; audio is nil when it has no sound.
+func makeSource(t *testing.T, args string) (video, audio *mediatest.Track) {
 	t.Helper()
-	at := start + media.Ticks(tag.Timestamp)*media.TicksPerMillisecond
-	var err error
-	switch tag.Type {
-	case flv.TagVideo:
-		var v flv.Video
-		if v, err = flv.ParseVideo(tag.Payload); err != nil {
-			break
-		}
-		switch v.Kind {
-		case flv.Config:
-			c, err = media.ParseCodec(v.Format, v.Data)
-		case flv.Frame:
-			u = &media.Unit{Track: media.Video, DTS: at, PTS: at + v.Composition, Payload: v.Data}
-			u.RandomAccess, err = video.RandomAccess(v.Data)
-		}
-	case flv.TagAudio:
-		var a flv.Audio
-		if a, err = flv.ParseAudio(tag.Payload); err != nil {
-			break
-		}
-		switch a.Kind {
-		case flv.Config:
-			c, err = media.ParseCodec(a.Format, a.Data)
-		case flv.Frame:
-			u = &media.Unit{Track: media.Audio, DTS: at, PTS: at, RandomAccess: true, Payload: a.Data}
-		}
+	file := filepath.Join(t.TempDir(), "source.mp4")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ffmpeg", append(strings.Fields("-y -nostdin -hide_banner -loglevel error "+args),
+		"-movflags", "+frag_keyframe+delay_moov+default_base_moof", "-video_track_timescale", "90000", file)...)
+	cmd.Env = append(os.Environ(), "SVT_LOG=1") // errors only
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make source: %v: %s", err, out)
+	}
+	data, err := os.ReadFile(file)
+	if err == nil {
+		video, audio, err = mediatest.Parse(data)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, u
+	return video, audio
+}
+
+// merge returns the tracks' units as a publisher sends them: in order of their
+// decode times, which are rounded to milliseconds.
+func merge(tracks ...*mediatest.Track) (units []*media.Unit) {
+	round := func(at media.Ticks) media.Ticks {
+		return (at + media.TicksPerMillisecond/2) / media.TicksPerMillisecond * media.TicksPerMillisecond
+	}
+	for _, track := range tracks {
+		if track == nil {
+			continue
+		}
+		for _, u := range track.Units {
+			u.DTS, u.PTS = start+round(u.DTS), start+round(u.PTS)
+			units = append(units, &u)
+		}
+	}
+	slices.SortStableFunc(units, func(a, b *media.Unit) int { return cmp.Compare(a.DTS, b.DTS) })
+	return units
 }
 
 type testWriter struct{ t *testing.T }
@@ -241,7 +202,7 @@ func (l *Log) Until(sequence uint64, kind relay.MarkKind) *Log {
 	panic("no such segment")
 }
 
-// ReadUntil returns what a worker that was at a handoff's mark had read of the log,
+// ReadUntil returns what a worker that was at a carry's end had read of the log,
 // closed as that says.
 func (l *Log) ReadUntil(c relay.Handoff) *Log {
 	out := &Log{}

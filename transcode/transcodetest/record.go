@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"millrace/internal/index"
@@ -19,7 +20,7 @@ type Record struct {
 	Gaps     []index.Entry
 	errs     []error
 	Ended    bool
-	Pictures int
+	Pictures atomic.Int64 // for listings
 	OnPart   func(index.Entry)
 }
 
@@ -77,7 +78,7 @@ func (r *Record) Pause(uint64, string) {}
 func (r *Record) End(uint64, string) { r.Ended = true }
 
 // Thumbnail counts the pictures for listings.
-func (r *Record) Thumbnail(jpeg []byte) { r.Pictures++ }
+func (r *Record) Thumbnail(jpeg []byte) { r.Pictures.Add(1) }
 
 // Sums are the hashes of all complete segments from a sequence on.
 func (r *Record) Sums(from uint64) map[string]string {

@@ -45,9 +45,9 @@ func ownFFmpeg(t *testing.T) (f *FFmpeg, signal func(name string)) {
 	}
 }
 
-// Whatever becomes of the encoder of odd sound, its segments are finished, with
+// Whatever becomes of the encoder of sound, its segments are finished, with
 // sound of their whole length, while the broadcast goes on.
-func TestOddSoundGoesOn(t *testing.T) {
+func TestEncodedSoundGoesOn(t *testing.T) {
 	t.Parallel()
 	silence := func(l *transcodetest.Log) {
 		var codec *media.Codec
@@ -93,10 +93,10 @@ func TestOddSoundGoesOn(t *testing.T) {
 				}
 			}
 			if err := w.Run(ctx, l.Live()); !errors.Is(err, context.Canceled) {
-				t.Errorf("%v; finished %d, %d segments are kept", err, w.finished.Load(), len(w.segments))
+				t.Errorf("%v; finished %d, %d segments are kept", err, w.finished.Load(), len(w.segments.list))
 			}
-			if len(w.segments) > 3 {
-				t.Errorf("%d segments are kept", len(w.segments))
+			if len(w.segments.list) > 3 {
+				t.Errorf("%d segments are kept", len(w.segments.list))
 			}
 			checkSound(t, rec, 4)
 			if n := rec.Entries[audioName+"/3"].Size; (n > 20000) != (c.change == nil) {
@@ -160,8 +160,8 @@ func TestSoundThatCannotBeEncodedIsSilence(t *testing.T) {
 	if n := testutil.ToFloat64(w.Metrics.failures); n < 2 || n > 7 {
 		t.Errorf("encoders died %v times in %d s", n, 2*w.finished.Load())
 	}
-	if len(w.hearing) > 1 {
-		t.Errorf("%d encoders are kept", len(w.hearing))
+	if len(w.sound.running) > 1 {
+		t.Errorf("%d encoders are kept", len(w.sound.running))
 	}
 	checkSound(t, rec, 2)
 }
@@ -185,10 +185,10 @@ func TestEncodedSoundIsNamedByItsWorker(t *testing.T) {
 		}
 		return rec.Entries[sourceName+"/0"].Profile, rec.Entries[audioName+"/0"].Profile
 	}
-	odd := fmt.Sprintf(surround, 3)
-	source, first := names(odd, 0, 1)
-	again, second := names(odd, 0, 2)
-	_, standby := names(odd, 1, 1)
+	encoded := fmt.Sprintf(surround, 3)
+	source, first := names(encoded, 0, 1)
+	again, second := names(encoded, 0, 2)
+	_, standby := names(encoded, 1, 1)
 	_, plain := names(fmt.Sprintf(transcodetest.WithSound, 3), 0, 2)
 	if first == second || first == standby || first == plain || first == "" {
 		t.Errorf("workers name encoded sound %q, %q and %q, plain sound is %q", first, second, standby, plain)
@@ -200,9 +200,9 @@ func TestEncodedSoundIsNamedByItsWorker(t *testing.T) {
 
 // A frame that comes after silence took its place is left out; what comes after
 // it isn't moved.
-func TestPlacesOfOddSound(t *testing.T) {
+func TestPlacesOfEncodedSound(t *testing.T) {
 	frame := soundCodec.FrameSamples
-	o := &oddSound{encoder: &soundEncoder{}}
+	o := &soundTranscode{encoder: &soundEncoder{}}
 	for i, c := range []struct {
 		at   float64 // in frames
 		next int     // where silence or frames reach to
@@ -222,6 +222,23 @@ func TestPlacesOfOddSound(t *testing.T) {
 			t.Errorf("frame %d is placed at %d (%t), want %d", i, at/frame, ok, c.want)
 		case ok:
 			o.placed = true
+		}
+	}
+}
+
+func TestSoundIsEncoded(t *testing.T) {
+	t.Parallel()
+	l := transcodetest.MakeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -f lavfi -i sine=sample_rate=44100 -t 7 -pix_fmt yuv420p -ac 6 -c:a aac -b:a 200k -c:v libx264 -preset ultrafast -g 60")
+	rec := transcodetest.NewRecord()
+	runWorker(t, l, 0, "none", rec)
+	if a := rec.About.Renditions[1]; a.Channels != 2 || a.Codec != "mp4a.40.2" {
+		t.Errorf("the sound is %+v", a)
+	}
+	decodeAll(t, rec, 2)
+	checkTimes(t, rec, 2)
+	for seq := range uint64(3) {
+		if e := rec.Entries[fmt.Sprintf("audio/%d", seq)]; e.Duration < 170000 || e.Duration > 190000 {
+			t.Errorf("segment %d has %v of sound", seq, e.Duration.Duration())
 		}
 	}
 }

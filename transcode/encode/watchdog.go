@@ -25,8 +25,8 @@ const (
 	hangUnits = 10
 )
 
-// pulse tells whether an encoder answers what it is fed.
-type pulse struct {
+// watchdog tells whether an encoder answers what it is fed.
+type watchdog struct {
 	background bool // it runs with low priority
 	units      int  // fed since it last answered
 	all        bool
@@ -35,25 +35,25 @@ type pulse struct {
 	moved      time.Time // when that last changed
 }
 
-func (p *pulse) fed(now time.Time) {
-	if p.units == 0 {
-		p.since, p.moved = now, now
+func (d *watchdog) fed(now time.Time) {
+	if d.units == 0 {
+		d.since, d.moved = now, now
 	}
-	p.units++
+	d.units++
 }
 
 // answered notes that the process made a frame.
-func (p *pulse) answered(now time.Time) {
-	p.units = 0
-	p.since = now
+func (d *watchdog) answered(now time.Time) {
+	d.units = 0
+	d.since = now
 }
 
 // finish says that all is fed: the process then ends.
 func (e *encoder) finish() {
 	e.process.finish()
-	e.pulse.all = true
-	if e.pulse.units == 0 {
-		e.pulse.since, e.pulse.moved = time.Now(), time.Now()
+	e.watchdog.all = true
+	if e.watchdog.units == 0 {
+		e.watchdog.since, e.watchdog.moved = time.Now(), time.Now()
 	}
 }
 
@@ -62,43 +62,35 @@ func (e *encoder) finish() {
 var errHung = errors.New("it makes nothing of what it is fed")
 
 // hung looks at the process, which was fed.
-func (p *pulse) hung(now time.Time, pid int) error {
+func (d *watchdog) hung(now time.Time, pid int) error {
 	cpu, known := cpuTime(pid)
-	if cpu != p.cpu {
-		p.cpu, p.moved = cpu, now
+	if cpu != d.cpu {
+		d.cpu, d.moved = cpu, now
 	}
-	if !p.all && p.units < hangUnits {
+	if !d.all && d.units < hangUnits {
 		return nil
 	}
 	limit := encoderSilence
-	if p.background {
+	if d.background {
 		limit = backgroundSilence
 	}
-	quiet := now.Sub(p.since)
+	quiet := now.Sub(d.since)
 	switch {
 	case quiet >= limit:
 		return fmt.Errorf("%w: nothing for %s", errHung, limit)
-	case known && !p.background && quiet >= hangSilence && now.Sub(p.moved) >= hangSilence:
+	case known && !d.background && quiet >= hangSilence && now.Sub(d.moved) >= hangSilence:
 		return fmt.Errorf("%w, and used no CPU time for %s", errHung, hangSilence)
 	}
 	return nil
 }
 
-// watchEncoders ends processes that hang; their exits have their segments made again.
-func (w *Worker) watchEncoders(now time.Time) {
-	for enc, run := range w.encoding.using {
-		if run != nil && enc.fed {
-			w.watchProcess(now, enc.process, &enc.pulse)
-		}
-	}
-}
-
-func (w *Worker) watchProcess(now time.Time, p *process, of *pulse) {
+// watch ends the process if it hangs.
+func (p *process) watch(now time.Time, d *watchdog, m *Metrics) {
 	if p.ctx.Err() != nil {
 		return
 	}
-	if err := of.hung(now, p.cmd.Process.Pid); err != nil {
-		w.Metrics.hangs.Inc()
+	if err := d.hung(now, p.cmd.Process.Pid); err != nil {
+		m.hangs.Inc()
 		p.stop(err)
 	}
 }

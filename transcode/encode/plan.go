@@ -1,0 +1,194 @@
+package encode
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"millrace/internal/index"
+	"millrace/internal/media"
+)
+
+const (
+	// lonePicture is how often, in segments, a process is started for nothing but
+	// the picture for listings: that costs a fifth of what two small rungs do.
+	lonePicture = 8
+	// maxGroupCost is the cores that one process may need at real time.
+	maxGroupCost = 0.7
+)
+
+// plan settles the ladder at the first configuration, and fits it to a later
+// one: players know the renditions by name.
+func (e *encoding) plan() {
+	if e.rungs != nil {
+		e.rungs = refit(e.rungs, e.source.Width, e.source.Height)
+		if most := e.mayShed(); e.shed > most { // its format is another one, too
+			e.shed = most
+			e.Budget.force(e, e.cost(e.rungs[e.shed:]))
+		}
+		e.group()
+		return
+	}
+	e.rungs = e.ladder()
+	e.patience = calmSegments
+	for !e.Backfill && !e.Budget.reserve(e, e.cost(e.rungs[e.shed:])) {
+		if e.shed >= e.mayShed() {
+			e.Budget.force(e, e.cost(e.rungs[e.shed:]))
+			break
+		}
+		e.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", e.cost(e.rungs[e.shed:]))
+		e.shed++
+		e.calm = calmSegments // made again as soon as there is room
+	}
+	e.group()
+}
+
+// ladder returns the rungs to make: those that players know from an earlier
+// worker, else the configured ones.
+func (e *encoding) ladder() []Rung {
+	if e.Earlier != nil {
+		if list := e.Earlier(); len(list) > 0 {
+			return refit(announcedRungs(list, e.source.FrameRate), e.source.Width, e.source.Height)
+		}
+	}
+	return append([]Rung{}, BuildLadder(e.Ladder, e.source)...) // never nil: it is settled
+}
+
+// group divides the rungs that are made among processes that each keep up with
+// real time, as far as that can be known.
+func (e *encoding) group() {
+	e.groups = [][]Rung{nil}
+	for _, r := range e.rungs[e.shed:] {
+		last := len(e.groups) - 1
+		if group := append(slices.Clone(e.groups[last]), r); len(e.groups[last]) == 0 || e.cost(group) <= maxGroupCost {
+			e.groups[last] = group
+		} else {
+			e.groups = append(e.groups, []Rung{r})
+		}
+	}
+	e.Metrics.rungsShed.Add(float64(e.shed - e.counted))
+	e.counted = e.shed
+	e.unmade.Store(int64(e.shed))
+	e.discardSpares()
+	e.spares = make([]*encoder, len(e.groups))
+	if !e.Backfill {
+		e.spareAt = time.After(0)
+	}
+}
+
+// groupsOf returns the rungs of a segment that share a process.
+func (e *encoding) groupsOf(s *segment) [][]Rung {
+	if !e.taking(s) {
+		return e.groups
+	}
+	return each(e.rungs[len(e.rungs)-s.made:])
+}
+
+// each puts every rung into a group of its own.
+func each(rungs []Rung) (groups [][]Rung) {
+	for i := range rungs {
+		groups = append(groups, rungs[i:i+1])
+	}
+	return groups
+}
+
+// taking reports whether s is the segment in which this worker took over from
+// another one: then nothing but its rungs matters, and they are made by as many
+// processes as there are rungs.
+func (e *encoding) taking(s *segment) bool {
+	return e.Grant.Index && !e.Backfill && s.tl.mark.Sequence == e.From
+}
+
+// midway reports whether s is a segment of which an earlier worker may have
+// published parts. Then all rungs are made of it, whatever room there is: parts
+// of a rung and of what stands in for it don't go together.
+func (e *encoding) midway(s *segment) bool { return e.taking(s) && e.Grant.Epoch.Grant > 1 }
+
+// cost is the cores that rungs need at real time in one process.
+func (e *encoding) cost(rungs []Rung) float64 {
+	return e.Budget.Scale() * EstimateCost(e.source, rungs)
+}
+
+// pictureDue reports whether a picture for listings is made of a segment: of each,
+// where a process decodes it anyhow for a group of rungs.
+func (e *encoding) pictureDue(group []Rung) bool {
+	if len(group) > 0 {
+		return true
+	}
+	due := e.pictureIn == 0
+	if due {
+		e.pictureIn = lonePicture
+	}
+	e.pictureIn--
+	return due
+}
+
+// renditions are those of pictures; span is for how many seconds the source has come.
+func (e *encoding) renditions(span float64) []index.Rendition {
+	list := []index.Rendition{{
+		Name: sourceName, Kind: media.Video, Source: true, Codec: e.codec.Name,
+		Width: e.codec.Width, Height: e.codec.Height, FrameRate: e.source.FrameRate,
+		MaxBitrate: int(float64(e.size) * 8 / span * bitrateHeadroom),
+	}}
+	for _, r := range e.rungs {
+		list = append(list, index.Rendition{
+			Name: r.Name, Kind: media.Video, Codec: "avc1.64001f", // until its init says better
+			Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate,
+		})
+	}
+	return list
+}
+
+// startSpares starts the processes that the next segment will use.
+func (e *encoding) startSpares(ctx context.Context) {
+	e.spareAt = nil
+	for i := range e.spares {
+		if e.spares[i] != nil || len(e.groups[i]) == 0 {
+			continue
+		}
+		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill}
+		spare, err := e.FFmpeg.startEncoder(ctx, job, e.outputs)
+		if err != nil {
+			e.Log.Error("no spare encoder", "err", err)
+			continue
+		}
+		e.spares[i] = spare
+		e.using[spare] = nil
+	}
+}
+
+// ready returns a process that waits for just this job, or nil.
+func (e *encoding) ready(run *encodingRun) *encoder {
+	if run.attempt == 1 {
+		for i, spare := range e.spares {
+			if spare != nil && spare.job.same(run.job) {
+				e.spares[i] = nil
+				return spare
+			}
+		}
+	}
+	if e.Pool == nil {
+		return nil
+	}
+	return e.Pool.take(run.job, e.outputs, e.gone)
+}
+
+// spareExited handles the end of a process that waited, or was discarded.
+func (e *encoding) spareExited(enc *encoder, x *exit) {
+	if i := slices.Index(e.spares, enc); i >= 0 {
+		e.spares[i] = nil
+		e.Log.Warn("a spare encoder ended", "err", x.err)
+		if e.spareAt == nil {
+			e.spareAt = time.After(spareDelay)
+		}
+	}
+}
+
+func (e *encoding) discardSpares() {
+	for i, enc := range e.spares {
+		if enc != nil {
+			enc.discard()
+			e.spares[i] = nil
+		}
+	}
+}
