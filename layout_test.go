@@ -70,7 +70,7 @@ var walls = map[string][]string{
 	"internal/testenv":         {"internal/child", "internal/objects"},
 	"internal/media/mediatest": {"internal/media"},
 	"edge/fold/foldtest":       {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
-	"transcode/transcodetest":  {"transcode/logread", "internal/flv", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
+	"transcode/transcodetest":  {"transcode/logread", "internal/media/mediatest", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
 	"e2e": {"e2e/harness", "e2e/hls", "e2e/ertmp", "edge", "ingest", "ingest/front", "transcode",
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls",
