@@ -85,6 +85,9 @@ func (s *sound) take(ctx context.Context, u *media.Unit) {
 		}
 		return
 	}
+	if newest.audio == nil {
+		return // the settings say that there is none
+	}
 	s.place(nil, s.codec.Grid(newest.tl.mark.AudioStart).Nearest(u.DTS), u.Payload)
 }
 
