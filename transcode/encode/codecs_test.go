@@ -31,8 +31,7 @@ func TestWorkerMakesTheSameBytesOfEveryCodec(t *testing.T) {
 		{"AV1 and AAC", av1Video + " -c:a aac", "av01.0.", false},
 		{"AV1 and Opus", av1Video + " " + opusSound, "av01.0.", true},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(c.name, func(t *testing.T) { // one after the other: their processes need CPU time within a second
 			l := transcodetest.MakeLog(t, 0, fmt.Sprintf(newSource, 7)+c.args)
 			last := l.Events[l.Marks[len(l.Marks)-1]].Mark.Sequence
 			whole := transcodetest.NewRecord()
