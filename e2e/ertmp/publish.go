@@ -19,7 +19,7 @@ type Sink interface {
 type Options struct {
 	Form
 	// Length is how much is published; the tracks begin again, each by itself,
-	// where they end before. Zero: the video once, or the audio where there is no video.
+	// where they end before. Zero: each track once.
 	Length time.Duration
 	// Fast publishes as fast as the sink takes it, not at real time.
 	Fast bool
@@ -39,8 +39,8 @@ func (s *Source) Publish(ctx context.Context, sink Sink, o Options) error {
 			tracks = append(tracks, p)
 		}
 	}
-	if o.Length == 0 {
-		o.Length = tracks[0].length
+	if len(tracks) == 2 { // sound begins when the first picture is shown
+		tracks[1].delay = s.Video.units[0].offset
 	}
 	for _, p := range tracks {
 		if err := p.writeAll(o.Start, o.configs(p.Track, p.video)); err != nil {
@@ -50,13 +50,13 @@ func (s *Source) Publish(ctx context.Context, sink Sink, o Options) error {
 	began := time.Now()
 	var at time.Duration
 	for {
-		next := tracks[0]
-		for _, p := range tracks[1:] {
-			if p.at() < next.at() {
+		var next *playhead
+		for _, p := range tracks {
+			if !p.over(o.Length) && (next == nil || p.at() < next.at()) {
 				next = p
 			}
 		}
-		if next.at() >= o.Length {
+		if next == nil {
 			break
 		}
 		if at != next.at() || o.Fast {
@@ -89,10 +89,21 @@ type playhead struct {
 	write func(timestamp uint32, body []byte) error
 	next  int
 	round time.Duration // when the present round began
+	delay time.Duration // of all
 }
 
-func (p *playhead) unit() *unit       { return &p.units[p.next] }
-func (p *playhead) at() time.Duration { return p.round + p.unit().dts }
+func (p *playhead) unit() *unit { return &p.units[p.next] }
+
+// media is how much of the track was published, at is when its next unit is due.
+func (p *playhead) media() time.Duration { return p.round + p.unit().dts }
+func (p *playhead) at() time.Duration    { return p.delay + p.media() }
+
+func (p *playhead) over(length time.Duration) bool {
+	if length == 0 {
+		return p.round > 0
+	}
+	return p.media() >= length
+}
 
 func (p *playhead) advance() {
 	if p.next++; p.next == len(p.units) {

@@ -3,8 +3,13 @@ package hls
 import (
 	"bytes"
 	"math"
+	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"testing"
+
+	"millrace/internal/testenv"
 )
 
 // CheckCarried checks that what was published came out: every frame, in its order
@@ -114,4 +119,22 @@ func (x *Rendition) standsIn(s *Segment) bool {
 		}
 	}
 	return false
+}
+
+// CheckHeard checks that sound isn't silent.
+func CheckHeard(t testing.TB, x *Rendition) {
+	t.Helper()
+	for _, file := range x.Files() {
+		out, err := exec.Command("nice", "-n", "19", testenv.FFmpeg(t), "-hide_banner", "-nostdin", "-nostats", "-i", file, "-af", "volumedetect", "-f", "null", "-").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", x.Name, err, out)
+		}
+		m := regexp.MustCompile(`mean_volume: (-?[0-9.]+) dB`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("%s: ffmpeg says nothing of its volume:\n%s", x.Name, out)
+		}
+		if volume, err := strconv.ParseFloat(string(m[1]), 64); err != nil || volume < -30 {
+			t.Errorf("%s: its mean volume is %s dB", x.Name, m[1])
+		}
+	}
 }

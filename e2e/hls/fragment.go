@@ -12,6 +12,7 @@ import (
 // Track is what an init section says.
 type Track struct {
 	video     bool
+	format    string // the sample entry's name
 	Timescale int64
 	trex      *mp4.TrexBox
 	init      []byte
@@ -20,7 +21,7 @@ type Track struct {
 // Sample is one access unit of a fragment, in its track's timescale.
 type Sample struct {
 	DTS, PTS, duration int64
-	sync, idr          bool
+	sync, idr          bool // idr: decoding can start here
 	Data               []byte
 }
 
@@ -37,8 +38,12 @@ func ParseInit(data []byte) (*Track, error) {
 	if trak.Edts != nil {
 		return nil, errors.New("an edit list")
 	}
+	stsd := trak.Mdia.Minf.Stbl.Stsd
+	if len(stsd.Children) != 1 {
+		return nil, fmt.Errorf("%d sample entries", len(stsd.Children))
+	}
 	return &Track{
-		video: trak.Mdia.Hdlr.HandlerType == "vide", Timescale: int64(trak.Mdia.Mdhd.Timescale),
+		video: trak.Mdia.Hdlr.HandlerType == "vide", format: stsd.Children[0].Type(), Timescale: int64(trak.Mdia.Mdhd.Timescale),
 		trex: f.Init.Moov.Mvex.Trex, init: data,
 	}, nil
 }
@@ -63,7 +68,7 @@ func (tr *Track) ParseFragments(data []byte) ([]Sample, error) {
 				dts := int64(x.DecodeTime)
 				list = append(list, Sample{
 					DTS: dts, PTS: dts + int64(x.CompositionTimeOffset), duration: int64(x.Dur),
-					sync: !mp4.DecodeSampleFlags(x.Flags).SampleIsNonSync, idr: tr.video && hasIDR(x.Data), Data: x.Data,
+					sync: !mp4.DecodeSampleFlags(x.Flags).SampleIsNonSync, idr: tr.video && tr.startsDecoding(x.Data), Data: x.Data,
 				})
 			}
 		}
@@ -74,17 +79,51 @@ func (tr *Track) ParseFragments(data []byte) ([]Sample, error) {
 	return list, nil
 }
 
-// hasIDR looks through the NAL units of an access unit with 4-byte lengths.
-func hasIDR(data []byte) bool {
+// startsDecoding looks whether decoding can start at an access unit.
+func (tr *Track) startsDecoding(data []byte) bool {
+	if tr.format == "av01" {
+		return hasSequenceHeader(data)
+	}
+	// NAL units with 4-byte lengths.
 	for len(data) > 4 {
 		n := int(binary.BigEndian.Uint32(data))
-		if data[4]&0x1f == 5 {
+		switch kind := data[4]; {
+		case tr.format == "avc1" && kind&0x1f == 5: // IDR
+			return true
+		case tr.format == "hvc1" && kind>>1&0x3f >= 16 && kind>>1&0x3f <= 23: // IRAP
 			return true
 		}
 		if n < 0 || n > len(data)-4 {
 			return false
 		}
 		data = data[4+n:]
+	}
+	return false
+}
+
+// hasSequenceHeader looks through the OBUs of a temporal unit: encoders write the
+// sequence header into those that begin with a keyframe.
+func hasSequenceHeader(data []byte) bool {
+	for len(data) > 1 {
+		head, size := 1, 0
+		if data[0]&4 != 0 {
+			head = 2
+		}
+		if data[0]>>3&0xf == 1 {
+			return true
+		}
+		for shift := 0; head < len(data); shift += 7 {
+			b := data[head]
+			head++
+			size |= int(b&0x7f) << shift
+			if b&0x80 == 0 {
+				break
+			}
+		}
+		if data[0]&2 == 0 || head+size > len(data) {
+			return false
+		}
+		data = data[head+size:]
 	}
 	return false
 }
@@ -100,7 +139,7 @@ func (tr *Track) checkSamples(list []Sample) error {
 			return fmt.Errorf("sample %d is decoded at %d, the one before it ends at %d", i, x.DTS, list[i-1].DTS+list[i-1].duration)
 		}
 		if tr.video && x.sync != x.idr {
-			return fmt.Errorf("sample %d: sync flag %t, IDR %t", i, x.sync, x.idr)
+			return fmt.Errorf("sample %d: sync flag %t, random access %t", i, x.sync, x.idr)
 		}
 		if !tr.video && !x.sync {
 			return fmt.Errorf("audio sample %d isn't a sync sample", i)

@@ -33,6 +33,15 @@ type Rendition struct {
 	err      error
 }
 
+// Codecs is what the multivariant playlist says of a variant; empty for audio
+// beside video.
+func (x *Rendition) Codecs() string {
+	if x.variant == nil {
+		return ""
+	}
+	return x.variant.Codecs
+}
+
 // Segment is a fetched segment.
 type Segment struct {
 	ListedSegment
