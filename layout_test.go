@@ -77,7 +77,7 @@ var walls = map[string][]string{
 		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
 	"e2e/ertmp":   {"internal/media", "internal/media/mediatest"},
 	"e2e/harness": {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
-	"e2e/hls":     {},
+	"e2e/hls":     {"internal/testenv"},
 }
 
 // forTests are packages that only tests, and each other, import.
