@@ -24,19 +24,12 @@ func TestBadInput(t *testing.T) {
 	s := harness.StartAll(t, "--grace", "10s")
 	calm := s.PublishClip(t, s.Channel("calm"), longClip)
 	r := hls.Follow(t, s.Playlist("calm"), false)
-	t.Run("trouble", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *harness.Server){
-			"refused":         refused,
-			"garbage":         garbage,
-			"timestamp jump":  timestampJump,
-			"another picture": anotherPicture,
-			"audio stops":     audioStops,
-		} {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				test(t, s.In(t))
-			})
-		}
+	s.SideBySide(t, map[string]func(*testing.T, *harness.Server){
+		"refused":         refused,
+		"garbage":         garbage,
+		"timestamp jump":  timestampJump,
+		"another picture": anotherPicture,
+		"audio stops":     audioStops,
 	})
 	if !calm.Running() {
 		t.Error("the calm broadcast ended before the trouble did: make it longer")
@@ -129,6 +122,8 @@ func timestampJump(t *testing.T, s *harness.Server) {
 // another size.
 func anotherPicture(t *testing.T, s *harness.Server) {
 	key := s.Channel("change")
+	smaller := harness.Clip{Name: "smaller", Seconds: "8", Size: "480x270", Rate: "30", Video: []string{"-g", "60"}, Audio: harness.Stereo}
+	smaller.File(t) // the grace period isn't for making it
 	p := s.PublishClip(t, key, longClip)
 	r := hls.Follow(t, s.Playlist("change"), true)
 	broadcast := s.AwaitLive("change", "")
@@ -140,7 +135,7 @@ func anotherPicture(t *testing.T, s *harness.Server) {
 		}
 		return nil
 	})
-	p = s.PublishClip(t, key, harness.Clip{Name: "smaller", Seconds: "8", Size: "480x270", Rate: "30", Video: []string{"-g", "60"}, Audio: harness.Stereo})
+	p = s.PublishClip(t, key, smaller)
 	harness.Eventually(t, 15*time.Second, func() error {
 		a := hls.Get(t, s.HTTP+"/api/v1/channels/change")
 		if !bytes.Contains(a.Body, []byte(`"live"`)) || !bytes.Contains(a.Body, []byte(broadcast)) {

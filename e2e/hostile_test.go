@@ -24,18 +24,12 @@ func TestHostile(t *testing.T) {
 	r := hls.Follow(t, s.Playlist("calm"), false)
 	s.AwaitLive("calm", "")
 	before := measure(s)
-	t.Run("attack", func(t *testing.T) {
-		for name, test := range map[string]func(*testing.T, *harness.Server){
-			"drip":       drip,
-			"idle":       idleConnections,
-			"flood":      flood,
-			"wrong keys": wrongKeys,
-		} {
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				test(t, s.In(t))
-			})
-		}
+	// Alone: who makes room for others here are the others' connections, too.
+	t.Run("idle", func(t *testing.T) { idleConnections(t, s.In(t)) })
+	s.SideBySide(t, map[string]func(*testing.T, *harness.Server){
+		"drip":       drip,
+		"flood":      flood,
+		"wrong keys": wrongKeys,
 	})
 	if !calm.Running() {
 		t.Error("the calm broadcast ended before the attacks did: make it longer")
@@ -127,6 +121,7 @@ func drip(t *testing.T, s *harness.Server) {
 		}
 		return e.Conn
 	}
+	drops := make(map[string]func(*testing.T, *harness.Server))
 	for _, tt := range []struct {
 		name  string
 		limit time.Duration
@@ -164,8 +159,7 @@ func drip(t *testing.T, s *harness.Server) {
 			return e.Conn, e.Gone
 		}, []byte{0x17}},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
+		drops[tt.name] = func(t *testing.T, _ *harness.Server) {
 			conn, gone := tt.open(t)
 			defer conn.Close()
 			stop := make(chan struct{})
@@ -188,8 +182,9 @@ func drip(t *testing.T, s *harness.Server) {
 				}
 			}
 			t.Logf("ended after %v", time.Since(began).Round(100*time.Millisecond))
-		})
+		}
 	}
+	s.SideBySide(t, drops)
 }
 
 // idleConnections opens 2,000 connections that say nothing, from 100 addresses,

@@ -32,6 +32,7 @@ func TestPublisherComesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := s.In(t)
+			second.File(t) // the grace period isn't for making it
 			key := s.Channel(name)
 			p := s.PublishClip(t, key, longClip)
 			r := hls.Follow(t, s.Playlist(name), true)
@@ -54,6 +55,7 @@ func TestPublisherComesBack(t *testing.T) {
 func TestIngestDies(t *testing.T) {
 	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s"}, nil)
+	secondClip.File(t)
 	p := f.Ingests[0].PublishClip(t, f.Key, longClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
 	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
@@ -74,6 +76,7 @@ func TestIngestDies(t *testing.T) {
 func TestIngestDrains(t *testing.T) {
 	t.Parallel()
 	f := harness.StartFleet(t, 2, []string{"--grace", "12s", "--drain", "1s"}, nil)
+	secondClip.File(t)
 	p := f.Ingests[0].PublishClip(t, f.Key, longClip)
 	r := hls.Follow(t, f.Edge.Playlist("demo"), true)
 	harness.WaitSegments(t, f.Edge.Playlist("demo"), 2)
@@ -135,6 +138,7 @@ func TestWorkerDrains(t *testing.T) {
 	t.Parallel()
 	for name, own := range map[string][]string{"same profile": nil, "other profile": {"--ffmpeg", otherFFmpeg(t)}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := harness.StartFleet(t, 1, []string{"--grace", "2s"}, []string{"--drain", "20s"}, append([]string{"--drain", "20s"}, own...))
 			c := longClip
 			c.Name, c.Seconds = "survive22", "22"

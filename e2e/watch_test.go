@@ -148,7 +148,7 @@ func switchesQuality(b *harness.Browser) {
 	before := b.Stats()
 	for i, want := range levels {
 		b.Do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("window.millrace.hls.nextLevel = %d", i)))
-		harness.Eventually(b.T, 15*time.Second, func() error {
+		harness.Eventually(b.T, 40*time.Second, func() error {
 			if now := b.Stats(); now.Height != want.Height || now.Width != want.Width || now.Phase != "playing" {
 				return fmt.Errorf("level %d should show %v: %+v", i, want, now)
 			}
@@ -171,7 +171,7 @@ func TestHomePage(t *testing.T) {
 	if n := harness.Eval[int](b, cards); n != 0 {
 		t.Errorf("%d pictures of live channels, and nobody is live", n)
 	}
-	p := s.PublishClip(t, s.Key, shortClip)
+	p := s.PublishClip(t, s.Key, longClip)
 	harness.Eventually(t, 30*time.Second, func() error {
 		if n := harness.Eval[int](b, cards); n != 1 {
 			return fmt.Errorf("%d live channels with a picture, want 1: %s", n, b.Text())
@@ -185,7 +185,7 @@ func TestHomePage(t *testing.T) {
 	// The picture is a JPEG of the stream's shape, and changes.
 	source := harness.Eval[string](b, `document.querySelector('a[href="/demo"] img.picture').src`)
 	first := hls.Get(t, source).Body
-	harness.Eventually(t, 15*time.Second, func() error {
+	harness.Eventually(t, 40*time.Second, func() error {
 		a := hls.Get(t, source)
 		if typ := a.Header.Get("Content-Type"); typ != "image/jpeg" {
 			t.Fatalf("the picture is %q", typ)
@@ -235,9 +235,13 @@ func TestOtherPlayers(t *testing.T) {
 	if err := ffmpeg.Wait(40 * time.Second); err != nil {
 		t.Errorf("ffmpeg: %v", err)
 	}
+	// A rung that there is no room for shows another one's picture, whose parameter sets
+	// an ffmpeg that only copies doesn't see.
+	shed := s.Metric("millrace_transcode_rung_segments_shed_total", "") > 0
 	for line := range strings.Lines(ffmpeg.Log.String()) {
 		// ffmpeg gives its demuxer the init section before each segment.
-		if !strings.Contains(line, "Found duplicated MOOV Atom") {
+		duplicate := strings.Contains(line, "Found duplicated MOOV Atom")
+		if copied := strings.Contains(line, "[NULL @") || strings.Contains(line, "Last message repeated"); !duplicate && !(shed && copied) {
 			t.Errorf("ffmpeg warns of what it plays: %s", line)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,4 +247,14 @@ func AwaitReady(t testing.TB, s *Server) {
 		}
 		return err
 	})
+}
+
+// SideBySide runs subtests at once, all of them: unlike those that call t.Parallel,
+// none waits for its turn while a broadcast beside it goes on.
+func (s *Server) SideBySide(t *testing.T, tests map[string]func(*testing.T, *Server)) {
+	var group sync.WaitGroup
+	for name, test := range tests {
+		group.Go(func() { t.Run(name, func(t *testing.T) { test(t, s.In(t)) }) })
+	}
+	group.Wait()
 }
