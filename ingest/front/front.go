@@ -126,9 +126,9 @@ func TooMuch(limit int) *Refusal {
 // UnknownCodec is the refusal of a track in a codec that isn't taken.
 func UnknownCodec(track media.Kind, name string) *Refusal {
 	if track == media.Audio {
-		return &Refusal{Kind: Failed, Reason: AudioCodec, Text: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC (in OBS: Settings, Output, Streaming).", name)}
+		return &Refusal{Kind: Failed, Reason: AudioCodec, Text: fmt.Sprintf("Audio in %s can't be taken: set the audio encoder to AAC or Opus (in OBS: Settings, Output, Streaming).", name)}
 	}
-	return &Refusal{Kind: Failed, Reason: VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264 (in OBS: Settings, Output, Video Encoder x264 or a hardware H.264 one).", name)}
+	return &Refusal{Kind: Failed, Reason: VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264, HEVC or AV1 (in OBS: Settings, Output, Video Encoder).", name)}
 }
 
 // BadConfig is the refusal of a track whose configuration makes no sense.

@@ -35,7 +35,6 @@ type track struct {
 	chosen bool         // there is a track that is taken,
 	number byte         // this one
 	codec  *media.Codec // nil before its configuration
-	told   bool         // the publication has codec
 }
 
 // packet is the content of a message: flv.Video and flv.Audio in one.
@@ -122,8 +121,8 @@ func (d *demuxer) take(p *packet) error {
 	return nil // the end of a sequence, or nothing for a decoder
 }
 
-// configure takes a configuration. That of Opus is passed on with the first frame, which says how
-// long frames are.
+// configure takes a configuration. That of Opus doesn't say how long frames are: it is passed on
+// as if they were of the usual length, so that sound is known to come, and again where they aren't.
 func (d *demuxer) configure(t *track, p *packet) error {
 	if t.codec != nil && t.codec.Format == p.format && bytes.Equal(t.codec.Record, p.data) {
 		return nil // some encoders repeat it
@@ -132,16 +131,8 @@ func (d *demuxer) configure(t *track, p *packet) error {
 	if err != nil {
 		return front.BadConfig(p.track, err)
 	}
-	t.codec, t.told = codec, false
-	if codec.Format == media.Opus {
-		return nil
-	}
-	return d.tell(t)
-}
-
-func (d *demuxer) tell(t *track) error {
-	t.told = true
-	return d.pub.Config(t.codec)
+	t.codec = codec
+	return d.pub.Config(codec)
 }
 
 // frame takes one coded frame.
@@ -167,12 +158,10 @@ func (d *demuxer) frame(t *track, p *packet) error {
 			return nil
 		}
 		if samples != t.codec.FrameSamples {
-			t.codec, t.told = t.codec.WithFrame(samples), false
-		}
-	}
-	if !t.told {
-		if err := d.tell(t); err != nil {
-			return err
+			t.codec = t.codec.WithFrame(samples)
+			if err := d.pub.Config(t.codec); err != nil {
+				return err
+			}
 		}
 	}
 	at := d.clock.at(p.track, p.timestamp, p.offset)

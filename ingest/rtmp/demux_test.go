@@ -239,7 +239,8 @@ func TestDemuxTracks(t *testing.T) {
 	}
 }
 
-// Opus is configured with the number of samples that its packets have.
+// Opus is configured before its first packet, and then with the number of
+// samples that its packets have.
 func TestDemuxOpus(t *testing.T) {
 	d := newDemuxTest()
 	const (
@@ -267,7 +268,7 @@ func TestDemuxOpus(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if want := []media.Samples{480, 1920, 960}; !slices.Equal(samples, want) || len(d.units) != 4 || !d.units[0].RandomAccess {
+	if want := []media.Samples{960, 480, 1920, 960}; !slices.Equal(samples, want) || len(d.units) != 4 || !d.units[0].RandomAccess {
 		t.Errorf("frames of %d samples, want %d; %d units", samples, want, len(d.units))
 	}
 	if !slices.Equal(d.left, []string{droppedMalformed}) {

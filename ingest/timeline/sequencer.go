@@ -164,7 +164,7 @@ func (s *Sequencer) SetCodec(c *media.Codec) (changed bool) {
 	if c.Equal(*of) {
 		return false
 	}
-	changed = *of != nil
+	changed = *of != nil && !s.gathering // else nobody has seen the one before
 	*of = c
 	if !s.gathering && settled {
 		s.brk = true
