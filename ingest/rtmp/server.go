@@ -66,8 +66,8 @@ type metrics struct {
 
 // New makes a server. It does no I/O.
 func New(cfg Config) *Server {
-	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
-	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, 32)
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultConnections)
+	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, defaultPerAddress)
 	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, front.MaxBitrate)
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
 	cfg.Filter = cfg.Filter.withDefaults()

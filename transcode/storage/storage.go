@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// windowSpan is how much media a window keeps at least.
-	windowSpan = 30 * media.VideoTimescale
 	// ForgetAfter is how long a broadcast's window and follow stream outlive
 	// its end, or the last claim of this worker on it.
 	ForgetAfter = 60 * time.Second

@@ -5,9 +5,13 @@ import (
 	"slices"
 	"strconv"
 
+	"millrace/internal/media"
 	"millrace/internal/objects"
 	"millrace/internal/window"
 )
+
+// windowSpan is how much of the newest media a window keeps at least.
+const windowSpan = 30 * media.VideoTimescale
 
 // media returns the bytes of a file in pieces, or nil when they aren't held.
 func (s *catalogue) media(rendition string, f window.File) [][]byte {

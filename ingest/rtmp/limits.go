@@ -15,6 +15,10 @@ import (
 )
 
 const (
+	// The most connections at a time: in all, and of one address.
+	defaultConnections = 1000
+	defaultPerAddress  = 32
+
 	// The pause after an Accept that failed, doubled each time.
 	minAcceptPause = 5 * time.Millisecond
 	maxAcceptPause = time.Second
