@@ -113,9 +113,8 @@ type source struct {
 	lines int
 }
 
-func (s source) dir() string  { return path.Dir(s.path) }
-func (s source) test() bool   { return strings.HasSuffix(s.path, "_test.go") }
-func (s source) name() string { return s.file.Name.Name }
+func (s source) dir() string { return path.Dir(s.path) }
+func (s source) test() bool  { return strings.HasSuffix(s.path, "_test.go") }
 
 // own returns the packages of the module that s imports, from the root.
 func (s source) own() []string {

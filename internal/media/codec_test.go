@@ -19,8 +19,7 @@ var record = h264Record
 
 // encoded is a track that ffmpeg encoded.
 type encoded struct {
-	file   []byte // fragmented MP4
-	record []byte
+	file []byte // fragmented MP4
 	// samples are those of all fragments.
 	samples []mp4.FullSample
 	entry   mp4.Box
