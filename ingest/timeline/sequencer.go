@@ -164,7 +164,9 @@ func (s *Sequencer) SetCodec(c *media.Codec) (changed bool) {
 	if c.Equal(*of) {
 		return false
 	}
-	changed = *of != nil && !s.gathering // else nobody has seen the one before
+	// How long frames are may be known only by the first one.
+	lengthOnly := s.gathering && *of != nil && c.WithFrame((*of).FrameSamples).Equal(*of)
+	changed = *of != nil && !lengthOnly
 	*of = c
 	if !s.gathering && settled {
 		s.brk = true
