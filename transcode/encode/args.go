@@ -98,16 +98,19 @@ func scale(r Rung) string {
 	return s
 }
 
+// encoder returns the arguments of one rung's encoder. x264 is told the frame
+// rate, since it derives the level from it and FFmpeg's own guess may be off by
+// far; by a parameter of its own, since FFmpeg 6 and later refuse -r beside
+// -fps_mode passthrough.
 func (j Job) encoder(r Rung) []string {
-	a := strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
-		" -force_key_frames source -forced-idr 1 -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
-		" -fps_mode passthrough -enc_time_base 1:90000 -crf 26 -maxrate %d -bufsize %d -x264-params vbv-init=0.3",
-		j.Preset, r.Bitrate, r.Bitrate))
+	params := "vbv-init=0.3"
 	if r.FrameRate > 0 {
-		// x264 derives the level from it, and FFmpeg's own guess may be off by far.
-		a = append(a, "-r", strconv.FormatFloat(r.FrameRate, 'f', -1, 64))
+		params += ":fps=" + strconv.FormatFloat(r.FrameRate, 'f', -1, 64)
 	}
-	return a
+	return strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
+		" -force_key_frames source -forced-idr 1 -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
+		" -fps_mode passthrough -enc_time_base 1:90000 -crf 26 -maxrate %d -bufsize %d -x264-params %s",
+		j.Preset, r.Bitrate, r.Bitrate, params))
 }
 
 // SourceProfile names all that the bytes of repackaged media depend on besides the log.

@@ -126,3 +126,12 @@ func testAnnounced(t *testing.T, format media.Format, rate float64) {
 		}
 	}
 }
+
+// FFmpeg 6 and later refuse -r beside -fps_mode passthrough: x264 is told the
+// frame rate by its own parameter.
+func TestEncoderIsToldTheFrameRate(t *testing.T) {
+	args := (Job{Preset: "veryfast"}).encoder(Rung{Width: 426, Height: 240, FrameRate: 29.97, Bitrate: 400_000})
+	if slices.Contains(args, "-r") || !slices.Contains(args, "vbv-init=0.3:fps=29.97") {
+		t.Errorf("the encoder's arguments are %q", args)
+	}
+}
