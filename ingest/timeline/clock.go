@@ -33,13 +33,8 @@ type trackClock struct {
 }
 
 func newClock(origin media.Ticks) *clock {
-	origin = wholeMilliseconds(origin)
+	origin = origin.CeilMillisecond() // breaks lie on whole milliseconds, as most encoders' times do
 	return &clock{origin: origin, newest: origin}
-}
-
-// wholeMilliseconds rounds up. Breaks lie on whole milliseconds, as most encoders' times do.
-func wholeMilliseconds(t media.Ticks) media.Ticks {
-	return (t + media.TicksPerMillisecond - 1) / media.TicksPerMillisecond * media.TicksPerMillisecond
 }
 
 // at maps a decode time on the publisher's own time line. step is the usual
@@ -65,7 +60,7 @@ func (c *clock) at(track media.Kind, own, step media.Ticks) (t media.Ticks, jump
 		if next := own + c.base; tr.base != c.base && c.plausible(next, tr.last) {
 			tr.base = c.base // the other track jumped first: follow it
 		} else {
-			c.base = wholeMilliseconds(max(c.newest, tr.last+step)) - own
+			c.base = max(c.newest, tr.last+step).CeilMillisecond() - own
 			tr.base = c.base
 			jumped = true
 		}

@@ -70,7 +70,7 @@ func TestClock(t *testing.T) {
 				}
 				last[s.kind] = at
 			}
-			if got := (last[media.Video] - wholeMilliseconds(origin)).Milliseconds(); got != c.end {
+			if got := (last[media.Video] - origin.CeilMillisecond()).Milliseconds(); got != c.end {
 				t.Errorf("the pictures end at %d ms, want %d", got, c.end)
 			}
 			if jumps != c.jumps {

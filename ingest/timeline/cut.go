@@ -104,7 +104,7 @@ func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 // begins after the last picture of the one before it.
 func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
 	if last := max(s.tail.Last(), s.mark.Start-s.step); s.wallAt != 0 && u.PTS <= last {
-		d := wholeMilliseconds(s.end() - u.PTS)
+		d := (s.end() - u.PTS).CeilMillisecond()
 		s.delay += d
 		u.DTS, u.PTS = u.DTS+d, u.PTS+d
 	}

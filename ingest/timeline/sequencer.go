@@ -81,7 +81,7 @@ func (s *Sequencer) Resume(c relay.Handoff) {
 	if c.Mark.Time.IsZero() {
 		return // nothing was published yet
 	}
-	s.mark.Start = wholeMilliseconds(max(c.Mark.Start, timelineStart))
+	s.mark.Start = max(c.Mark.Start, timelineStart).CeilMillisecond()
 	s.wall, s.wallAt = c.Mark.Time, s.mark.Start
 	s.emitMark()
 }

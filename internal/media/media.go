@@ -26,6 +26,11 @@ func (t Ticks) Seconds() float64 { return float64(t) / VideoTimescale }
 // Milliseconds converts t, rounded down.
 func (t Ticks) Milliseconds() int64 { return int64(t) / TicksPerMillisecond }
 
+// CeilMillisecond rounds t up to a whole millisecond.
+func (t Ticks) CeilMillisecond() Ticks {
+	return (t + TicksPerMillisecond - 1) / TicksPerMillisecond * TicksPerMillisecond
+}
+
 // TicksOf converts wall time to [Ticks], rounded down.
 func TicksOf(d time.Duration) Ticks {
 	return Ticks(d/time.Second)*VideoTimescale + Ticks(d%time.Second)*VideoTimescale/Ticks(time.Second)

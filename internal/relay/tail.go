@@ -127,7 +127,6 @@ func (t *Tail) Handoff() Handoff {
 		at = max(at, t.next.Ticks(t.sound.Rate))
 	}
 	// Up to a whole millisecond: publishers' own times are.
-	at = (at + media.TicksPerMillisecond - 1) / media.TicksPerMillisecond * media.TicksPerMillisecond
-	h.Mark = t.markAt(Pause, at)
+	h.Mark = t.markAt(Pause, at.CeilMillisecond())
 	return h
 }

@@ -203,7 +203,7 @@ func (s *Storage) uploaded(key string, e index.Entry) {
 		b.do(func(c change) { c.uploaded(e) })
 		return
 	}
-	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
+	s.recorder.add(broadcast, e, s.foreignLength(broadcast))
 }
 
 // written and recordAgain are called by the recorder.
@@ -248,12 +248,12 @@ func (s *Storage) lost(key string, e index.Entry, reason string) {
 		return
 	}
 	e.Type, e.Size, e.Reason = index.TypeGap, 0, reason
-	s.recorder.add(broadcast, e, s.orphanLength(broadcast))
+	s.recorder.add(broadcast, e, s.foreignLength(broadcast))
 }
 
-// orphanLength bounds the index of a broadcast that this worker doesn't work
+// foreignLength bounds the index of a broadcast that this worker doesn't work
 // on: as if it had as many renditions as any has.
-func (s *Storage) orphanLength(broadcast string) int {
+func (s *Storage) foreignLength(broadcast string) int {
 	sh := newCatalogue(broadcast, 0, media.TicksOf(s.DVRWindow), 0)
 	for n := range 12 {
 		sh.track(string(rune('a' + n)))
