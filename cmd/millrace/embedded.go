@@ -103,7 +103,11 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 	if p.bucket, err = objects.Open(ctx, s.config()); err != nil {
 		return err
 	}
-	p.layers.start(levelBacking, "S3 server", s.Run)
+	p.layers.start(levelBacking, "S3 server", func(ctx context.Context) error {
+		// The server would wait 5 s for a connection that was made and not used yet.
+		defer context.AfterFunc(ctx, p.bucket.CloseIdle)()
+		return s.Run(ctx)
+	})
 	// A stop must wait here too: the S3 server doesn't end when it is asked to
 	// before it listens.
 	if err := s.await(context.WithoutCancel(ctx)); err != nil {

@@ -91,6 +91,7 @@ type Config struct {
 // Bucket reads and writes one bucket. It is safe for concurrent use.
 type Bucket struct {
 	client  *s3.Client
+	conns   *http.Client // below client
 	name    string
 	timeout time.Duration
 }
@@ -107,9 +108,10 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second
 	}
+	conns := newHTTPClient()
 	opts := []func(*awsconfig.LoadOptions) error{
 		awsconfig.WithRegion(c.Region),
-		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout })),
+		awsconfig.WithHTTPClient(conns),
 		awsconfig.WithRetryMaxAttempts(2),
 	}
 	if c.AccessKey != "" {
@@ -127,8 +129,24 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	})
-	return &Bucket{client: client, name: c.Bucket, timeout: c.Timeout}, nil
+	return &Bucket{client: client, conns: conns, name: c.Bucket, timeout: c.Timeout}, nil
 }
+
+// newHTTPClient makes what the SDK would make for itself, as one whose idle
+// connections can be closed.
+func newHTTPClient() *http.Client {
+	t := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout }).GetTransport()
+	return &http.Client{Transport: t, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
+		if code := r.Response.StatusCode; code == http.StatusTemporaryRedirect || code == http.StatusPermanentRedirect {
+			return nil
+		}
+		return http.ErrUseLastResponse
+	}}
+}
+
+// CloseIdle closes the connections that no call uses, also those that none has used
+// yet: a server that is being stopped may wait for those.
+func (b *Bucket) CloseIdle() { b.conns.CloseIdleConnections() }
 
 // connectTimeout bounds the connecting to a server that drops what comes.
 const connectTimeout = 3 * time.Second
