@@ -108,10 +108,10 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Second
 	}
-	conns := newHTTPClient()
+	built := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout })
 	opts := []func(*awsconfig.LoadOptions) error{
 		awsconfig.WithRegion(c.Region),
-		awsconfig.WithHTTPClient(conns),
+		awsconfig.WithHTTPClient(built),
 		awsconfig.WithRetryMaxAttempts(2),
 	}
 	if c.AccessKey != "" {
@@ -121,6 +121,11 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", c.Bucket, err)
 	}
+	if b, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
+		built = b // with what the environment asks for, such as AWS_CA_BUNDLE
+	}
+	conns := newHTTPClient(built.GetTransport())
+	cfg.HTTPClient = conns
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if c.Endpoint != "" {
 			o.BaseEndpoint = aws.String(c.Endpoint)
@@ -132,10 +137,9 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	return &Bucket{client: client, conns: conns, name: c.Bucket, timeout: c.Timeout}, nil
 }
 
-// newHTTPClient makes what the SDK would make for itself, as one whose idle
-// connections can be closed.
-func newHTTPClient() *http.Client {
-	t := awshttp.NewBuildableClient().WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout }).GetTransport()
+// newHTTPClient makes the client that the SDK would make for itself, as one whose
+// idle connections can be closed.
+func newHTTPClient(t *http.Transport) *http.Client {
 	return &http.Client{Transport: t, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
 		if code := r.Response.StatusCode; code == http.StatusTemporaryRedirect || code == http.StatusPermanentRedirect {
 			return nil

@@ -1,6 +1,12 @@
 package objects_test
 
 import (
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,5 +83,27 @@ func TestCallsAreBounded(t *testing.T) {
 	proxy.Restore()
 	if got, err := b.Get(t.Context(), "large"); err != nil || len(got) != 200<<10 {
 		t.Errorf("it has %d bytes, %v", len(got), err)
+	}
+}
+
+// A system's own certificate authorities, named as for other programs that use S3,
+// are taken.
+func TestCertificateAuthoritiesOfTheEnvironment(t *testing.T) {
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	pemed := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(file, pemed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := objects.Config{Endpoint: s.URL, Bucket: "b", AccessKey: "a", SecretKey: "s"}
+	t.Setenv("AWS_CA_BUNDLE", file)
+	b, err := objects.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.CloseIdle()
+	if _, err := b.Get(t.Context(), "x"); !errors.Is(err, objects.ErrNotFound) {
+		t.Errorf("a server with a certificate of that authority: %v, want that there is no such object", err)
 	}
 }
