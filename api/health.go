@@ -25,7 +25,7 @@ func (c *channels) health(ctx context.Context, name, authorization string) (Heal
 	if !ok {
 		return h, credentials.ErrUnknownKey
 	}
-	owner, err := credentials.Lookup(ctx, c.redis, credentials.StreamKey(key))
+	owner, err := credentials.Lookup(ctx, c.redis, credentials.Typed(key))
 	if err != nil {
 		return h, err
 	}

@@ -48,7 +48,7 @@ var (
 func (s *Service) Publish(ctx context.Context, p front.Request) (front.Publication, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	rights, err := s.lookUp(ctx, credentials.StreamKey(p.Key))
+	rights, err := s.lookUp(ctx, credentials.Typed(p.Key))
 	if errors.Is(err, credentials.ErrUnknownKey) {
 		return nil, refusalKey
 	}

@@ -42,7 +42,6 @@ type FilterConfig struct {
 	MaxOther        int // bytes of any other message, and of all before publish; 0: 64 KiB
 	MaxPartial      int // bytes of all unfinished messages; 0: 6 MiB
 	MaxChunkStreams int // 0: 16
-	MaxCommands     int // in the life of a connection; 0: 64
 }
 
 func (c FilterConfig) withDefaults() FilterConfig {
@@ -54,7 +53,6 @@ func (c FilterConfig) withDefaults() FilterConfig {
 	c.MaxOther = cmp.Or(c.MaxOther, 64<<10)
 	c.MaxPartial = cmp.Or(c.MaxPartial, 6<<20)
 	c.MaxChunkStreams = cmp.Or(c.MaxChunkStreams, 16)
-	c.MaxCommands = cmp.Or(c.MaxCommands, 64)
 	return c
 }
 
@@ -96,7 +94,7 @@ func newFilter(conn net.Conn, cfg FilterConfig, dropped func(reason string)) *fi
 	f := &filter{
 		conn:      conn,
 		cfg:       cfg,
-		sanitizer: sanitizer{limits: cfg, dropped: dropped},
+		sanitizer: sanitizer{limits: cfg, dropped: dropped, now: time.Now},
 		handshake: handshakeSize,
 	}
 	f.in = newAssembler(bufio.NewReaderSize(conn, 16<<10), cfg, f.sanitizer.limit)

@@ -279,9 +279,23 @@ var filterCases = []struct {
 		reason: "bad_amf",
 	},
 	{
-		name:   "65 commands",
-		input:  bytes.Repeat(command("getStreamLength", 2.0), 65),
+		name:   "66 commands at once",
+		input:  bytes.Repeat(command("getStreamLength"), 66),
 		reason: "too_many_commands",
+	},
+	{
+		name:  "commands that wait for an answer",
+		input: slices.Concat(command("releaseStream", 2.0, nil, "key"), command("_checkbw", 3.5, nil), commandOf(append(appendAMF(nil, "FCSubscribe", 4.0), hugeArray...))),
+		want: []string{
+			"20@0:" + string(appendAMF(nil, "getStreamLength", 2.0, nil, "")),
+			"20@0:" + string(appendAMF(nil, "getStreamLength", 3.0, nil, "")),
+			"20@0:" + string(appendAMF(nil, "getStreamLength", 4.0, nil, "")),
+		},
+	},
+	{
+		name: "commands that don't, and answers",
+		input: slices.Concat(command("releaseStream", 0.0, nil, "key"), command("_checkbw"), command("getStreamLength", "two"), command("foo", math.Inf(1)),
+			command("_result", 2.0, nil, nil), command("_error", 2.0, nil, nil)),
 	},
 	{
 		name: "connect keeps what matters",
@@ -303,7 +317,7 @@ var filterCases = []struct {
 	{
 		name:  "closeStream",
 		input: command("closeStream", 0.0, nil),
-		want:  []string{"20@0:" + string(appendAMF(nil, "FCUnpublish", 0.0, nil, ""))},
+		want:  []string{"20@0:" + string(appendAMF(nil, "getStreamLength", 0.0, nil, ""))},
 	},
 	{
 		name:  "publish without a name",

@@ -111,7 +111,7 @@ func TestFilterBeforePublish(t *testing.T) {
 
 // What Enhanced RTMP's connect announces is kept for the log, within bounds.
 func TestFilterFourCCs(t *testing.T) {
-	s := sanitizer{limits: FilterConfig{}.withDefaults()}
+	s := sanitizer{limits: FilterConfig{}.withDefaults(), now: time.Now}
 	payload := appendAMF(nil, "connect", 1.0, amfProperties{
 		{"fourCcList", []string{"hvc1", "av01", "too long to be one"}},
 		{"videoFourCcInfoMap", amfProperties{{"av01", 4.0}, {"vp09", 4.0}}},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	gortmp "github.com/yutopp/go-rtmp"
@@ -19,8 +18,8 @@ import (
 const (
 	appLive = "live" // the only app that there is
 
-	// An answer to an encoder's ping waits this long for the one before it.
-	pongTimeout = time.Second
+	// An answer waits this long for the one before it to be written.
+	answerTimeout = time.Second
 )
 
 // OnServe comes after the handshake.
@@ -63,19 +62,6 @@ func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.N
 	c.publishing.Store(true)
 	c.silence.Stop()
 	return nil
-}
-
-// publishTarget finds the app and the stream key. Servers' addresses are typed with a slash or a
-// query at their end, encoders add a query to the key (OBS: ?clientConfigId=), and some put the
-// key into the app's path.
-func publishTarget(app, name string) (target, key string) {
-	app, _, _ = strings.Cut(app, "?")
-	target, inPath, _ := strings.Cut(strings.Trim(app, "/"), "/")
-	key, _, _ = strings.Cut(name, "?")
-	if key = strings.Trim(key, "/ "); key == "" {
-		key = inPath
-	}
-	return target, key
 }
 
 // OnPlay refuses: viewers watch by HTTP.
@@ -140,12 +126,6 @@ func (c *connection) payload(body io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// OnFCUnpublish ends the publication: "closeStream" comes here, too (see sanitizer.rewrite).
-func (c *connection) OnFCUnpublish(uint32, *message.NetStreamFCUnpublish) error {
-	c.unpublish(true)
-	return nil
-}
-
 // OnDeleteStream ends the publication.
 func (c *connection) OnDeleteStream(uint32, *message.NetStreamDeleteStream) error {
 	c.unpublish(true)
@@ -163,7 +143,7 @@ func (c *connection) OnUnknownMessage(_ uint32, msg message.Message) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, pongTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, answerTimeout)
 	defer cancel()
 	err := c.control.Write(ctx, chunksControl, 0, &gortmp.ChunkMessage{
 		StreamID: controlStream,

@@ -329,23 +329,6 @@ func TestRTMPAcceptErrors(t *testing.T) {
 	}
 }
 
-func TestPublishTarget(t *testing.T) {
-	for _, c := range []struct{ app, name, target, key string }{
-		{"live", "key", "live", "key"},
-		{"live/", "key?clientConfigId=1", "live", "key"},
-		{"/live?x=1", "key", "live", "key"},
-		{"live/key", "", "live", "key"},
-		{"live/key?x=1", "?y=2", "live", "key"},
-		{"live/_definst_", "key", "live", "key"},
-		{"", "", "", ""},
-		{"other", "key", "other", "key"},
-	} {
-		if target, key := publishTarget(c.app, c.name); target != c.target || key != c.key {
-			t.Errorf("%q, %q gave %q, %q", c.app, c.name, target, key)
-		}
-	}
-}
-
 func TestAddressOf(t *testing.T) {
 	for address, want := range map[string]string{
 		"192.0.2.7:1":           "192.0.2.7/32",

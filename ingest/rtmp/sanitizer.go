@@ -6,6 +6,9 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
+
+	"millrace/internal/rate"
 )
 
 // Chunk streams on which messages are handed to go-rtmp.
@@ -28,6 +31,10 @@ const minAckWindow = 64 << 10
 
 const eventPingRequest = 6 // of User Control messages (7.1.7)
 
+// commandRate bounds commands: a whole conversation at once, and then what encoders repeat for as long as
+// they send (_checkbw, getStreamLength).
+var commandRate = rate.Limit{PerSecond: 1, Size: 64}
+
 // maxFourCCs bounds how many codecs the log names of those that a connect announces.
 const maxFourCCs = 16
 
@@ -42,9 +49,12 @@ type sanitizer struct {
 	limits  FilterConfig
 	dropped func(reason string) // told of each message that is left out
 
-	commands   int
+	now        func() time.Time
+	commands   rate.Bucket
 	publishing bool // a publish was passed on
 	streamOpen bool // a createStream was, and no deleteStream since
+
+	asked string // the command that was passed on as a question
 
 	// fourCCs are the codecs that connect announced (Enhanced RTMP's fourCcList, or its maps), for
 	// the log only: encoders that announce none send them all the same.
@@ -123,10 +133,10 @@ func amf0(m rtmpMessage, kind byte) rtmpMessage {
 	return m
 }
 
-// command writes a command anew if it is one that matters here; else it is dropped.
+// command writes a command anew if it is one that matters here; any other becomes a question.
 func (s *sanitizer) command(m rtmpMessage) (rtmpMessage, byte, error) {
-	if s.commands++; s.commands > s.limits.MaxCommands {
-		return rtmpMessage{}, 0, rejected("too_many_commands", "more than %d commands were sent", s.limits.MaxCommands)
+	if s.commands.Add(1, commandRate, s.now()) {
+		return rtmpMessage{}, 0, rejected("too_many_commands", "more than %.0f commands were sent, and more than one a second", commandRate.Size)
 	}
 	head := amfReader{b: m.payload}
 	first, err := head.value(1)
@@ -135,15 +145,45 @@ func (s *sanitizer) command(m rtmpMessage) (rtmpMessage, byte, error) {
 	}
 	name, _ := first.(string)
 	switch name {
-	case "connect", "createStream", "publish", "play", "deleteStream", "closeStream", "FCUnpublish":
-	default:
+	case "connect", "createStream", "publish", "play", "deleteStream":
+		args, err := readAMF(head.b)
+		if err != nil {
+			return rtmpMessage{}, 0, rejected("bad_amf", "the command %s can't be read: %v", name, err)
+		}
+		return s.rewrite(name, args)
+	case "", "_result", "_error":
+		return s.drop("command") // answers aren't answered
+	}
+	transaction, err := head.value(1)
+	if err != nil {
 		return s.drop("command")
 	}
-	args, err := readAMF(head.b)
-	if err != nil {
-		return rtmpMessage{}, 0, rejected("bad_amf", "the command %s can't be read: %v", name, err)
+	return s.question(name, transactionID(transaction))
+}
+
+// question passes on a command that go-rtmp doesn't answer, as one that it leaves to the connection
+// (OnUnknownCommandMessage); its name is kept here. Without a transaction id nobody waits for an answer: then
+// only those pass that mean something here.
+func (s *sanitizer) question(name string, transaction float64) (rtmpMessage, byte, error) {
+	switch name {
+	case "FCPublish", "FCUnpublish", "closeStream":
+	default:
+		if transaction == 0 {
+			return s.drop("command")
+		}
 	}
-	return s.rewrite(name, args)
+	s.asked = name
+	payload := appendAMF(nil, questionCommand, transaction, nil, "")
+	return rtmpMessage{kind: typeCommandAMF0, stream: controlStream, payload: payload}, chunksCommand, nil
+}
+
+// transactionID is a command's, as a whole number; 0 where it has none.
+func transactionID(v any) float64 {
+	id, _ := v.(float64)
+	if !(math.Abs(id) < 1<<53) { // NaN included
+		return 0
+	}
+	return math.Trunc(id)
 }
 
 // rewrite writes a known command. args are its transaction id, its command object, and the rest.
@@ -182,17 +222,8 @@ func (s *sanitizer) rewrite(name string, args []any) (rtmpMessage, byte, error) 
 		}
 		s.streamOpen = false
 		rest = []any{nil, float64(mediaStream)}
-
-	case "FCUnpublish", "closeStream":
-		name = "FCUnpublish"
-		rest = []any{nil, ""}
 	}
-
-	transaction, _ := argument(args, 0).(float64)
-	if !(math.Abs(transaction) < 1<<53) { // NaN included
-		transaction = 0
-	}
-	payload := appendAMF(nil, name, math.Trunc(transaction))
+	payload := appendAMF(nil, name, transactionID(argument(args, 0)))
 	payload = appendAMF(payload, rest...)
 	return rtmpMessage{kind: typeCommandAMF0, stream: stream, payload: payload}, chunksCommand, nil
 }

@@ -35,6 +35,11 @@ func NewStreamKey() StreamKey {
 	return StreamKey("live_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])))
 }
 
+// Typed returns the key that somebody typed or pasted: no key has capital letters or white space.
+func Typed(text string) StreamKey {
+	return StreamKey(strings.ToLower(strings.Join(strings.Fields(text), "")))
+}
+
 // Hash is what may be stored: SHA-256 is enough for a secret of 160 random bits.
 func (k StreamKey) Hash() string {
 	sum := sha256.Sum256([]byte(k))
