@@ -67,7 +67,7 @@ const (
 
 // Header returns what comes before the first access unit in c.
 func Header(c *media.Codec) []byte {
-	kind, format := uint64(typeVideo), element(idVideo, number(idPixelWidth, uint64(c.Width)), number(idPixelHeight, uint64(c.Height)))
+	kind, format := uint64(typeVideo), element(idVideo, number(idPixelWidth, uint64(c.Picture.Width)), number(idPixelHeight, uint64(c.Picture.Height)))
 	if c.Kind() == media.Audio {
 		rate := binary.BigEndian.AppendUint64(nil, math.Float64bits(float64(c.Rate)))
 		kind, format = typeAudio, element(idAudio, element(idSampling, rate), number(idChannels, uint64(c.Channels)))

@@ -36,24 +36,34 @@ func parseAV1(record []byte) (c Codec, err error) {
 	if err := h.Unmarshal(sequence); err != nil {
 		return c, fmt.Errorf("sequence header: %w", err)
 	}
-	c.Width, c.Height = h.Width(), h.Height()
-	depth := 8
-	switch {
-	case rec.TwelveBit == 1:
-		depth = 12
-	case rec.HighBitdepth == 1:
-		depth = 10
-	}
-	if depth > 8 {
-		c.Variety = fmt.Sprintf("%d bits", depth)
-	}
+	picture := av1Picture(&h)
+	c.Variety = picture.variety()
 	tier := "M"
 	if rec.SeqTier0 == 1 {
 		tier = "H"
 	}
 	// AV1-ISOBMFF, 5: av01.<profile>.<level><tier>.<bit depth>
-	c.Name = fmt.Sprintf("av01.%d.%02d%s.%02d", rec.SeqProfile, rec.SeqLevelIdx0, tier, depth)
-	return c, checkPicture(c)
+	c.Name = fmt.Sprintf("av01.%d.%02d%s.%02d", rec.SeqProfile, rec.SeqLevelIdx0, tier, picture.Depth)
+	return c, c.setPicture(picture)
+}
+
+// av1Picture returns what a sequence header says of the pictures (5.5.2). It
+// knows neither samples that aren't square nor fields.
+func av1Picture(h *av1codec.SequenceHeader) Picture {
+	k := &h.ColorConfig
+	p := Picture{
+		Width: h.Width(), Height: h.Height(), Depth: k.BitDepth, Chroma: Chroma444,
+		Colour: Colour{uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange},
+	}
+	switch {
+	case k.MonoChrome:
+		p.Chroma = Monochrome
+	case k.SubsamplingY:
+		p.Chroma = Chroma420
+	case k.SubsamplingX:
+		p.Chroma = Chroma422
+	}
+	return p
 }
 
 // av1RandomAccess looks for a sequence header and the header of a key frame

@@ -75,8 +75,10 @@ type Codec struct {
 	// Name is the RFC 6381 name that playlists need, such as "avc1.64001f".
 	Name string
 
-	// Width and Height are the shown picture's, in pixels.
+	// Width and Height are the shown picture's, in square pixels; Picture says
+	// what is coded.
 	Width, Height int
+	Picture       Picture
 
 	// Rate is in samples a second.
 	Rate int

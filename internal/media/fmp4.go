@@ -33,8 +33,7 @@ func (c *Codec) Init() (*Init, error) {
 	if c.Kind() == Video {
 		trak.Tkhd.Width = mp4.Fixed32(c.Width << 16)
 		trak.Tkhd.Height = mp4.Fixed32(c.Height << 16)
-		trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateVisualSampleEntryBox(string(c.Format),
-			uint16(c.Width), uint16(c.Height), box))
+		trak.Mdia.Minf.Stbl.Stsd.AddChild(c.pictureEntry(box))
 		return encodeInit(init)
 	}
 	entryRate := c.Rate
@@ -44,6 +43,23 @@ func (c *Codec) Init() (*Init, error) {
 	trak.Mdia.Minf.Stbl.Stsd.AddChild(mp4.CreateAudioSampleEntryBox(string(c.Format),
 		uint16(c.Channels), 16, uint16(entryRate), box))
 	return encodeInit(init)
+}
+
+// pictureEntry builds the sample entry of pictures, with what they say of their
+// samples' shape and of their colours (ISO/IEC 14496-12, 12.1.4 and 12.1.5).
+func (c *Codec) pictureEntry(record mp4.Box) *mp4.VisualSampleEntryBox {
+	p := c.Picture
+	entry := mp4.CreateVisualSampleEntryBox(string(c.Format), uint16(p.Width), uint16(p.Height), record)
+	if a := p.Aspect; !a.Square() {
+		entry.AddChild(&mp4.PaspBox{HSpacing: uint32(a.Width), VSpacing: uint32(a.Height)})
+	}
+	if k := p.Colour; k != unspecified {
+		entry.AddChild(&mp4.ColrBox{
+			ColorType: mp4.ColorTypeOnScreenColors, FullRangeFlag: k.FullRange,
+			ColorPrimaries: uint16(k.Primaries), TransferCharacteristics: uint16(k.Transfer), MatrixCoefficients: uint16(k.Matrix),
+		})
+	}
+	return entry
 }
 
 func encodeInit(init *mp4.InitSegment) (*Init, error) {

@@ -2,6 +2,7 @@ package media
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 
 	"github.com/Eyevinn/mp4ff/mp4"
@@ -39,6 +40,48 @@ func TestInitKeepsTheRecord(t *testing.T) {
 		if int(track.Mdia.Mdhd.Timescale) != c.Rate || int(entry.ChannelCount) != c.Channels ||
 			!bytes.Equal(entry.Esds.DecConfigDescriptor.DecSpecificInfo.DecConfig, asc) {
 			t.Errorf("%x gave %+v", asc, entry)
+		}
+	}
+}
+
+// An init section tells the shape of samples and the colours, and says nothing
+// where the source doesn't.
+func TestInitTellsShapeAndColour(t *testing.T) {
+	for name, want := range map[string]struct {
+		coded, shown [2]int
+		pasp         *mp4.PaspBox
+		colr         *mp4.ColrBox
+	}{
+		"plain":    {[2]int{352, 288}, [2]int{352, 288}, nil, nil},
+		"sar":      {[2]int{352, 288}, [2]int{512, 288}, &mp4.PaspBox{HSpacing: 16, VSpacing: 11}, nil},
+		"anamorph": {[2]int{1440, 1080}, [2]int{1920, 1080}, &mp4.PaspBox{HSpacing: 4, VSpacing: 3}, nil},
+		"h5sar":    {[2]int{352, 288}, [2]int{512, 288}, &mp4.PaspBox{HSpacing: 16, VSpacing: 11}, nil},
+		"bt709": {[2]int{352, 288}, [2]int{352, 288}, nil,
+			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 1, TransferCharacteristics: 1, MatrixCoefficients: 1}},
+		"full": {[2]int{352, 288}, [2]int{352, 288}, nil,
+			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 2, TransferCharacteristics: 2, MatrixCoefficients: 2, FullRangeFlag: true}},
+		"h5hdpq": {[2]int{1920, 1080}, [2]int{1920, 1080}, nil,
+			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 9, TransferCharacteristics: 16, MatrixCoefficients: 9}},
+	} {
+		c, err := ParseCodec(madeRecord(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		init, err := c.Init()
+		if err != nil {
+			t.Fatal(err)
+		}
+		track := parse(t, init.Data).Init.Moov.Trak
+		entry := track.Mdia.Minf.Stbl.Stsd.Children[0].(*mp4.VisualSampleEntryBox)
+		var colr *mp4.ColrBox
+		for _, b := range entry.Children {
+			if found, ok := b.(*mp4.ColrBox); ok {
+				colr = found
+			}
+		}
+		coded, shown := [2]int{int(entry.Width), int(entry.Height)}, [2]int{int(track.Tkhd.Width >> 16), int(track.Tkhd.Height >> 16)}
+		if coded != want.coded || shown != want.shown || !reflect.DeepEqual(entry.Pasp, want.pasp) || !reflect.DeepEqual(colr, want.colr) {
+			t.Errorf("%s: %v shown as %v, %+v, %+v", name, coded, shown, entry.Pasp, colr)
 		}
 	}
 }

@@ -7,11 +7,7 @@ import (
 
 	"github.com/Eyevinn/mp4ff/avc"
 	"github.com/Eyevinn/mp4ff/mp4"
-	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h264"
 )
-
-// MaxPictureSide bounds the width and height of a source, in pixels.
-const MaxPictureSide = 8192
 
 // naluIDR is the type of an IDR picture's slice (ITU-T H.264, table 7-1).
 const naluIDR = 5
@@ -21,8 +17,16 @@ var (
 	errLengths = errors.New("the lengths of its NAL units don't add up")
 )
 
-// h264Varieties are the profiles that browsers don't play, by profile_idc.
-var h264Varieties = map[byte]string{110: "High 10", 122: "High 4:2:2", 244: "High 4:4:4"}
+// h264Profiles are the profiles that players know or that encoders make, by
+// profile_idc (annex A).
+var h264Profiles = map[byte]struct {
+	name string
+	// universal: every player decodes it.
+	universal bool
+}{
+	66: {"Baseline", true}, 77: {"Main", true}, 100: {"High", true},
+	44: {"CAVLC 4:4:4", false}, 88: {"Extended", false}, 110: {"High 10", false}, 122: {"High 4:2:2", false}, 244: {"High 4:4:4", false},
+}
 
 func parseH264(record []byte) (c Codec, err error) {
 	rec, err := avc.DecodeAVCDecConfRec(record)
@@ -36,31 +40,29 @@ func parseH264(record []byte) (c Codec, err error) {
 		return c, err
 	}
 	nalu := rec.SPSnalus[0]
-	if len(nalu) < 4 {
-		return c, errors.New("the SPS is cut short")
+	sps, err := ParseSPS(nalu)
+	if err != nil {
+		return c, err
 	}
-	var sps h264.SPS
-	if err := sps.Unmarshal(nalu); err != nil {
-		return c, fmt.Errorf("SPS: %w", err)
-	}
-	c.Width, c.Height = sps.Width(), sps.Height()
 	c.Name = fmt.Sprintf("avc1.%02x%02x%02x", nalu[1], nalu[2], nalu[3])
-	c.Variety = h264Varieties[nalu[1]]
-	c.Universal = c.Variety == ""
-	return c, checkPicture(c)
+	profile, variety := h264Profiles[sps.Profile], sps.Picture.variety()
+	c.Universal = profile.universal && variety == ""
+	switch {
+	case c.Universal:
+	case profile.name == "":
+		c.Variety = fmt.Sprintf("profile %d", sps.Profile)
+	case profile.universal:
+		c.Variety = profile.name + " (" + variety + ")"
+	default:
+		c.Variety = profile.name
+	}
+	return c, c.setPicture(sps.Picture)
 }
 
 // checkLengthSize looks at the byte of a record that ends with lengthSizeMinusOne.
 func checkLengthSize(b byte) error {
 	if b&3 != 3 {
 		return fmt.Errorf("NAL units have lengths of %d bytes, 4 are needed", b&3+1)
-	}
-	return nil
-}
-
-func checkPicture(c Codec) error {
-	if c.Width <= 0 || c.Height <= 0 || c.Width > MaxPictureSide || c.Height > MaxPictureSide {
-		return fmt.Errorf("a picture of %dx%d is out of range", c.Width, c.Height)
 	}
 	return nil
 }

@@ -29,21 +29,46 @@ func parseHEVC(record []byte) (c Codec, err error) {
 			return c, errors.New("it has no VPS, no SPS or no PPS")
 		}
 	}
-	var sps h265.SPS
-	if err := sps.Unmarshal(sets[hevc.NALU_SPS][0]); err != nil {
-		return c, fmt.Errorf("SPS: %w", err)
+	picture, err := hevcPicture(sets[hevc.NALU_SPS][0])
+	if err != nil {
+		return c, err
 	}
-	c.Width, c.Height = sps.Width(), sps.Height()
 	// The record repeats what the SPS says of profile, tier and level.
 	c.Name = hevc.CodecString(string(HEVC), &hevc.SPS{ProfileTierLevel: hevc.ProfileTierLevel{
 		GeneralProfileSpace: rec.GeneralProfileSpace, GeneralTierFlag: rec.GeneralTierFlag,
 		GeneralProfileIDC: rec.GeneralProfileIDC, GeneralProfileCompatibilityFlags: rec.GeneralProfileCompatibilityFlags,
 		GeneralConstraintIndicatorFlags: rec.GeneralConstraintIndicatorFlags, GeneralLevelIDC: rec.GeneralLevelIDC,
 	}})
-	if rec.BitDepthLumaMinus8 > 0 {
-		c.Variety = fmt.Sprintf("%d bits", rec.BitDepthLumaMinus8+8)
+	c.Variety = picture.variety()
+	return c, c.setPicture(picture)
+}
+
+// hevcPicture reads what a sequence parameter set says of the pictures (ITU-T
+// H.265, 7.3.2.2.1 and annex E).
+func hevcPicture(nalu []byte) (p Picture, err error) {
+	var sps h265.SPS
+	// What is wrong in the video usability information doesn't keep it from being decoded.
+	if err := sps.Unmarshal(nalu); err != nil && sps.VUI == nil {
+		return p, fmt.Errorf("SPS: %w", err)
 	}
-	return c, checkPicture(c)
+	p = Picture{
+		Width: sps.Width(), Height: sps.Height(), Chroma: Chroma(sps.ChromaFormatIdc), Colour: unspecified,
+		Depth:      int(max(sps.BitDepthLumaMinus8, sps.BitDepthChromaMinus8)) + 8,
+		Interlaced: sps.ProfileTierLevel.GeneralInterlacedSourceFlag && !sps.ProfileTierLevel.GeneralProgressiveSourceFlag,
+	}
+	v := sps.VUI
+	if v == nil {
+		return p, nil
+	}
+	p.Interlaced = p.Interlaced || v.FieldSeqFlag
+	if v.AspectRatioInfoPresentFlag {
+		p.Aspect = aspectOf(v.AspectRatioIdc, v.SarWidth, v.SarHeight)
+	}
+	p.Colour.FullRange = v.VideoFullRangeFlag
+	if v.ColourDescriptionPresentFlag {
+		p.Colour = Colour{v.ColourPrimaries, v.TransferCharacteristics, v.MatrixCoefficients, v.VideoFullRangeFlag}
+	}
+	return p, nil
 }
 
 // hevcRandomAccess looks for a slice of an IRAP picture (ITU-T H.265, table

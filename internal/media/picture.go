@@ -1,0 +1,191 @@
+package media
+
+import (
+	"fmt"
+	"strings"
+)
+
+// MaxPictureSide bounds the width and height of a source, in pixels.
+const MaxPictureSide = 8192
+
+// Picture is what a configuration says of the pictures that are coded with it.
+type Picture struct {
+	// Width and Height count the samples that are left after cropping.
+	Width, Height int
+	// Aspect is the shape of one sample.
+	Aspect Aspect
+	Colour Colour
+	Chroma Chroma
+	// Depth is how many bits a sample has.
+	Depth int
+	// Interlaced is set where a frame may consist of two fields. Its access units
+	// say of each frame whether it does.
+	Interlaced bool
+}
+
+// Aspect is how wide a sample is for its height: the sample aspect ratio. Its
+// zero value is that of square ones.
+type Aspect struct{ Width, Height int }
+
+// Square reports whether a sample is as wide as high.
+func (a Aspect) Square() bool { return a.Width == a.Height }
+
+// Chroma is how many colour samples there are, as chroma_format_idc counts it
+// (ITU-T H.264, 6.2).
+type Chroma int
+
+// The chroma formats.
+const (
+	Monochrome Chroma = iota
+	Chroma420
+	Chroma422
+	Chroma444
+)
+
+// String returns the format's usual name.
+func (c Chroma) String() string {
+	switch c {
+	case Monochrome:
+		return "monochrome"
+	case Chroma420:
+		return "4:2:0"
+	case Chroma422:
+		return "4:2:2"
+	case Chroma444:
+		return "4:4:4"
+	}
+	return fmt.Sprintf("chroma format %d", int(c))
+}
+
+// samples returns how many samples of a row and of a column share one colour.
+func (c Chroma) samples() (x, y int) {
+	switch c {
+	case Chroma420:
+		return 2, 2
+	case Chroma422:
+		return 2, 1
+	}
+	return 1, 1
+}
+
+// Code points of ITU-T H.273 that are asked for by name.
+const (
+	// Unspecified is of primaries, transfer and matrix.
+	Unspecified = 2
+
+	transferPQ  = 16
+	transferHLG = 18
+)
+
+// Colour is what the values of a picture mean, in the code points of ITU-T
+// H.273, which all formats share.
+type Colour struct {
+	Primaries, Transfer, Matrix uint8
+	// FullRange is set where black is 0, not 16.
+	FullRange bool
+}
+
+// unspecified is the colour of what doesn't say: limited range, and the rest left
+// to the player's guess.
+var unspecified = Colour{Primaries: Unspecified, Transfer: Unspecified, Matrix: Unspecified}
+
+// Range is how bright a picture can be, by the names of VIDEO-RANGE (RFC
+// 8216bis, 4.4.6.2).
+type Range string
+
+// The ranges.
+const (
+	SDR Range = "SDR"
+	HLG Range = "HLG"
+	PQ  Range = "PQ"
+)
+
+// Range tells how bright the picture can be.
+func (c Colour) Range() Range {
+	switch c.Transfer {
+	case transferPQ:
+		return PQ
+	case transferHLG:
+		return HLG
+	}
+	return SDR
+}
+
+// Shown returns the size that the picture is shown at, in square pixels: the
+// larger side of samples that aren't square is drawn out, so that no sample is
+// lost. An aspect that would make the picture too large isn't believed.
+func (p Picture) Shown() (width, height int) {
+	width, height = p.Width, p.Height
+	a := p.Aspect
+	switch {
+	case a.Square() || a.Width <= 0 || a.Height <= 0:
+	case a.Width > a.Height:
+		width = (width*a.Width + a.Height/2) / a.Height
+	default:
+		height = (height*a.Height + a.Width/2) / a.Width
+	}
+	if width > MaxPictureSide || height > MaxPictureSide {
+		return p.Width, p.Height
+	}
+	return width, height
+}
+
+// variety names what is unusual about the pictures, for people; empty for 8 bits
+// and 4:2:0, which is all that every browser shows.
+func (p Picture) variety() string {
+	var words []string
+	if p.Depth > 8 {
+		words = append(words, fmt.Sprintf("%d bits", p.Depth))
+	}
+	if p.Chroma != Chroma420 {
+		words = append(words, p.Chroma.String())
+	}
+	return strings.Join(words, ", ")
+}
+
+func (p Picture) check() error {
+	if p.Width <= 0 || p.Height <= 0 || p.Width > MaxPictureSide || p.Height > MaxPictureSide {
+		return fmt.Errorf("a picture of %dx%d is out of range", p.Width, p.Height)
+	}
+	return nil
+}
+
+// setPicture takes what the configuration says of the pictures.
+func (c *Codec) setPicture(p Picture) error {
+	c.Picture = p
+	c.Width, c.Height = p.Shown()
+	return p.check()
+}
+
+// extendedAspect is the aspect_ratio_idc after which the ratio itself stands.
+const extendedAspect = 255
+
+// aspects are those that have a number (ITU-T H.264, table E-1; H.265 has the same).
+var aspects = [...]Aspect{
+	1: {1, 1}, {12, 11}, {10, 11}, {16, 11}, {40, 33}, {24, 11}, {20, 11}, {32, 11}, {80, 33},
+	{18, 11}, {15, 11}, {64, 33}, {160, 99}, {4, 3}, {3, 2}, {2, 1},
+}
+
+// aspectOf returns a sample's shape from what the video usability information
+// says. One that is unknown, or has a side of 0, is taken for square.
+func aspectOf(idc uint8, width, height uint16) Aspect {
+	a := Aspect{int(width), int(height)}
+	if idc != extendedAspect {
+		a = Aspect{}
+		if int(idc) < len(aspects) {
+			a = aspects[idc]
+		}
+	}
+	if a.Width == 0 || a.Height == 0 || a.Width == a.Height {
+		return Aspect{}
+	}
+	d := gcd(a.Width, a.Height)
+	return Aspect{a.Width / d, a.Height / d}
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
