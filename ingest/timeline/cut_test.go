@@ -362,22 +362,3 @@ func TestPartDuration(t *testing.T) {
 		}
 	}
 }
-
-// Decode times are uneven at first where an encoder with B-frames has none yet;
-// the times at which pictures are shown tell the rate.
-func TestMeasureRateByWhenPicturesAreShown(t *testing.T) {
-	shown := []int64{0, 100, 33, 67, 200, 133, 167, 300, 233, 267, 400, 333} // milliseconds, in decode order
-	decoded := []int64{0, 1, 2, 3, 67, 100, 133, 167, 200, 233, 267, 300}
-	var held []heldUnit
-	for i := range shown {
-		held = append(held, heldUnit{unit: media.Unit{
-			Track: media.Video, DTS: media.Ticks(decoded[i]) * media.TicksPerMillisecond, PTS: media.Ticks(shown[i]) * media.TicksPerMillisecond,
-		}})
-	}
-	if rate := measureRate(held, 0); rate != 30 {
-		t.Errorf("measured %v, want 30", rate)
-	}
-	if rate := measureRate(held, 30000.0/1001); rate != 30000.0/1001 {
-		t.Errorf("measured %v, want what the publisher claims", rate)
-	}
-}

@@ -74,7 +74,7 @@ func (s *Sequencer) gathered(now time.Time) bool {
 		s.since = now // the wait begins with the first keyframe
 		return false
 	}
-	complete := sounds > 0 && frames >= rateFrames
+	complete := sounds > 0 && frames >= rateFrames && plausible(s.claimed) // else the longer it is measured, the better
 	if s.settled {
 		complete = (frames > 0 || !s.settings.Video) && (sounds > 0 || !s.settings.Audio)
 	}
@@ -96,14 +96,14 @@ func (s *Sequencer) keepNewestSound(last media.Ticks) {
 
 // settle fixes, at the first publisher, what never changes in a broadcast.
 func (s *Sequencer) settle(held []heldUnit) {
+	frameRate := settledRate(held, s.claimed)
 	if s.settled {
-		if s.settings.Video && s.claimed > 0 { // of this publisher; what is settled stays
-			s.step = media.Ticks(math.Round(media.VideoTimescale / s.claimed))
+		if frameRate > 0 && s.settings.Video { // of this publisher; what is settled stays
+			s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
 		}
 		return
 	}
 	s.settled = true
-	frameRate := measureRate(held, s.claimed)
 	// Sound that is announced but late is silence until it comes.
 	hasVideo, hasAudio := frameRate > 0, s.audio != nil
 	st := &s.settings
@@ -158,9 +158,46 @@ func partDuration(frameRate float64, step int) media.Ticks {
 // commonRates are the frame rates that a measured one is taken for when near.
 var commonRates = []float64{10, 12, 15, 20, 24000.0 / 1001, 24, 25, 30000.0 / 1001, 30, 48, 50, 60000.0 / 1001, 60, 90, 100, 120, 144}
 
-// measureRate returns the frame rate of the units, preferring what the
-// publisher claims where it fits what was measured.
-func measureRate(held []heldUnit, claimed float64) float64 {
+// Frame rates that are believed: what an encoder claims within these bounds, or
+// what was measured below the upper one. Metadata in the field says 0, 1000 and 90000.
+const (
+	slowestRate, fastestRate = 1, 240
+	// A claim outside of these would spoil parts or rungs if it were false: it
+	// counts if it isn't off by more than a factor of two from what was measured.
+	slowestClaim, fastestClaim = 5, 120
+	// usualRate is taken where nothing is known.
+	usualRate = 30
+)
+
+// plausible reports whether a claim counts whatever is measured.
+func plausible(claimed float64) bool { return claimed >= slowestClaim && claimed <= fastestClaim }
+
+// settledRate returns the frame rate of the units, 0 without pictures. A plausible
+// claim counts for more than a second's measurement: encoders begin with bursts,
+// and slowly.
+func settledRate(held []heldUnit, claimed float64) float64 {
+	measured, pictures := measureRate(held)
+	switch {
+	case !pictures:
+		return 0
+	case plausible(claimed):
+		return claimed
+	case claimed >= slowestRate && claimed <= fastestRate && (measured == 0 || measured < 2*claimed && claimed < 2*measured):
+		return claimed
+	case measured == 0:
+		return usualRate
+	}
+	return measured
+}
+
+// longestWeight is what a distance counts for at most in measureRate.
+const longestWeight = media.VideoTimescale / 10
+
+// measureRate returns the frame rate of the units, or 0 where that can't be
+// told; pictures reports whether there are any. The usual distance is the one
+// around which half of the time is spent: bursts and pairs of one timestamp take
+// hardly any, and a hole counts for no more than a slow frame.
+func measureRate(held []heldUnit) (rate float64, pictures bool) {
 	// By when pictures are shown: some encoders' decode times are uneven.
 	var shown []media.Ticks
 	for i := range held {
@@ -168,25 +205,27 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 			shown = append(shown, held[i].unit.PTS)
 		}
 	}
-	if len(shown) == 0 {
-		return 0
-	}
 	slices.Sort(shown)
-	distances := make([]media.Ticks, 0, len(shown))
+	var distances []media.Ticks
+	var weight media.Ticks
 	for i := 1; i < len(shown); i++ {
 		if d := shown[i] - shown[i-1]; d > 0 {
 			distances = append(distances, d)
+			weight += min(d, longestWeight)
 		}
 	}
 	if len(distances) == 0 {
-		if claimed >= 1 && claimed <= 240 {
-			return claimed
-		}
-		return 30
+		return 0, len(shown) > 0
 	}
 	slices.Sort(distances)
+	usual := distances[len(distances)-1]
+	for _, d := range distances {
+		if weight -= 2 * min(d, longestWeight); weight <= 0 {
+			usual = d
+			break
+		}
+	}
 	// A picture that was lost, or isn't here yet, makes a distance that doesn't count.
-	usual := distances[len(distances)/2]
 	var sum media.Ticks
 	n := 0
 	for _, d := range distances {
@@ -195,18 +234,21 @@ func measureRate(held []heldUnit, claimed float64) float64 {
 			n++
 		}
 	}
-	rate := float64(n) / sum.Seconds()
-	near := func(r float64) bool { return math.Abs(rate-r)/r < 0.02 }
-	if claimed >= 1 && near(claimed) {
-		return claimed
+	if rate = common(float64(n) / sum.Seconds()); rate > fastestRate {
+		return 0, true // nothing but a burst
 	}
+	return rate, true
+}
+
+// common returns the common frame rate next to a measured one, if one is near.
+func common(rate float64) float64 {
 	best := rate
 	for _, r := range commonRates {
-		if near(r) && (best == rate || math.Abs(rate-r) < math.Abs(rate-best)) {
+		if math.Abs(rate-r)/r < 0.02 && (best == rate || math.Abs(rate-r) < math.Abs(rate-best)) {
 			best = r
 		}
 	}
-	return math.Min(best, 240)
+	return best
 }
 
 // soundPhase returns the time of the first sound gathered that will be used:
