@@ -29,13 +29,14 @@ const (
 	problemShed       problem = "rungs_shed"
 	problemFast       problem = "too_fast"
 	problemTracks     problem = "further_tracks"
+	problemBeginning  problem = "late_beginning"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks,
+	problemTracks, problemBeginning,
 }
 
 // advice is a problem in plain words for the streamer.
@@ -44,8 +45,14 @@ type advice struct {
 	Text    string
 }
 
-// health judges what one publisher sends. Not safe for concurrent use.
+// lateBeginning is how much may come before the first picture that can be shown
+// until the streamer is told: encoders join in mid-GOP.
+const lateBeginning = 3 * time.Second
+
+// health judges what one publisher sends, as viewers get it: what can't be shown
+// is told by its own name, and not measured. Not safe for concurrent use.
 type health struct {
+	unshown      time.Time   // when the first picture came that can't be shown; zero: none
 	start        time.Time   // when the first frame came
 	startDTS     media.Ticks // and its time
 	lastKeyframe media.Ticks
@@ -56,7 +63,8 @@ type health struct {
 	bytes        int
 	windowAt     media.Ticks
 	bitrates     []float64 // bits a second, of the last windows
-	nominal      float64
+	nominal      float64   // frames a second that the encoder claims
+	rate         float64   // that came in the newest window; 0: none is over
 	late         time.Duration
 	hasAudio     bool
 	begun        bool
@@ -75,7 +83,11 @@ type summary struct {
 // video takes one access unit. It returns advice at most once a window for each problem.
 func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summary) {
 	if !h.begun {
-		*h = health{begun: true, start: now, startDTS: u.DTS, lastKeyframe: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, hasAudio: h.hasAudio}
+		if !h.unshown.IsZero() && now.Sub(h.unshown) > lateBeginning {
+			found = append(found, advice{problemBeginning, fmt.Sprintf("the first %.0f s couldn't be shown: the stream began without a keyframe", now.Sub(h.unshown).Seconds())})
+		}
+		*h = health{begun: true, start: now, startDTS: u.DTS, lastKeyframe: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, rate: h.rate, hasAudio: h.hasAudio}
+		h.frames-- // those of a window lie between its first and its last
 	}
 	if u.PTS != u.DTS {
 		h.bFrames = true
@@ -95,13 +107,39 @@ func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summ
 	}
 	if since := u.DTS - h.lastKeyframe; since > 10*media.VideoTimescale && !h.noKeyframe {
 		h.noKeyframe = true
-		found = append(found, advice{problemNoKeyframe, fmt.Sprintf("no keyframe for %.0f s: set the keyframe interval to 2 s in OBS under Output; at 30 s the stream is ended", since.Seconds())})
+		found = append(found, noKeyframe(since.Duration()))
 	}
 	if u.DTS-h.windowAt < healthWindow {
 		return found, nil
 	}
 	more, sum := h.judge(u.DTS)
 	return append(found, more...), sum
+}
+
+// dropped takes a picture that comes before the first one that can be shown.
+func (h *health) dropped(now time.Time) (found []advice) {
+	if h.unshown.IsZero() {
+		h.unshown = now
+	}
+	if since := now.Sub(h.unshown); since > 10*time.Second && !h.noKeyframe {
+		h.noKeyframe = true
+		found = append(found, noKeyframe(since))
+	}
+	return found
+}
+
+// noKeyframe says for how long no keyframe has come.
+func noKeyframe(since time.Duration) advice {
+	return advice{problemNoKeyframe, fmt.Sprintf("no keyframe for %.0f s: set the keyframe interval to 2 s in OBS under Output; at 30 s the stream is ended", since.Seconds())}
+}
+
+// frameRate is what came in the newest window; settled where that isn't over, or
+// hardly differs.
+func (h *health) frameRate(settled float64) float64 {
+	if h.rate == 0 || math.Abs(h.rate-settled) < 0.02*settled {
+		return settled
+	}
+	return h.rate
 }
 
 // jumped notes that the timestamps were closed up: what was measured before
@@ -144,6 +182,7 @@ func (h *health) judge(at media.Ticks) (found []advice, sum *summary) {
 		Bitrate: bitrate, FrameRate: math.Round(rate*100) / 100, KeyframeInterval: h.interval.Duration(),
 		BFrames: h.bFrames, Late: h.late,
 	}
+	h.rate = sum.FrameRate
 	h.windowAt, h.frames, h.bytes, h.bFrames = at, 0, 0, false
 	return found, sum
 }

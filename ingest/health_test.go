@@ -106,3 +106,59 @@ func TestHealthAfterJump(t *testing.T) {
 		now = now.Add(time.Second / 30)
 	}
 }
+
+// What comes before the first keyframe isn't measured: viewers never get it. It
+// is told by its own name, if it is long.
+func TestHealthOfABeginningInMidGOP(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		late  int // seconds until the first keyframe
+		every int // frames until the next one
+		want  []problem
+		text  string
+	}{
+		{"at once", 0, 60, nil, ""},
+		{"1 s", 1, 60, nil, ""},
+		{"5 s", 5, 60, []problem{problemBeginning}, "the first 5 s couldn't be shown: the stream began without a keyframe"},
+		{"11 s", 11, 60, []problem{problemBeginning, problemNoKeyframe}, "the first 11 s couldn't be shown"},
+		{"5 s, in GOPs of 8 s", 5, 240, []problem{problemKeyframes, problemBeginning}, "keyframe interval is 8 s"},
+	} {
+		h := health{nominal: 30}
+		var found []problem
+		var texts strings.Builder
+		for i := range 1500 {
+			now := time.Unix(1_800_000_000, 0).Add(time.Duration(i) * time.Second / 30)
+			var advices []advice
+			var sum *summary
+			if since := i - 30*c.late; since < 0 {
+				advices = h.dropped(now)
+			} else {
+				at := media.Ticks(since * 3000) // the timeline begins with the first keyframe
+				advices, sum = h.video(&media.Unit{DTS: at, PTS: at, RandomAccess: since%c.every == 0, Payload: make([]byte, 5000)}, now)
+			}
+			for _, a := range advices {
+				found = append(found, a.Problem)
+				texts.WriteString(a.Text)
+			}
+			if sum != nil && (sum.FrameRate != 30 || sum.KeyframeInterval > 8*time.Second) {
+				t.Errorf("%s: %+v was measured", c.name, sum)
+			}
+		}
+		slices.Sort(found)
+		if found = slices.Compact(found); !slices.Equal(found, c.want) || !strings.Contains(texts.String(), c.text) {
+			t.Errorf("%s: found %v, want %v; %s", c.name, found, c.want, &texts)
+		}
+	}
+}
+
+// What the API shows is measured, but no noise.
+func TestHealthFrameRate(t *testing.T) {
+	for _, c := range []struct{ settled, measured, want float64 }{
+		{30, 0, 30}, {30000.0 / 1001, 30, 30000.0 / 1001}, {30, 60, 60}, {30, 4.9, 4.9}, {240, 29.97, 29.97},
+	} {
+		h := health{rate: c.measured}
+		if got := h.frameRate(c.settled); got != c.want {
+			t.Errorf("settled on %v, measured %v: %v, want %v", c.settled, c.measured, got, c.want)
+		}
+	}
+}

@@ -23,6 +23,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 		Handoff: s.seq.Handoff(),
 	}
 	if s.publisher != nil {
+		r.FrameRate = s.publisher.health.frameRate(settings.FrameRate)
 		r.Silent, r.Health = now.Sub(s.publisher.last), s.publisher.advice()
 	}
 	switch {

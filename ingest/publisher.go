@@ -238,6 +238,10 @@ func (p *publisher) Write(u media.Unit) error {
 		p.health.audio(s.seq.Newest())
 		return nil
 	}
+	if s.seq.Waiting() {
+		p.note(p.health.dropped(now))
+		return nil
+	}
 	u.DTS, u.PTS = at, at+u.PTS-u.DTS
 	found, sum := p.health.video(&u, now)
 	p.judge(found, sum)

@@ -174,6 +174,10 @@ func (s *Sequencer) SetCodec(c *media.Codec) (changed bool) {
 	return changed
 }
 
+// Waiting reports whether pictures are left out, since nothing can be decoded
+// before the publisher's first keyframe.
+func (s *Sequencer) Waiting() bool { return s.gathering && !s.heldKeyframe() }
+
 // Push takes a unit with times on the publisher's own time line, whose track has
 // a codec by now. at is its decode time on the broadcast's timeline; jumped
 // reports that the publisher's times jumped, which begins a discontinuity.
@@ -181,7 +185,7 @@ func (s *Sequencer) Push(u media.Unit, now time.Time) (at media.Ticks, jumped bo
 	step := s.step
 	if u.Track == media.Audio {
 		step = s.audio.Step()
-	} else if s.gathering && !u.RandomAccess && !s.heldKeyframe() { // nothing can be decoded before the first one
+	} else if !u.RandomAccess && s.Waiting() {
 		return s.clock.tracks[media.Video].last, false
 	}
 	composition := u.PTS - u.DTS
