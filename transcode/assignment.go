@@ -147,6 +147,7 @@ func (a *assignment) sayLastWord(reported, answered <-chan struct{}) {
 func (a *assignment) newWorker(c encode.Config) *encode.Worker {
 	s := a.service
 	c.Grant, c.Slot, c.Started, c.FFmpeg, c.Preset, c.Ladder = a.grant, a.job.Slot, a.started, s.ffmpeg, s.cfg.Preset, s.ladder
+	c.Tolerance = s.cfg.Tolerance
 	c.Budget, c.Metrics, c.Log = s.budget, s.encoding, a.log
 	if a.earlier != nil {
 		c.Earlier = a.earlier.get

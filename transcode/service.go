@@ -48,6 +48,8 @@ type Config struct {
 	Preset string
 	// EncodeCores bounds the CPU cores that rungs take, by estimate; all.
 	EncodeCores float64
+	// Tolerance multiplies what the encoders are given of time, as encode.Config says; 0: 1.
+	Tolerance float64
 	// SpoolDir holds segments on their way to S3. It is this process's alone.
 	SpoolDir string
 	// SpoolBytes bounds it; 1 GiB.

@@ -258,7 +258,8 @@ func startWorker(t *testing.T, db redis.UniversalClient, bucket *objects.Bucket,
 	p.private = httptest.NewServer(mux)
 	c := Config{
 		Redis: db, Bucket: bucket, Advertise: p.private.URL, Preset: "ultrafast", Ladder: transcodetest.Ladder,
-		SpoolDir: t.TempDir(), Log: transcodetest.Logger(t), Registerer: p.registry,
+		Tolerance: transcodetest.Patient,
+		SpoolDir:  t.TempDir(), Log: transcodetest.Logger(t), Registerer: p.registry,
 	}
 	if change != nil {
 		change(&c)
@@ -321,7 +322,8 @@ func undisturbed(t *testing.T, l *transcodetest.Log) map[string]string {
 	b, rec := encode.NewBudget(64), transcodetest.NewRecord()
 	w := encode.New(encode.Config{
 		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
-		Metrics: encode.NewMetrics(prometheus.NewRegistry(), b), Log: transcodetest.Logger(t),
+		Tolerance: transcodetest.Patient,
+		Metrics:   encode.NewMetrics(prometheus.NewRegistry(), b), Log: transcodetest.Logger(t),
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

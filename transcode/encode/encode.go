@@ -373,7 +373,7 @@ func (e *encoding) abandon(ctx context.Context, s *segment) {
 func (e *encoding) watch(now time.Time) {
 	for enc, run := range e.using {
 		if run != nil && enc.fed {
-			enc.process.watch(now, &enc.watchdog, e.Metrics)
+			enc.process.watch(now, &enc.watchdog, e.Config)
 		}
 	}
 }

@@ -14,8 +14,8 @@ const (
 	// slowLag is how far the rungs of the segments before may be behind at a
 	// mark: the highest is shed when it is so twice, or once by tooSlowLag. What a
 	// process holds back until the mark is two parts, a player has as much again.
-	slowLag    = 8 * media.VideoTimescale / 10
-	tooSlowLag = 12 * media.VideoTimescale / 10
+	slowLag    media.Ticks = 8 * media.VideoTimescale / 10
+	tooSlowLag media.Ticks = 12 * media.VideoTimescale / 10
 	// calmSegments is how long a shed rung is left before it is tried again;
 	// longer, up to maxPatience, each time it has to be shed soon after.
 	calmSegments = 15
@@ -75,14 +75,14 @@ func (e *encoding) balance(s *segment) int {
 	}
 	unmade, lag := e.behind(s)
 	e.calm++
-	if lag > slowLag {
+	if lag > times(slowLag, e.Tolerance) {
 		e.slow++
 		e.Budget.fellBehind(e.read)
 	} else {
 		e.slow = 0
 	}
 	switch {
-	case e.shed < e.mayShed() && (e.slow > 1 || lag > tooSlowLag):
+	case e.shed < e.mayShed() && (e.slow > 1 || lag > times(tooSlowLag, e.Tolerance)):
 		if e.resumed && e.calm < calmSegments { // it was taken up again too soon
 			e.patience = min(2*e.patience, maxPatience)
 		}
@@ -100,7 +100,7 @@ func (e *encoding) balance(s *segment) int {
 		e.Log.Info("a rung is made again", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence)
 		e.group()
 	}
-	if unmade >= maxUnmade {
+	if float64(unmade) >= maxUnmade*e.Tolerance {
 		return 0
 	}
 	return len(e.rungs) - e.shed

@@ -47,9 +47,8 @@ func TestOverload(t *testing.T) {
 		rec := transcodetest.NewRecord()
 		w := New(Config{
 			Grant: transcodetest.FirstGrant, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec, Metrics: m,
-			Log: transcodetest.Logger(t),
+			Log: transcodetest.Logger(t), Tolerance: transcodetest.Patient,
 		})
-		neverSlow(w)
 		all = append(all, w)
 		shed := 0
 		err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {

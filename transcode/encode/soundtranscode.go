@@ -154,7 +154,7 @@ func (t *soundTranscode) watch(now time.Time) {
 		patience = encoderSilence // nobody waits
 	}
 	if t.encoder != nil {
-		t.encoder.process.watch(now, &t.encoder.watchdog, t.sound.Metrics)
+		t.encoder.process.watch(now, &t.encoder.watchdog, t.sound.Config)
 	}
 	if now.Sub(t.heard) >= patience {
 		t.fill(soundGrid(t.newest))

@@ -78,10 +78,10 @@ func TestEncodedSoundGoesOn(t *testing.T) {
 				c.change(l)
 			}
 			f, signal := ownFFmpeg(t)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			rec := transcodetest.NewRecord()
-			w := testWorker(t, "none", rec, func(c *Config) { c.FFmpeg = f })
+			w := testWorker(t, "none", rec, func(c *Config) { c.FFmpeg, c.Tolerance = f, 2 }) // one that is stopped is noticed in time
 			done := false
 			rec.OnPart = func(e index.Entry) {
 				if c.signal != "" && !done && e.Rendition == audioName && e.Sequence == 1 && e.Part == 4 {

@@ -61,8 +61,8 @@ func (e *encoder) finish() {
 // slow one isn't hung: it uses CPU time.
 var errHung = errors.New("it makes nothing of what it is fed")
 
-// hung looks at the process, which was fed.
-func (d *watchdog) hung(now time.Time, pid int) error {
+// hung looks at the process, which was fed. Its limits are multiplied by tolerance.
+func (d *watchdog) hung(now time.Time, pid int, tolerance float64) error {
 	cpu, known := cpuTime(pid)
 	if cpu != d.cpu {
 		d.cpu, d.moved = cpu, now
@@ -70,27 +70,31 @@ func (d *watchdog) hung(now time.Time, pid int) error {
 	if !d.all && d.units < hangUnits {
 		return nil
 	}
-	limit := encoderSilence
+	limit, idle := encoderSilence, times(hangSilence, tolerance)
 	if d.background {
 		limit = backgroundSilence
 	}
+	limit = times(limit, tolerance)
 	quiet := now.Sub(d.since)
 	switch {
 	case quiet >= limit:
 		return fmt.Errorf("%w: nothing for %s", errHung, limit)
-	case known && !d.background && quiet >= hangSilence && now.Sub(d.moved) >= hangSilence:
-		return fmt.Errorf("%w, and used no CPU time for %s", errHung, hangSilence)
+	case known && !d.background && quiet >= idle && now.Sub(d.moved) >= idle:
+		return fmt.Errorf("%w, and used no CPU time for %s", errHung, idle)
 	}
 	return nil
 }
 
+// times multiplies a limit.
+func times[T ~int64](limit T, tolerance float64) T { return T(float64(limit) * tolerance) }
+
 // watch ends the process if it hangs.
-func (p *process) watch(now time.Time, d *watchdog, m *Metrics) {
+func (p *process) watch(now time.Time, d *watchdog, c *Config) {
 	if p.ctx.Err() != nil {
 		return
 	}
-	if err := d.hung(now, p.cmd.Process.Pid); err != nil {
-		m.hangs.Inc()
+	if err := d.hung(now, p.cmd.Process.Pid, c.Tolerance); err != nil {
+		c.Metrics.hangs.Inc()
 		p.stop(err)
 	}
 }

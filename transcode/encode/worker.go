@@ -5,6 +5,7 @@
 package encode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,6 +69,10 @@ type Config struct {
 	Pool   *Pool // nil: no encoders are kept for takeovers
 	Preset string
 	Ladder []RungSpec
+	// Tolerance multiplies how far rungs may be behind before one is shed, and how
+	// long an encoder may make nothing before it counts as hung; 0: 1. It is for
+	// those who wait for bytes, however late they are, on a machine that is busy.
+	Tolerance float64
 	// Earlier returns the renditions that earlier workers announced, and may wait
 	// for that. nil: there was no earlier worker.
 	Earlier func() []index.Rendition
@@ -119,6 +124,7 @@ type progress struct {
 
 // New prepares a worker; Run starts it.
 func New(c Config) *Worker {
+	c.Tolerance = cmp.Or(c.Tolerance, 1)
 	w := &Worker{
 		Config: c, commands: make(chan command), gone: make(chan struct{}), queue: make(chan relay.Entry, 64),
 		segments: &segments{}, out: &announcer{publish: c.Publish, writer: c.Grant.Epoch, log: c.Log},
