@@ -124,23 +124,24 @@ func (a *assignment) run(ctx context.Context) error {
 	err := a.watch(ctx, &beside)
 	if err == nil {
 		stopReporting()
-		a.sayLastWord(reported, answered)
+		a.sayLastWord(ctx, reported, answered)
 	}
 	return err
 }
 
 // sayLastWord sees to it that ingest knows what was reached before the claim ends.
-func (a *assignment) sayLastWord(reported, answered <-chan struct{}) {
-	patience := time.NewTimer(lastWord)
-	defer patience.Stop()
+func (a *assignment) sayLastWord(ctx context.Context, reported, answered <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, lastWord)
+	defer cancel()
 	select {
 	case <-reported:
 		a.claim.letGo()
-	case <-patience.C:
+	case <-ctx.Done():
+		return // what is stuck isn't heard
 	}
 	select {
 	case <-answered:
-	case <-patience.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -261,6 +262,17 @@ func TestDrainWaitsForClaims(t *testing.T) {
 	if p := a.progress(); p.Safe != p.Finished {
 		t.Errorf("the worker that left reports %+v", p)
 	}
+}
+
+// A claim whose connection takes nothing more doesn't hold up the end.
+func TestLastWordIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, began := &assignment{}, time.Now()
+		a.sayLastWord(t.Context(), make(chan struct{}), make(chan struct{}))
+		if took := time.Since(began); took != lastWord {
+			t.Errorf("the last word took %s, want %s", took, lastWord)
+		}
+	})
 }
 
 // A broadcast that ends while its worker is about to reserve room keeps none.

@@ -124,7 +124,10 @@ func (s state) workerDone(e event) state {
 
 func (s state) takenOver(e event) (state, []action) {
 	switch s.phase {
-	case phaseWorking, phaseDoubting, phaseRelieved:
+	case phaseDoubting:
+		// The segments up to there don't come any more: ingest learns it when the claim ends.
+		return s.finish(s.result), []action{{kind: actStopAt, until: e.until}, {kind: actDrop}}
+	case phaseWorking, phaseRelieved:
 		s.phase, s.result = phaseRelieved, nil
 		return s, []action{{kind: actStopAt, until: e.until}}
 	case phaseMade:
@@ -176,6 +179,10 @@ func (s state) logLost(e event) (state, []action) {
 	switch s.phase {
 	case phaseWorking:
 		s.phase, s.result, s.due = phaseDoubting, e.err, e.at.Add(relayDoubt)
+	case phaseRelieved:
+		if do == nil {
+			return s.finish(e.err), []action{{kind: actDrop}}
+		}
 	case phaseEnding, phaseFinishing:
 		// What would complete the open segment doesn't come any more.
 		return s.finish(s.result), append(do, action{kind: actDrop})

@@ -119,7 +119,7 @@ func TestNext(t *testing.T) {
 		{"stored, but not at its end", inPhase(phaseRelieved), stored, "relieved"},
 
 		{"another worker", inPhase(phaseWorking), taken, "relieved: stop 9"},
-		{"another worker, in doubt", inPhase(phaseDoubting), taken, "relieved: stop 9"},
+		{"another worker, in doubt", inPhase(phaseDoubting), taken, "finishing (broke): stop 9, drop"},
 		{"another worker, for the second time", inPhase(phaseRelieved), taken, "relieved: stop 9"},
 		{"another worker, for nothing", inPhase(phaseMade), taken, "storing"},
 
@@ -139,7 +139,7 @@ func TestNext(t *testing.T) {
 
 		{"the log breaks", inPhase(phaseWorking), lost, "doubting (broke)"},
 		{"the log ends", inPhase(phaseWorking), lostInOrder, "doubting (read: the relay ended): end at pause"},
-		{"the log breaks before the mark", inPhase(phaseRelieved), lost, "relieved"},
+		{"the log breaks before the mark", inPhase(phaseRelieved), lost, "finishing (broke): drop"},
 		{"the log ends before the mark", inPhase(phaseRelieved), lostInOrder, "relieved: end at pause"},
 		{"the log breaks before its last marks", inPhase(phaseEnding), lost, "finishing (why): drop"},
 		{"the log ends before its last marks", inPhase(phaseEnding), lostInOrder, "finishing (why): end at pause, drop"},

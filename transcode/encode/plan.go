@@ -22,9 +22,9 @@ const (
 func (e *encoding) plan() {
 	if e.rungs != nil {
 		e.rungs = refit(e.rungs, e.source.Width, e.source.Height)
-		if most := e.mayShed(); e.shed > most { // its format is another one, too
-			e.shed = most
-			e.Budget.force(e, e.cost(e.rungs[e.shed:]))
+		e.shed = min(e.shed, e.mayShed()) // its format may be another one, too
+		if !e.Backfill {
+			e.Budget.force(e, e.cost(e.rungs[e.shed:])) // where that is too much, rungs will be late
 		}
 		e.group()
 		return

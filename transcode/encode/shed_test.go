@@ -175,6 +175,22 @@ func TestShedRungsComeBackOneByOne(t *testing.T) {
 	}
 }
 
+// A publisher who comes back in a format that costs more to decode takes more room.
+func TestRoomFollowsTheSource(t *testing.T) {
+	t.Parallel()
+	room := func(w *Worker, record string) float64 {
+		video, _ := mediatest.Clip(t, record)
+		if err := w.encoding.configure(video.Codec, relay.Settings{Video: true, FrameRate: 30, FrameStep: 1}); err != nil {
+			t.Fatal(err)
+		}
+		return w.Budget.Room()
+	}
+	w := testWorker(t, "64p30=60k", transcodetest.NewRecord(), func(c *Config) { c.FFmpeg = &FFmpeg{path: "false"} })
+	if before, now := room(w, "h264-opus"), room(w, "hevc-opus"); now >= before {
+		t.Errorf("%g cores were free, and %g are", before, now)
+	}
+}
+
 // A rung that isn't made lists the media of the next lower one, or the source.
 func TestShedRungsHaveAStandIn(t *testing.T) {
 	t.Parallel()
