@@ -30,13 +30,14 @@ const (
 	problemFast       problem = "too_fast"
 	problemTracks     problem = "further_tracks"
 	problemBeginning  problem = "late_beginning"
+	problemHeld       problem = "pictures_missing"
 )
 
 // problems lists all of them, for the metrics.
 var problems = []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks, problemBeginning,
+	problemTracks, problemBeginning, problemHeld,
 }
 
 // advice is a problem in plain words for the streamer.
@@ -145,6 +146,10 @@ func (h *health) frameRate(settled float64) float64 {
 // jumped notes that the timestamps were closed up: what was measured before
 // says nothing of what comes.
 func (h *health) jumped() { h.begun = false }
+
+// held notes that pictures are missing, as that is told by itself: what is measured
+// begins with the next one.
+func (h *health) held() { h.begun = false }
 
 // audio notes that sound came, and where it lies.
 func (h *health) audio(at media.Ticks) {

@@ -60,6 +60,9 @@ func newPublisher(b *broadcast, r front.Request, now time.Time) *publisher {
 	return &publisher{broadcast: b, end: r.End, request: r.RequestKeyframe, last: now, keyframe: now, logger: b.logger.With("remote", r.Remote)}
 }
 
+// heldNotice is for how long pictures are missing before the streamer is told.
+const heldNotice = 3 * time.Second
+
 // adviceInterval is how often the log repeats a problem that stays.
 const adviceInterval = time.Minute
 
@@ -139,6 +142,7 @@ func (p *publisher) overdue(now time.Time) *front.Refusal {
 	switch {
 	case now.Sub(p.last) >= publisherSilence:
 		return &front.Refusal{Kind: front.Failed, Reason: front.Silent, Text: "Nothing was received for 30 s."}
+	case p.broadcast.source.seq.Held() > 0: // sound comes, and that is enough
 	case p.broadcast.source.seq.PicturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
 		return &front.Refusal{Kind: front.Failed, Reason: front.NoKeyframe, Text: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
 	}
@@ -236,6 +240,7 @@ func (p *publisher) Write(u media.Unit) error {
 	}
 	if u.Track == media.Audio {
 		p.health.audio(s.seq.Newest())
+		p.held(s.seq.Held())
 		return nil
 	}
 	if s.seq.Waiting() {
@@ -270,6 +275,19 @@ func (p *publisher) End(clean bool) {
 	}
 	b.detach()
 	b.logger.Info("publisher gone, waiting for it", "stopped", clean, "grace", b.source.grace)
+}
+
+// held tells the streamer that pictures are missing, for how long. The caller holds
+// the source's lock.
+func (p *publisher) held(missing time.Duration) {
+	if missing == 0 {
+		return
+	}
+	p.health.held()
+	p.keyframe = time.Now() // one is due only once pictures come
+	if missing >= heldNotice {
+		p.note([]advice{{problemHeld, fmt.Sprintf("no picture for %.0f s: viewers see the last one and go on hearing the sound; look whether the camera or the shared screen still runs", missing.Seconds())}})
+	}
 }
 
 func (p *publisher) jumped() {

@@ -53,6 +53,9 @@ func (s *Sequencer) sequence(u media.Unit, now time.Time) {
 }
 
 func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
+	if s.hold.on && !s.release(&u, now) {
+		return
+	}
 	at := u.DTS + s.shift
 	if u.RandomAccess {
 		at = u.PTS
@@ -70,7 +73,7 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 	case !s.opened:
 		return // after a pause: nothing can be decoded before the first keyframe
 	case u.RandomAccess:
-		if elapsed >= segmentDuration || (!s.mark.Independent() && elapsed >= dependentDuration) {
+		if elapsed >= segmentDuration || s.hold.broken || (!s.mark.Independent() && elapsed >= dependentDuration) {
 			s.openAtKeyframe(&u, now)
 		}
 	default:
@@ -82,6 +85,7 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 	}
 	s.maxPTS = max(s.maxPTS, u.PTS)
 	s.put(relay.Entry{Unit: &u})
+	s.hold.picture(u, s.soundEnd(), s.tail.End())
 	s.fillSilence(s.tail.Last())
 }
 
@@ -108,13 +112,16 @@ func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
 		s.delay += d
 		u.DTS, u.PTS = u.DTS+d, u.PTS+d
 	}
-	s.shift = u.PTS - u.DTS
+	s.shift, s.hold.broken = u.PTS-u.DTS, false
 	s.open(u.PTS, true, now)
 }
 
 func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 	if !s.settings.Video && (s.brk || !s.opened) {
 		s.open(u.DTS, true, now)
+	}
+	if s.hold.on && s.brk {
+		s.breakHeld(now)
 	}
 	if !s.opened || s.grid == nil || s.audio != s.sounding {
 		return // before the first mark, or of a format that the next mark brings
@@ -127,6 +134,7 @@ func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 		s.putAudio(s.sounding.Silence(), now)
 	}
 	s.putAudio(u.Payload, now)
+	s.holdPicture(now)
 }
 
 // putAudio puts a frame on the next place of the grid. In a broadcast without
@@ -189,7 +197,7 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		s.brk = false
 	}
 	s.opened = true
-	m.Kind = relay.Open
+	m.Kind, m.Held = relay.Open, s.hold.on
 	m.Start = start
 	m.Time = s.wallTime(start)
 	if independent || fresh {
@@ -218,7 +226,7 @@ func (s *Sequencer) startGrid(start media.Ticks) {
 	switch {
 	case s.phase != 0 && near(s.phase):
 		s.grid = newSoundGrid(s.phase, s.audio)
-	case s.grid != nil && s.grid.fits(s.audio) && near(s.grid.end()):
+	case s.grid != nil && s.grid.fits(s.audio) && s.grid.end() > start-media.VideoTimescale: // never back
 	default:
 		s.grid = newSoundGrid(start, s.audio)
 	}
@@ -237,6 +245,9 @@ func (s *Sequencer) Pause() { s.closeSegment(relay.Pause) }
 func (s *Sequencer) Finish() { s.closeSegment(relay.End) }
 
 func (s *Sequencer) closeSegment(kind relay.MarkKind) {
+	for s.hold.on && s.hold.next < s.soundEnd() {
+		s.repeat()
+	}
 	end := s.end()
 	if s.settled && s.settings.TargetDuration == 0 {
 		s.settings.TargetDuration = shortTarget
@@ -249,6 +260,7 @@ func (s *Sequencer) closeSegment(kind relay.MarkKind) {
 		s.mark.Sequence++
 		s.opened = false
 	}
+	s.hold, s.mark.Held = hold{}, false
 	m := s.mark
 	if s.wallAt != 0 {
 		m = s.tail.Close(kind)

@@ -251,6 +251,9 @@ func TestCutProperties(t *testing.T) {
 			if mute := rapid.Float64Range(0, 15).Draw(t, "mute"); mute > 5 {
 				src.mute = [2]float64{from + mute - 5, from + mute}
 			}
+			if blind := rapid.Float64Range(1, 30).Draw(t, "blind"); blind < 10 {
+				src.blind = [2]float64{from + blind, from + blind + rapid.Float64Range(0.1, 12).Draw(t, "for")}
+			}
 			if rapid.Bool().Draw(t, "jitter") {
 				off := rapid.SliceOfN(rapid.Float64Range(-0.004, 0.004), 7, 7).Draw(t, "off")
 				src.jitter = func(i int) float64 { return off[i%7] }
@@ -279,22 +282,6 @@ func TestCutProperties(t *testing.T) {
 		s.seq.Finish()
 		checkLog(t, s.entries)
 	})
-}
-
-// Pictures that freeze while the sound goes on end no segment too late: the
-// first ones that come again are shown earlier.
-func TestCutFrozenPictures(t *testing.T) {
-	s := newStudio()
-	s.connect(hd, stereo)
-	s.play(source{rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
-	s.play(source{from: 5, seconds: 20, sound: stereo})
-	s.play(source{from: 25, rate: 30, gops: []int{60}, seconds: 5, sound: stereo})
-	s.seq.Finish()
-	want := "0@0 1@2 2@4 3@8 4@12<3 5@16<3 6@20<3 7@24<3 8@27 9@29 E10@30"
-	if got := s.marks(); got != want {
-		t.Errorf("marks are\n%s, want\n%s", got, want)
-	}
-	checkLog(t, s.entries)
 }
 
 // What is held back while pictures are waited for is bounded.

@@ -160,12 +160,12 @@ func TestLogLead(t *testing.T) {
 	s := newStudio()
 	s.connect(hd, stereo)
 	s.play(source{rate: 30, gops: []int{60}, seconds: 4, sound: stereo})
-	s.play(source{from: 4, seconds: 1.2, sound: stereo}) // sound runs ahead of pictures
+	s.play(source{from: 4, seconds: 0.6, sound: stereo}) // sound runs ahead of pictures
 	s.play(source{from: 4, rate: 30, gops: []int{60}, seconds: 2})
 	l := record(t, s, 0)
 	r := readLog(t, l, 2, false)
 	start := r.marks[0].AudioStart.Ticks(stereo.Rate)
-	if r.marks[0].Sequence != 2 || len(r.leads) != 57 || r.leads[0] != start {
+	if r.marks[0].Sequence != 2 || len(r.leads) != 29 || r.leads[0] != start {
 		t.Errorf("%d frames of sound at %v come before the mark %+v", len(r.leads), r.leads, r.marks[0])
 	}
 }

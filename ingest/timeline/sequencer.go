@@ -45,6 +45,7 @@ type Sequencer struct {
 	shift         media.Ticks // composition time of the keyframe that decoding starts at
 	maxPTS        media.Ticks
 	firstKeyframe media.Ticks
+	hold          hold
 	grid          *soundGrid
 	sounding      *media.Codec // the codec that grid and log have
 }
@@ -63,6 +64,7 @@ func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.claimed = nil, nil, 0
+	s.hold = hold{}
 	s.brk, s.delay = resumed, 0
 }
 

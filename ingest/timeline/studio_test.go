@@ -40,6 +40,7 @@ type source struct {
 	bFrames int               // in a row
 	sound   *media.Codec      // nil: none
 	mute    [2]float64        // no sound between these times
+	blind   [2]float64        // no pictures between these times
 	jitter  func(int) float64 // seconds by which frame i's timestamp is off
 }
 
@@ -67,7 +68,9 @@ func (s source) pictures() (all []packet) {
 			} else {
 				p.composition = media.Ticks(math.Round(pts*1000)-math.Round(p.at*1000)) * ms
 			}
-			all = append(all, p)
+			if s.blind[0] == s.blind[1] || p.at < s.blind[0] || p.at >= s.blind[1] {
+				all = append(all, p)
+			}
 		}
 		first += length
 	}
@@ -156,7 +159,7 @@ func (s *studio) play(src source) {
 }
 
 // marks gives the marks in short: sequence@seconds since the first, P or E
-// before those of a pause or the end, +1 for a discontinuity, <n for decode_from.
+// before those of a pause or the end, H before those of held pictures, +1 for a discontinuity, <n for decode_from.
 func (s *studio) marks() string {
 	var words []string
 	var first, last *relay.Mark
@@ -169,6 +172,9 @@ func (s *studio) marks() string {
 			first, last = m, m
 		}
 		word := map[relay.MarkKind]string{relay.Pause: "P", relay.End: "E"}[m.Kind]
+		if m.Held {
+			word = "H"
+		}
 		word += fmt.Sprintf("%d@%.4g", m.Sequence, math.Round((m.Start-first.Start).Seconds()*100)/100)
 		if m.Discontinuity > last.Discontinuity {
 			word += fmt.Sprintf("+%d", m.Discontinuity-last.Discontinuity)
@@ -235,6 +241,8 @@ func checkLog(t fataler, entries []relay.Entry) {
 			}
 			sounded = sounded && !fresh
 			mark, open, configs = m, m.Kind == relay.Open, 0
+		case e.Unit.Preroll:
+			// decoded again, in the past
 		case e.Unit.Track == media.Video:
 			if e.Unit.DTS < video+ms {
 				t.Fatalf("entry %d: decode time %d follows %d", i, e.Unit.DTS, video)
@@ -299,6 +307,12 @@ func checkPictures(t fataler, entries []relay.Entry) {
 				t.Fatalf("entry %d: a picture at %d comes before the mark at %d", i, newest, e.Mark.Start)
 			}
 			mark, first = *e.Mark, true
+		case e.Unit != nil && e.Unit.Preroll:
+		case mark.Held && e.Unit != nil && e.Unit.Track == media.Video:
+			if !e.Unit.Repeats() || e.Unit.PTS < mark.Start || first && e.Unit.PTS != mark.Start {
+				t.Fatalf("entry %d: a picture at %d follows the mark at %d of held ones", i, e.Unit.PTS, mark.Start)
+			}
+			newest, first = e.Unit.PTS, false
 		case e.Unit != nil && e.Unit.Track == media.Video:
 			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.RandomAccess) {
 				t.Fatalf("entry %d: a picture at %d follows the mark at %d", i, e.Unit.PTS, mark.Start)

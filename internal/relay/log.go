@@ -29,10 +29,13 @@ const (
 	recordMark     = 'm' // a Mark as JSON
 	recordSettings = 's' // Settings as JSON
 	recordCodec    = 'c' // the format's 4 characters, 4 bytes of samples in a frame, the record
-	// Units: a byte whose lowest bit is set for a random access point, the decode
-	// time in 8 bytes, the presentation time less that in 4, the payload.
+	// Units: a byte of flags, the decode time in 8 bytes, the presentation time less
+	// that in 4, the payload, which may be empty for a picture.
 	recordVideo = 'v'
 	recordAudio = 'a'
+
+	flagRandomAccess = 1 << 0
+	flagPreroll      = 1 << 1
 
 	recordHead = 5
 	codecHead  = 8
@@ -79,7 +82,10 @@ func appendUnit(b []byte, u *media.Unit) []byte {
 		kind = recordAudio
 	}
 	if u.RandomAccess {
-		flags = 1
+		flags |= flagRandomAccess
+	}
+	if u.Preroll {
+		flags |= flagPreroll
 	}
 	b = appendHead(b, kind, unitHead+len(u.Payload))
 	b = append(b, flags)
@@ -190,11 +196,11 @@ func parseCodec(body []byte) (*media.Codec, error) {
 }
 
 func parseUnit(kind byte, body []byte) (*media.Unit, error) {
-	if len(body) <= unitHead {
+	if len(body) < unitHead || kind == recordAudio && len(body) == unitHead {
 		return nil, io.ErrUnexpectedEOF
 	}
 	u := &media.Unit{
-		Track: media.Video, RandomAccess: body[0]&1 != 0,
+		Track: media.Video, RandomAccess: body[0]&flagRandomAccess != 0, Preroll: body[0]&flagPreroll != 0,
 		DTS: media.Ticks(binary.BigEndian.Uint64(body[1:])), Payload: body[unitHead:],
 	}
 	u.PTS = u.DTS + media.Ticks(int32(binary.BigEndian.Uint32(body[9:])))

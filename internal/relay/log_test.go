@@ -108,7 +108,7 @@ func TestLogsThatAreRefused(t *testing.T) {
 		"too large":                {'m', 0xff, 0xff, 0xff, 0xff},
 		"a unit that is too large": {'v', 0x7f, 0xff, 0xff, 0xff},
 		"cut short":                {'v', 0, 0, 0, 20, 1, 2},
-		"a unit without payload":   append([]byte{'v', 0, 0, 0, 13}, make([]byte, 13)...),
+		"sound without payload":    append([]byte{'a', 0, 0, 0, 13}, make([]byte, 13)...),
 		"a codec cut short":        {'c', 0, 0, 0, 3, 'a', 'v', 'c'},
 		"a codec unknown here":     append([]byte{'c', 0, 0, 0, 9}, "vp08\x00\x00\x00\x00x"...),
 		"pictures in samples":      append([]byte{'c', 0, 0, 0, 10}, "mp4a\x7f\x00\x00\x00\x11\x90"...),

@@ -68,6 +68,10 @@ type Mark struct {
 	// DecodeFrom is the sequence whose mark is the keyframe that decoding must
 	// start at; equal to Sequence when this mark is one.
 	DecodeFrom uint64 `json:"decode_from"`
+	// Held is set where the pictures have stopped and the sound goes on: the segment
+	// shows the last picture again and again. The pictures that it is decoded from
+	// stand behind the mark that DecodeFrom names.
+	Held bool `json:"held,omitempty"`
 	// Start is the first video frame's PTS, and the segment's start in every rendition.
 	Start media.Ticks `json:"start"`
 	// AudioStart is the first sample of the first audio frame of the segment,

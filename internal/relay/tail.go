@@ -43,7 +43,9 @@ func (t *Tail) Add(e Entry) {
 		if t.fresh {
 			t.fresh, t.shift = false, e.Unit.PTS-e.Unit.DTS
 		}
-		t.reach(e.Unit.DTS+t.shift, t.Step())
+		if !e.Unit.Preroll {
+			t.reach(e.Unit.DTS+t.shift, t.Step())
+		}
 	}
 }
 
@@ -99,7 +101,7 @@ func (t *Tail) Close(kind MarkKind) Mark { return t.markAt(kind, t.end) }
 
 func (t *Tail) markAt(kind MarkKind, at media.Ticks) Mark {
 	m := t.mark
-	m.Kind = kind
+	m.Kind, m.Held = kind, false
 	if t.mark.Kind == Open {
 		m.Sequence++
 		at = max(at, t.mark.Start+1)

@@ -29,11 +29,20 @@ type Job struct {
 	// Skip leaves out pictures before this time, counted from the first one
 	// fed: for a segment that begins in the middle of a GOP.
 	Skip media.Ticks
+	// Hold shows the last picture alone, again and again.
+	Hold Hold
+}
+
+// Hold is how a held picture is shown: from After on, counted from the first one
+// fed, there is just that one; it comes Count times, each Every.
+type Hold struct {
+	After, Every media.Ticks
+	Count        int
 }
 
 // same reports whether a process for j can do k.
 func (j Job) same(k Job) bool {
-	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && slices.Equal(j.Rungs, k.Rungs)
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && j.Hold == k.Hold && slices.Equal(j.Rungs, k.Rungs)
 }
 
 // firstPipe is the file descriptor of the first output.
@@ -77,6 +86,7 @@ func (j Job) filter() string {
 		// A little less: decode and presentation times are rounded differently.
 		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.003)
 	}
+	b.WriteString(j.Hold.filter())
 	fmt.Fprintf(&b, "split=%d", outputs)
 	for i := range outputs {
 		fmt.Fprintf(&b, "[s%d]", i)

@@ -43,7 +43,8 @@ type encoding struct {
 	shedding
 	// groups are the rungs that share a process; at least one, for the picture for listings.
 	groups    [][]Rung
-	pictureIn int // segments until a process makes just a picture for listings
+	broken    bool // the pictures that come can't be decoded by who saw held ones only
+	pictureIn int  // segments until a process makes just a picture for listings
 	outputs   chan output
 	spares    []*encoder // for the next segment, one for each group, or nil
 	spareAt   <-chan time.Time
@@ -103,12 +104,21 @@ func (e *encoding) configure(c *media.Codec, settings relay.Settings) (err error
 	return nil
 }
 
-// restart forgets the pictures until here: decoding starts at the next one.
-func (e *encoding) restart() { e.gop = nil }
+// marked takes note of a mark of which the segment follows.
+func (e *encoding) marked(m relay.Mark) {
+	if m.Independent() {
+		e.gop = nil // decoding starts at the next picture
+	}
+	e.broken = m.Held || e.broken && !m.Independent()
+}
 
 // open prepares a segment's pictures.
 func (e *encoding) open(s *segment) {
-	s.codec = e.codec
+	s.video, s.codec = true, e.codec
+	if e.broken {
+		s.standIn = &rungWork{rung: e.sourceRung(), segment: s}
+		return
+	}
 	s.source = newRendering(s.tl, e.Grant.Epoch, sourceName, e.header.Hash, SourceProfile(), 1)
 	s.source.publish = e.out.putter(s, sourceName)
 	e.out.init(sourceName, e.header, index.Entry{Epoch: s.tl.mark.Epoch, Codec: e.codec.Name, Width: e.codec.Width, Height: e.codec.Height})
@@ -130,18 +140,23 @@ func (e *encoding) begin(ctx context.Context, s *segment) {
 	}
 	s.made = made
 	e.standIn(s, made)
+	if s.standIn != nil {
+		s.runs = append(s.runs, e.runOf(s, []*rungWork{s.standIn}))
+	}
+	groups := e.groupsOf(s)
 	if tooFarBehind {
-		return
+		groups = nil
 	}
 	first := len(s.rungs) - made
-	for i, group := range e.groupsOf(s) {
+	for i, group := range groups {
 		picture := i == 0 && !e.Backfill && !e.taking(s) && e.pictureDue(group)
-		job := Job{Rungs: group, Preset: e.Preset, Thumbnail: picture}
-		if len(s.pictures) > 0 && !s.tl.mark.Independent() {
-			job.Skip = s.tl.mark.Start - s.pictures[0].DTS
-		}
-		s.runs = append(s.runs, &encodingRun{segment: s, job: job, works: s.rungs[first : first+len(group)]})
+		run := e.runOf(s, s.rungs[first:first+len(group)])
+		run.job.Thumbnail = picture
+		s.runs = append(s.runs, run)
 		first += len(group)
+	}
+	if len(s.runs) == 0 {
+		return
 	}
 	e.waiting = append(e.waiting, s)
 	e.beginWaiting(ctx)
@@ -205,9 +220,9 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 	if e.Backfill || e.Grant.Standby && e.taking(s) {
 		enc.background()
 	}
-	for _, r := range run.works {
+	for i, r := range run.works {
 		r.again = run.attempt > 1
-		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", rungProfile(e.FFmpeg.build, e.Preset, r.rung), r.rung.Step)
+		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", run.job.profile(e.FFmpeg.build, i), run.job.Rungs[i].Step)
 		r.out.publish = e.out.putter(s, r.rung.Name)
 	}
 	e.using[enc] = run
@@ -215,7 +230,7 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 	for _, u := range s.pictures {
 		enc.picture(u)
 	}
-	if s.tl.closed {
+	if s.tl.closed || run.job.Hold.Every > 0 {
 		enc.finish()
 	}
 }
@@ -223,14 +238,23 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 // take takes one picture of the source, which belongs to s or, where that is
 // nil, to a segment that isn't made. at is its decode time, shifted as the
 // segment's start is.
-func (e *encoding) take(s *segment, u *media.Unit, at media.Ticks) {
+func (e *encoding) take(ctx context.Context, s *segment, u *media.Unit, at media.Ticks) {
+	if u.Repeats() {
+		e.repeat(ctx, s, at)
+		return
+	}
+	if u.Preroll && u.RandomAccess {
+		e.gop = nil
+	}
 	e.gop = append(e.gop, u)
-	if s == nil || s.source == nil {
+	if s == nil || !s.video || u.Preroll {
 		return
 	}
 	e.size += len(u.Payload)
 	s.tl.add(at)
-	s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), key: u.RandomAccess, payload: u.Payload})
+	if s.source != nil {
+		s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), key: u.RandomAccess, payload: u.Payload})
+	}
 	s.pictures = append(s.pictures, u)
 	for enc, run := range e.using {
 		if run != nil && run.segment == s {
@@ -243,11 +267,11 @@ func (e *encoding) take(s *segment, u *media.Unit, at media.Ticks) {
 // finish says that the segment's pictures are all fed.
 func (e *encoding) finish(s *segment) {
 	for enc, run := range e.using {
-		if run != nil && run.segment == s {
+		if run != nil && run.segment == s && run.job.Hold.Every == 0 {
 			enc.finish()
 		}
 	}
-	for _, r := range s.rungs {
+	for _, r := range s.works() {
 		if r.failed && !r.done {
 			e.gap(r)
 		}
@@ -269,7 +293,11 @@ func (e *encoding) encoded(ctx context.Context, o output) *rendering {
 		e.configured(run.works[o.rung], o.config)
 	case o.frame != nil:
 		r := run.works[o.rung]
-		at := r.segment.tl.nearest(o.frame.PTS + o.encoder.base)
+		base := o.encoder.base
+		if run.job.Hold.Every > 0 {
+			base = r.segment.tl.mark.Start
+		}
+		at := r.segment.tl.nearest(o.frame.PTS + base)
 		if r.done || at < r.segment.tl.mark.Start-media.TicksPerMillisecond {
 			return nil
 		}
@@ -289,7 +317,11 @@ func (e *encoding) configured(r *rungWork, c *media.Codec) {
 		return
 	}
 	r.out.entry.Init = init.Hash
-	e.out.init(r.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch, Codec: c.Name, Width: c.Width, Height: c.Height})
+	entry := index.Entry{Epoch: r.segment.tl.mark.Epoch, Codec: c.Name, Width: c.Width, Height: c.Height}
+	if r == r.segment.standIn { // what the playlist says of the source stays
+		entry = index.Entry{Epoch: entry.Epoch}
+	}
+	e.out.init(r.rung.Name, init, entry)
 	for _, shed := range r.segment.shedFor(r.rung.Name) {
 		// Without its codec: what the playlist says of the rung stays.
 		e.out.init(shed.rung.Name, init, index.Entry{Epoch: r.segment.tl.mark.Epoch})
@@ -307,6 +339,12 @@ func (e *encoding) exited(ctx context.Context, enc *encoder, run *encodingRun, x
 	}
 	defer e.beginWaiting(ctx)
 	s := run.segment
+	if x.err == nil && run.job.Hold.Every > 0 {
+		for _, r := range run.works {
+			r.advance(true)
+		}
+		return
+	}
 	if x.err == nil && s.tl.closed {
 		seconds := (s.tl.end - s.tl.mark.Start).Seconds()
 		e.Budget.spent(x.cpu, seconds*EstimateCost(e.source, enc.job.Rungs))

@@ -34,7 +34,10 @@ type cut struct {
 
 func newTimeline(m relay.Mark, s relay.Settings) *timeline {
 	t := &timeline{mark: m, limit: s.PartDuration, step: max(1, s.FrameStep), cuts: []cut{{at: m.Start}}}
-	if s.FrameRate > 0 {
+	switch {
+	case m.Held: // each repetition is a part
+		t.step, t.nominal = 1, t.limit
+	case s.FrameRate > 0:
 		t.nominal = media.Ticks(float64(t.step) / s.FrameRate * media.VideoTimescale)
 	}
 	return t
@@ -192,8 +195,11 @@ func (r *rendering) advance(complete bool) {
 		for n < len(r.frames) && r.frames[n].at < to.at {
 			n++
 		}
-		if want := r.expected(from, to); n < want && n == len(r.frames) && !r.complete {
+		switch want := r.expected(from, to); {
+		case n < want && n == len(r.frames) && !r.complete:
 			return // some are on their way
+		case n > want && r.tl.mark.Held && !r.audio():
+			n = want // more are made ahead of time than the log may ask for
 		}
 		r.write(from, to, n, last)
 	}

@@ -1,12 +1,20 @@
 package encode
 
-import "millrace/internal/media"
+import (
+	"slices"
+
+	"millrace/internal/media"
+)
 
 // segment is one that is being made.
 type segment struct {
 	tl     *timeline
-	source *rendering // nil without pictures
-	audio  *rendering // nil without sound
+	video  bool       // it has pictures
+	source *rendering // the source as it is; nil without pictures, or where standIn takes its place
+	// standIn makes, under the source's name, what the source doesn't have: held
+	// pictures, and those that only who saw the pictures before them could decode.
+	standIn *rungWork
+	audio   *rendering // nil without sound
 	// transcode makes its sound; nil if that is repackaged.
 	transcode *soundTranscode
 	rungs     []*rungWork
@@ -68,16 +76,24 @@ func (s *segment) advance() {
 	if s.audio != nil {
 		s.audio.advance(false)
 	}
-	for _, r := range s.rungs {
+	for _, r := range s.works() {
 		r.advance(false)
 	}
+}
+
+// works are all the renditions that are encoded of the segment.
+func (s *segment) works() []*rungWork {
+	if s.standIn == nil {
+		return s.rungs
+	}
+	return append(slices.Clip(s.rungs), s.standIn)
 }
 
 func (s *segment) done() bool {
 	if !s.tl.closed || s.source != nil && !s.source.done || s.audio != nil && !s.audio.done {
 		return false
 	}
-	for _, r := range s.rungs {
+	for _, r := range s.works() {
 		if !r.done {
 			return false
 		}

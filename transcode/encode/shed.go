@@ -165,6 +165,8 @@ func (e *encoding) standIn(s *segment, made int) {
 	switch {
 	case made > 0:
 		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
+	case s.source == nil:
+		name, init = sourceName, nil
 	case s.codec.Format != media.H264:
 		for _, r := range s.rungs {
 			r.failed = true

@@ -62,7 +62,7 @@ func (s *sound) open(to *segment) {
 	to.audio = newSoundRendering(to.tl, s.Grant.Epoch, audioName, s.header.Hash, s.profile(), s.codec)
 	to.audio.publish = s.out.put
 	s.out.init(audioName, s.header, index.Entry{Epoch: to.tl.mark.Epoch, Codec: s.codec.Name})
-	if to.source == nil {
+	if !to.video {
 		to.tl.nominal = s.codec.Step()
 	}
 	if before := s.segments.newest(); before != nil && before.tl.mark.Discontinuity == to.tl.mark.Discontinuity {
@@ -112,7 +112,7 @@ func (s *sound) place(by *soundTranscode, sample media.Samples, payload []byte) 
 		}
 		s.size += len(payload)
 		at := sample.Ticks(to.audio.grid.Rate)
-		if to.source == nil {
+		if !to.video {
 			to.tl.add(at)
 		}
 		for _, old := range list[:i] {

@@ -240,7 +240,7 @@ func (w *Worker) take(ctx context.Context, e relay.Entry) error {
 	case e.Unit != nil:
 		w.consumed.Add(1)
 		if e.Unit.Track == media.Video {
-			w.takeVideo(e.Unit)
+			w.takeVideo(ctx, e.Unit)
 		} else {
 			w.sound.take(ctx, e.Unit)
 		}
@@ -294,9 +294,7 @@ func (w *Worker) markRead(ctx context.Context, m relay.Mark) {
 	case past:
 		w.log.over = true
 	default:
-		if m.Independent() {
-			w.encoding.restart()
-		}
+		w.encoding.marked(m)
 		if m.Sequence >= w.From {
 			w.open(ctx, m)
 		}
@@ -325,19 +323,19 @@ func (w *Worker) open(ctx context.Context, m relay.Mark) {
 		w.log.first, w.log.opened = m.Start, time.Now()
 	}
 	w.announce()
-	if s.source != nil {
+	if s.video && !m.Held { // held pictures are encoded once those are here that they are made of
 		w.encoding.begin(ctx, s)
 	}
 	w.sound.takeLead(ctx)
 }
 
 // takeVideo handles one picture of the source.
-func (w *Worker) takeVideo(u *media.Unit) {
+func (w *Worker) takeVideo(ctx context.Context, u *media.Unit) {
 	if w.log.over {
 		return
 	}
 	s := w.segments.current
-	w.encoding.take(s, u, w.log.tail.Last())
+	w.encoding.take(ctx, s, u, w.log.tail.Last())
 	if s != nil && s.source != nil && s.made == 0 {
 		w.noteCaughtUp(s.source)
 	}

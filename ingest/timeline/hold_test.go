@@ -1,0 +1,38 @@
+package timeline
+
+import "testing"
+
+// Where pictures stop and sound goes on, marks come by the sound's clock, and the
+// first picture that is back ends the hold.
+func TestHold(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		source source
+		marks  string
+	}{
+		{"a short hole", source{rate: 30, gops: []int{60}, seconds: 6, sound: stereo, blind: [2]float64{2.5, 3}}, "0@0 1@2 2@4 E3@6"},
+		{"a hole", source{rate: 30, gops: []int{60}, seconds: 10, sound: stereo, blind: [2]float64{2.5, 7}}, "0@0 1@2 H2@2.5 H3@4.56<2 4@7<2 5@8 E6@10"},
+		{"back with a keyframe", source{rate: 30, gops: []int{60}, seconds: 10, sound: stereo, blind: [2]float64{2.5, 6}}, "0@0 1@2 H2@2.5 H3@4.56<2 4@6 5@8 E6@10"},
+		{"B-frames", source{rate: 30, gops: []int{60}, bFrames: 2, seconds: 10, sound: stereo, blind: [2]float64{2.5, 7}}, "0@0 1@2 H2@2.5 H3@4.56<2 4@7.03<2 5@8 E6@10"},
+		{"60 fps", source{rate: 60, gops: []int{120}, seconds: 10, sound: stereo, blind: [2]float64{2.5, 7}}, "0@0 1@2 H2@2.5 H3@4.53<2 H4@6.57<2 5@7<2 6@8 E7@10"},
+		{"Opus", source{rate: 30, gops: []int{60}, seconds: 10, sound: opus, blind: [2]float64{2.5, 7}}, "0@0 1@2 H2@2.5 H3@4.56<2 4@7<2 5@8 E6@10"},
+		{"half a minute", source{rate: 30, gops: []int{60}, seconds: 36, sound: stereo, blind: [2]float64{3, 34}}, "0@0 1@2 H2@3 H3@5.06<2 H4@7.12<2 H5@9.17<2 H6@11.23<2 H7@13.29<2 H8@15.35<2 H9@17.41<2 H10@19.46<2 H11@21.52<2 H12@23.58<2 H13@25.64<2 H14@27.7 H15@29.75<14 H16@31.81<14 17@34 E18@36"},
+		{"to the end", source{rate: 30, gops: []int{60}, seconds: 6, sound: stereo, blind: [2]float64{2.5, 6}}, "0@0 1@2 H2@2.5 H3@4.56<2 E4@5.96"},
+		{"before the second keyframe", source{rate: 30, gops: []int{60}, seconds: 8, sound: stereo, blind: [2]float64{1, 5}}, "0@0 H1@1 H2@3.06<1 3@5<1 4@6 E5@8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStudio()
+			s.connect(hd, c.source.sound)
+			s.play(c.source)
+			s.seq.Finish()
+			if got := s.marks(); got != c.marks {
+				t.Errorf("marks are\n%s, want\n%s", got, c.marks)
+			}
+			if s.jumps != 0 {
+				t.Errorf("%d jumps were seen", s.jumps)
+			}
+			checkLog(t, s.entries)
+			checkPictures(t, s.entries)
+		})
+	}
+}
