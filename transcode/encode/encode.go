@@ -126,9 +126,7 @@ func (e *encoding) open(s *segment) {
 
 // begin plans a new segment's rungs.
 func (e *encoding) begin(ctx context.Context, s *segment) {
-	for _, r := range e.rungs {
-		s.rungs = append(s.rungs, &rungWork{rung: r, segment: s})
-	}
+	e.addRungs(s)
 	if !s.tl.mark.Independent() {
 		// Pictures before the mark are decoded, not shown.
 		s.pictures = slices.Clone(e.gop)
@@ -266,6 +264,9 @@ func (e *encoding) take(ctx context.Context, s *segment, u *media.Unit, at media
 
 // finish says that the segment's pictures are all fed.
 func (e *encoding) finish(s *segment) {
+	if s.tl.mark.Held && s.runs == nil {
+		e.neverHeld(s)
+	}
 	for enc, run := range e.using {
 		if run != nil && run.segment == s && run.job.Hold.Every == 0 {
 			enc.finish()

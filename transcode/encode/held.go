@@ -48,7 +48,7 @@ func (e *encoding) repeat(ctx context.Context, s *segment, at media.Ticks) {
 	if s == nil || !s.video {
 		return
 	}
-	if s.runs == nil {
+	if s.tl.mark.Held && s.runs == nil {
 		e.beginHeld(ctx, s)
 	}
 	s.tl.add(at)
@@ -59,9 +59,7 @@ func (e *encoding) repeat(ctx context.Context, s *segment, at media.Ticks) {
 // renditions, whatever room there is, since it has little to do.
 func (e *encoding) beginHeld(ctx context.Context, s *segment) {
 	s.pictures = slices.Clone(e.gop)
-	for _, r := range e.rungs {
-		s.rungs = append(s.rungs, &rungWork{rung: r, segment: s})
-	}
+	e.addRungs(s)
 	s.made = len(s.rungs)
 	run := e.runOf(s, s.works())
 	run.job.Hold = e.holdOf(s)
@@ -74,9 +72,24 @@ func (e *encoding) beginHeld(ctx context.Context, s *segment) {
 	e.beginWaiting(ctx)
 }
 
+// neverHeld gives up a segment whose mark came alone: nothing says what is held.
+func (e *encoding) neverHeld(s *segment) {
+	e.addRungs(s)
+	for _, r := range s.works() {
+		r.failed = true
+	}
+}
+
+// addRungs adds the ladder to a segment.
+func (e *encoding) addRungs(s *segment) {
+	for _, r := range e.rungs {
+		s.rungs = append(s.rungs, &rungWork{rung: r, segment: s})
+	}
+}
+
 // holdOf is how the last of a segment's pictures is shown in it.
 func (e *encoding) holdOf(s *segment) Hold {
-	every := s.tl.limit / media.TicksPerMillisecond * media.TicksPerMillisecond
+	every := max(1, s.tl.limit/media.TicksPerMillisecond) * media.TicksPerMillisecond
 	// A segment lasts at most as long as the shortest target duration.
 	h := Hold{Every: every, Count: int(shortTarget*media.VideoTimescale/every) + 2}
 	for _, u := range s.pictures {
