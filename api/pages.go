@@ -16,6 +16,7 @@ import (
 	"sync"
 
 	"millrace/api/store"
+	"millrace/internal/channelname"
 )
 
 // Headers of the pages. The player needs blob: for media and for its
@@ -112,6 +113,10 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
+	if lower, ok := channelname.Lower(strings.Trim(r.URL.Path, "/")); ok {
+		redirect(w, r, "/"+lower)
+		return
+	}
 	switch f := p.files[name]; {
 	case f != nil && strings.HasPrefix(name, "assets/"):
 		h.Set("Cache-Control", immutable)
@@ -127,6 +132,16 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Cache-Control", "no-cache")
 		p.index.serve(w, r, p.status(r, name))
 	}
+}
+
+// redirect sends whoever wrote a channel's name with capital letters to the path
+// that is meant, for good: no channel's name will ever have one.
+func redirect(w http.ResponseWriter, r *http.Request, path string) {
+	w.Header().Set("Cache-Control", "public, max-age=86400")
+	if r.URL.RawQuery != "" {
+		path += "?" + r.URL.RawQuery
+	}
+	http.Redirect(w, r, path, http.StatusMovedPermanently)
 }
 
 // status is 404 for a channel that doesn't exist. While the databases are away

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"millrace/api/store"
+	"millrace/internal/channelname"
 	"millrace/internal/credentials"
 )
 
@@ -54,10 +56,31 @@ func (s *Service) routes(c *channels) http.Handler {
 	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		if lower, ok := lowerPath(r.URL.Path); ok && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			redirect(w, r, lower)
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		mux.ServeHTTP(w, r)
 	})
 	return s.metrics.count("api", limited)
+}
+
+// lowerPath returns the path that is meant where a channel's name is written with
+// capital letters.
+func lowerPath(path string) (lower string, ok bool) {
+	rest, ok := strings.CutPrefix(path, pathChannels+"/")
+	if !ok {
+		return "", false
+	}
+	name, rest, more := strings.Cut(rest, "/")
+	if name, ok = channelname.Lower(name); !ok || more && rest != "health" {
+		return "", false
+	}
+	if more {
+		name += "/" + rest
+	}
+	return pathChannels + "/" + name, true
 }
 
 // registerChannels adds who is live, which anybody may ask.

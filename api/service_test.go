@@ -393,6 +393,36 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// A channel's name may be written with capital letters: the address with the name
+// itself is shown, for good.
+func TestCapitalLettersRedirect(t *testing.T) {
+	f := newFixture(t, frontEnd, "s21")
+	for path, want := range map[string]string{ // "": answered as it is
+		"/S21":                            "/s21",
+		"/S21/?a=B&c":                     "/s21?a=B&c",
+		"/Nobody":                         "/nobody",
+		"/api/v1/channels/S21":            "/api/v1/channels/s21",
+		"/api/v1/channels/S21/health?Q=1": "/api/v1/channels/s21/health?Q=1",
+		"/api/v1/channels/S21/":           "",
+		"/API":                            "",
+		"/S21/videos":                     "",
+		"/s21":                            "",
+		"/S21%0d%0aX-Header:":             "",
+		"/A%2f..%2fB":                     "",
+		"/api/v1/channels/S21/nothing":    "",
+		"/api/v1/channels/Not%20A%20Name": "",
+		"/api/v1/Channels":                "",
+	} {
+		w := f.do(http.MethodGet, path)
+		if got := w.Header().Get("Location"); got != want || (w.Code == http.StatusMovedPermanently) != (want != "") {
+			t.Errorf("GET %s = %d to %q, want %q", path, w.Code, got, want)
+		}
+	}
+	if w := f.do(http.MethodPost, "/api/v1/channels/S21"); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST = %d", w.Code)
+	}
+}
+
 func TestPagesCompressAndRevalidate(t *testing.T) {
 	f := newFixture(t, frontEnd)
 	plain := f.do(http.MethodGet, "/assets/main-a1.js")

@@ -20,8 +20,12 @@ const (
 	statusLeft = 499
 	// Media never changes: a year.
 	cacheForever = "public, max-age=31536000, immutable"
-	cacheNever   = "no-cache"
-	cacheShort   = "public, max-age=1"
+	// A viewer's own cache keeps nothing that changes: a player asks again for an
+	// address because it wants news (Video.js asks twice for the same blocking
+	// reload). Caches that viewers share may keep it for so many seconds.
+	sharedFor  = "public, max-age=0, s-maxage="
+	cacheShort = sharedFor + "1"
+	cacheNever = "no-cache"
 )
 
 // Header values that many responses share; nobody may change them.
@@ -39,6 +43,9 @@ var (
 	forever      = []string{cacheForever}
 	never        = []string{cacheNever}
 	short        = []string{cacheShort}
+	thumbnail    = []string{"public, max-age=2"}
+	// No channel's name will ever have a capital letter.
+	renamed = []string{"public, max-age=86400"}
 )
 
 // failure is an error answer.
@@ -175,6 +182,17 @@ func fail(w *response, r *http.Request, f failure) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(doc) // the viewer may be gone
 	}
+}
+
+// redirect sends a viewer to another path for good; the query stays. 301 is what
+// the oldest players follow.
+func redirect(w *response, path, query string) {
+	h := w.Header()
+	if query != "" {
+		path += "?" + query
+	}
+	h["Location"], h["Cache-Control"] = []string{path}, renamed
+	w.WriteHeader(http.StatusMovedPermanently)
 }
 
 // acceptsGzip reports whether the viewer takes gzip (RFC 9110, 12.5.3).

@@ -50,6 +50,10 @@ func (s *Service) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 	a, err := fold.ParseAddress(r.URL.Path)
 	if err != nil {
+		if lower, ok := fold.LowerPath(r.URL.Path); ok {
+			redirect(w, lower, r.URL.RawQuery)
+			return
+		}
 		fail(w, r, failAddress)
 		return
 	}
@@ -108,7 +112,7 @@ func (s *Service) serveChannel(w *response, r *http.Request, a *fold.Address, no
 			s.failWith(w, r, err)
 			return
 		}
-		serveBytes(w, r, typeJPEG, []string{"public, max-age=2"}, data)
+		serveBytes(w, r, typeJPEG, thumbnail, data)
 	}
 }
 
@@ -210,9 +214,10 @@ func (s *Service) serveReload(w *response, r *http.Request, a *fold.Address, b *
 	}
 	cache := short
 	if last, _, _ := now.Last(); d.Sequence >= last {
-		// Each answer to a reload near the end has an address of its own, and
-		// is right for as long as a player may ask for it: six target durations.
-		cache = []string{"public, max-age=" + strconv.Itoa(6*now.TargetDuration)}
+		// Each answer to a reload near the end has an address of its own, which
+		// other viewers ask for. "A successful response to a blocking Playlist
+		// request SHOULD be cached for six Target Durations" (appendix B.1).
+		cache = []string{sharedFor + strconv.Itoa(6*now.TargetDuration)}
 	}
 	now, err := s.waiters.waitReload(r.Context(), b.view, a.Rendition, d)
 	switch {

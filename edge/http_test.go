@@ -92,9 +92,6 @@ func TestErrors(t *testing.T) {
 		if got := code(t, a); got != tt.code {
 			t.Errorf("GET %s: %s, want %s", tt.path, got, tt.code)
 		}
-		if strings.Contains(a.header.Get("Cache-Control"), "immutable") {
-			t.Errorf("GET %s: an error is cached: %s", tt.path, a.header.Get("Cache-Control"))
-		}
 	}
 }
 
@@ -108,9 +105,6 @@ func TestBlockingReload(t *testing.T) {
 			a, err := st.fetch(t.Context(), st.media("source/index.m3u8?_HLS_msn=2&_HLS_part=1"))
 			if err != nil || a.status != 200 || !strings.Contains(a.body, `URI="7.2.1.p1.m4s"`+"\n") {
 				t.Errorf("%d %v\n%s", a.status, err, a.body)
-			}
-			if got := a.header.Get("Cache-Control"); got != "public, max-age=24" {
-				t.Errorf("Cache-Control %q", got)
 			}
 		})
 	}
@@ -152,9 +146,7 @@ func TestBlockingReload(t *testing.T) {
 		t.Errorf("part 0 of the next segment isn't listed\n%s", a.body)
 	}
 	// What is there already is answered at once, and in whole.
-	if a := st.want(200, st.media("source/index.m3u8?_HLS_msn=0&_HLS_part=0")); a.header.Get("Cache-Control") != "public, max-age=1" {
-		t.Errorf("Cache-Control %q", a.header.Get("Cache-Control"))
-	}
+	st.want(200, st.media("source/index.m3u8?_HLS_msn=0&_HLS_part=0"))
 }
 
 func TestWaiterThatLeavesIsForgotten(t *testing.T) {

@@ -98,6 +98,22 @@ func ParseAddress(path string) (Address, error) {
 	return parseMediaName(a, rest)
 }
 
+// LowerPath returns the path that is meant where a channel's name is written with
+// capital letters. What follows the name has to be as it is written.
+func LowerPath(path string) (lower string, ok bool) {
+	rest, ok := strings.CutPrefix(path, "/hls/")
+	if !ok {
+		return "", false
+	}
+	name, rest, _ := strings.Cut(rest, "/")
+	if name, ok = channelname.Lower(name); !ok {
+		return "", false
+	}
+	lower = "/hls/" + name + "/" + rest
+	_, err := ParseAddress(lower)
+	return lower, err == nil
+}
+
 func parseMediaName(a Address, name string) (Address, error) {
 	name, ok := strings.CutSuffix(name, ".m4s")
 	if !ok {

@@ -129,3 +129,22 @@ func FuzzParseDirectives(f *testing.F) {
 		}
 	})
 }
+
+func TestLowerPath(t *testing.T) {
+	for path, want := range map[string]string{ // "": none
+		"/hls/S21/index.m3u8":                      "/hls/s21/index.m3u8",
+		"/hls/Demo/steering.json":                  "/hls/demo/steering.json",
+		"/hls/DEMO/b1/Source/7.12.3.aB3.m4s":       "/hls/demo/b1/Source/7.12.3.aB3.m4s",
+		"/hls/demo/index.m3u8":                     "",
+		"/hls/DEMO":                                "",
+		"/hls/DEMO/nothing":                        "",
+		"/hls/API/index.m3u8":                      "",
+		"/hls/DE%0d%0aMO/index.m3u8":               "",
+		"/hls/DEMO/b1/source/\r\nLocation: x.m3u8": "",
+		"/HLS/demo/index.m3u8":                     "",
+	} {
+		if got, ok := LowerPath(path); ok != (want != "") || ok && got != want {
+			t.Errorf("%q: %q, %v, want %q", path, got, ok, want)
+		}
+	}
+}

@@ -2,7 +2,10 @@
 // is a path segment of the pages and of the video, and a name on IRC.
 package channelname
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // MaxLength is the longest name, in bytes.
 const MaxLength = 25
@@ -30,6 +33,16 @@ func Check(name string) error {
 // Valid reports whether a channel may have this name. It allocates nothing: an
 // edge asks for each request.
 func Valid(name string) bool { return wellFormed(name) && !reserved[name] }
+
+// Lower returns the channel's name that somebody wrote with capital letters; ok is
+// false where text has none, or is no channel's name in lower case either.
+func Lower(text string) (name string, ok bool) {
+	if len(text) > MaxLength {
+		return "", false
+	}
+	name = strings.ToLower(text)
+	return name, name != text && Valid(name)
+}
 
 // wellFormed reports whether name matches [a-z0-9][a-z0-9_]{0,24}.
 func wellFormed(name string) bool {

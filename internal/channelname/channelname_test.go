@@ -35,3 +35,14 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+func TestLower(t *testing.T) {
+	for text, want := range map[string]string{ // "": no other spelling of a name
+		"S21": "s21", "Demo_2": "demo_2", strings.Repeat("A", MaxLength): strings.Repeat("a", MaxLength),
+		"demo": "", "": "", "API": "", "_Demo": "", "De/mo": "", "Café": "", "..": "", strings.Repeat("A", MaxLength+1): "",
+	} {
+		if got, ok := Lower(text); ok != (want != "") || ok && got != want {
+			t.Errorf("Lower(%q) = %q, %v, want %q", text, got, ok, want)
+		}
+	}
+}

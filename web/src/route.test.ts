@@ -6,8 +6,9 @@ test.each([
   ['', { page: 'home' }],
   ['/demo', { page: 'watch', channel: 'demo' }],
   ['/demo/', { page: 'watch', channel: 'demo' }],
+  ['/Demo', { page: 'watch', channel: 'demo' }],
   ['/caf%C3%A9', { page: 'watch', channel: 'café' }],
-  ['/%E0%A4%A', { page: 'watch', channel: '%E0%A4%A' }], // malformed, yet no crash
+  ['/%E0%A4%A', { page: 'watch', channel: '%e0%a4%a' }], // malformed, yet no crash
 ])('%s', (path, want) => {
   expect(parseRoute(path)).toEqual(want)
 })
