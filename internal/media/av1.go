@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/Eyevinn/mp4ff/av1"
-	"github.com/Eyevinn/mp4ff/mp4"
 	av1codec "github.com/bluenviron/mediacommon/v2/pkg/codecs/av1"
 )
 
@@ -108,9 +107,4 @@ func eachOBU(payload []byte, fn func(t byte, header byte, body []byte)) error {
 		payload = payload[n+int(size):]
 	}
 	return nil
-}
-
-func av1Box(c *Codec) (mp4.Box, error) {
-	rec, err := av1.DecodeAV1CodecConfRec(c.Record)
-	return &mp4.Av1CBox{CodecConfRec: rec}, err
 }

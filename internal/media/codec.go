@@ -39,9 +39,9 @@ type format struct {
 
 // formats has a line for each format.
 var formats = map[Format]*format{
-	H264: {Video, "H.264", parseH264, h264RandomAccess, h264Box, nil},
-	HEVC: {Video, "HEVC", parseHEVC, hevcRandomAccess, hevcBox, nil},
-	AV1:  {Video, "AV1", parseAV1, av1RandomAccess, av1Box, nil},
+	H264: {Video, "H.264", parseH264, h264RandomAccess, recordBox("avcC"), nil},
+	HEVC: {Video, "HEVC", parseHEVC, hevcRandomAccess, recordBox("hvcC"), nil},
+	AV1:  {Video, "AV1", parseAV1, av1RandomAccess, recordBox("av1C"), nil},
 	AAC:  {Audio, "AAC", parseAAC, soundRandomAccess, aacBox, aacSilence},
 	Opus: {Audio, "Opus", parseOpus, soundRandomAccess, opusBox, opusSilence},
 }

@@ -62,6 +62,14 @@ func (c *Codec) pictureEntry(record mp4.Box) *mp4.VisualSampleEntryBox {
 	return entry
 }
 
+// recordBox returns a box that holds a record as it came.
+func recordBox(name string) func(*Codec) (mp4.Box, error) {
+	return func(c *Codec) (mp4.Box, error) {
+		const header = 8
+		return mp4.CreateUnknownBox(name, uint64(header+len(c.Record)), c.Record), nil
+	}
+}
+
 func encodeInit(init *mp4.InitSegment) (*Init, error) {
 	init.Ftyp = mp4.NewFtyp("iso6", 0, []string{"iso6", "cmfc", "mp41"})
 	init.Children[0] = init.Ftyp

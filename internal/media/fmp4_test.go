@@ -2,6 +2,7 @@ package media
 
 import (
 	"bytes"
+	"encoding/binary"
 	"reflect"
 	"testing"
 
@@ -82,6 +83,26 @@ func TestInitTellsShapeAndColour(t *testing.T) {
 		coded, shown := [2]int{int(entry.Width), int(entry.Height)}, [2]int{int(track.Tkhd.Width >> 16), int(track.Tkhd.Height >> 16)}
 		if coded != want.coded || shown != want.shown || !reflect.DeepEqual(entry.Pasp, want.pasp) || !reflect.DeepEqual(colr, want.colr) {
 			t.Errorf("%s: %v shown as %v, %+v, %+v", name, coded, shown, entry.Pasp, colr)
+		}
+	}
+}
+
+// A record stands in the init section as it came, whatever its profile.
+func TestInitKeepsEveryRecord(t *testing.T) {
+	for _, name := range []string{"plain", "ten", "ten422", "crop444", "mono", "h5ten422", "a1444"} {
+		format, record := madeRecord(t, name)
+		c, err := ParseCodec(format, record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		init, err := c.Init()
+		if err != nil {
+			t.Fatal(err)
+		}
+		box := binary.BigEndian.AppendUint32(nil, uint32(8+len(record)))
+		box = append(append(box, map[Format]string{H264: "avcC", HEVC: "hvcC", AV1: "av1C"}[format]...), record...)
+		if !bytes.Contains(init.Data, box) {
+			t.Errorf("%s: the record isn't there", name)
 		}
 	}
 }

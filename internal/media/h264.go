@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/Eyevinn/mp4ff/avc"
-	"github.com/Eyevinn/mp4ff/mp4"
 )
 
 // naluIDR is the type of an IDR picture's slice (ITU-T H.264, table 7-1).
@@ -95,9 +94,4 @@ func eachNALU(payload []byte, fn func(nalu []byte)) error {
 		payload = payload[4+n:]
 	}
 	return nil
-}
-
-func h264Box(c *Codec) (mp4.Box, error) {
-	rec, err := avc.DecodeAVCDecConfRec(c.Record)
-	return &mp4.AvcCBox{DecConfRec: rec}, err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/Eyevinn/mp4ff/hevc"
-	"github.com/Eyevinn/mp4ff/mp4"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h265"
 )
 
@@ -80,9 +79,4 @@ func hevcRandomAccess(payload []byte) (irap bool, err error) {
 		irap = irap || t >= h265.NALUType_BLA_W_LP && t <= h265.NALUType_CRA_NUT
 	})
 	return irap, err
-}
-
-func hevcBox(c *Codec) (mp4.Box, error) {
-	rec, err := hevc.DecodeHEVCDecConfRec(c.Record)
-	return &mp4.HvcCBox{DecConfRec: rec}, err
 }
