@@ -87,6 +87,8 @@ type Unit struct {
 	DTS, PTS Ticks
 	// RandomAccess is set where decoding can start.
 	RandomAccess bool
+	// Access is what the bitstream says of a picture. Ingest alone has it: it isn't in a log.
+	Access Access
 	// Preroll is set of a picture that is decoded for the sake of those that follow,
 	// and not shown.
 	Preroll bool
@@ -99,3 +101,19 @@ type Unit struct {
 
 // Repeats reports whether the unit shows the last picture again.
 func (u *Unit) Repeats() bool { return u.Track == Video && len(u.Payload) == 0 }
+
+// Access is what the bitstream says of a picture: whether decoding can start
+// there, and whether it can go on without.
+type Access struct {
+	// IDR is set where no later picture refers past this one.
+	IDR bool
+	// Recovery is set where a message says that decoding can start there, and that
+	// pictures are right again RecoveryFrames later.
+	Recovery       bool
+	RecoveryFrames int
+	// Intra is set where a picture refers to no other one; where a format's slices
+	// aren't looked at (HEVC), only of those that its type says it of.
+	Intra bool
+	// Disposable is set where no other picture refers to this one.
+	Disposable bool
+}
