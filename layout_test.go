@@ -31,8 +31,9 @@ var walls = map[string][]string{
 
 	"ingest": {"ingest/front", "ingest/rtmp", "ingest/timeline",
 		"internal/credentials", "internal/jobs", "internal/lease", "internal/media", "internal/private", "internal/rate", "internal/relay"},
+	"ingest/access":   {"ingest/front", "internal/media"},
 	"ingest/front":    {"internal/media"},
-	"ingest/rtmp":     {"ingest/front", "internal/flv", "internal/media", "internal/rate", "internal/sparselog"},
+	"ingest/rtmp":     {"ingest/access", "ingest/front", "internal/flv", "internal/media", "internal/rate", "internal/sparselog"},
 	"ingest/timeline": {"internal/media", "internal/relay"},
 
 	"transcode": {"transcode/encode", "transcode/logread", "transcode/storage",
@@ -85,7 +86,7 @@ var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fo
 
 // pure packages and files compute: they reach no network, file or process, and read no clock.
 var pure = []string{
-	"ingest/front", "ingest/timeline", "edge/fold", "edge/playlist",
+	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist",
 	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
 	// State machines of services.
 	"ingest/grant.go", "ingest/health.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",

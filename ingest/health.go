@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"millrace/ingest/front"
 	"millrace/internal/media"
 )
 
@@ -31,13 +32,22 @@ const (
 	problemTracks     problem = "further_tracks"
 	problemBeginning  problem = "late_beginning"
 	problemHeld       problem = "pictures_missing"
+	problemSound      problem = "audio_left_out"
 )
 
 // problems lists all of them, for the metrics.
-var problems = []problem{
+var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks, problemBeginning, problemHeld,
+	problemTracks, problemBeginning, problemHeld, problemSound,
+}...)
+
+// faults are what a front finds.
+func faults() (list []problem) {
+	for _, f := range front.Faults {
+		list = append(list, problem(f))
+	}
+	return list
 }
 
 // advice is a problem in plain words for the streamer.

@@ -52,6 +52,7 @@ type publisher struct {
 	from     media.Ticks        // where it lies on the timeline
 	lead     time.Duration      // how far the newest frame is ahead of the clock
 	has      map[problem]string // the problems there are, in words
+	without  *front.Refusal     // why there is no sound; nil while there may be
 	told     map[problem]time.Time
 }
 
@@ -79,11 +80,32 @@ func (p *publisher) FrameRate(claimed float64) {
 
 // FurtherTracks tells the streamer that only the first track is shown.
 func (p *publisher) FurtherTracks() {
+	p.tell(advice{problemTracks, "the encoder sends several tracks of pictures or of sound: viewers get the first one, further tracks are left out"})
+}
+
+// Fault tells the streamer what is wrong with how pictures or sound are packed.
+func (p *publisher) Fault(f front.Fault) {
+	p.tell(advice{problem(f), f.Advice()})
+}
+
+// LeaveOut tells the streamer why there is no sound.
+func (p *publisher) LeaveOut(why *front.Refusal) {
 	s := &p.broadcast.source
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.publisher == p {
-		p.note([]advice{{problemTracks, "the encoder sends several tracks of pictures or of sound: viewers get the first one, further tracks are left out"}})
+		p.without = why
+		p.note([]advice{{problemSound, why.Text + " Until then viewers hear silence."}})
+	}
+}
+
+// tell tells the streamer what its front found.
+func (p *publisher) tell(a advice) {
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher == p {
+		p.note([]advice{a})
 	}
 }
 
@@ -140,6 +162,8 @@ func (p *publisher) Pace() time.Duration {
 // can be shown. The caller holds the source's lock.
 func (p *publisher) overdue(now time.Time) *front.Refusal {
 	switch {
+	case now.Sub(p.last) >= publisherSilence && p.without != nil:
+		return p.without // all that it sends can't be used
 	case now.Sub(p.last) >= publisherSilence:
 		return &front.Refusal{Kind: front.Failed, Reason: front.Silent, Text: "Nothing was received for 30 s."}
 	case p.broadcast.source.seq.Held() > 0: // sound comes, and that is enough
@@ -173,6 +197,8 @@ func (p *publisher) Config(c *media.Codec) error {
 	}
 	if c.Kind() == media.Video {
 		p.pictures(c)
+	} else {
+		p.without = nil
 	}
 	return nil
 }

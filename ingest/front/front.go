@@ -55,6 +55,12 @@ type Publication interface {
 	// FurtherTracks says that the encoder sends more than one track of pictures or of
 	// sound, and that what goes beyond is left out. It may come as often as it happens.
 	FurtherTracks()
+	// Fault says that something is wrong with how pictures or sound are packed. It may
+	// come as often as it happens.
+	Fault(f Fault)
+	// LeaveOut says why the sound can't be taken, while the pictures go on. It may come
+	// as often as sound does.
+	LeaveOut(why *Refusal)
 	// Pace is how long to wait before anything more is read.
 	Pace() time.Duration
 	// End comes exactly once, last; clean if the encoder said that it was done.

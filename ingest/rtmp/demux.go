@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"millrace/ingest/access"
 	"millrace/ingest/front"
 	"millrace/internal/flv"
 	"millrace/internal/media"
@@ -18,6 +19,7 @@ const maxComposition = 10 * media.VideoTimescale
 const (
 	droppedMalformed    = "malformed"
 	droppedFurtherTrack = "further_track"
+	droppedSound        = "audio_codec"
 )
 
 // demuxer turns the audio and video messages of one publication into configurations and access
@@ -28,6 +30,7 @@ type demuxer struct {
 	dropped func(reason string) // told of what is left out
 	clock   clock
 	tracks  [media.Audio + 1]track // by kind
+	aac     access.Sound           // of the track of sound, where that is AAC
 }
 
 // track is what a demuxer knows of the pictures or of the sound.
@@ -35,6 +38,10 @@ type track struct {
 	chosen bool         // there is a track that is taken,
 	number byte         // this one
 	codec  *media.Codec // nil before its configuration
+	// What the encoder sent last, and why that can't be used; nil if it can.
+	format  media.Format
+	record  []byte
+	refused *front.Refusal
 }
 
 // packet is the content of a message: flv.Video and flv.Audio in one.
@@ -79,8 +86,9 @@ func (d *demuxer) metadata(m map[string]any) {
 	}
 }
 
-// refuse turns a codec that isn't taken into words that name what to set. A message that makes no
-// sense is left out, and so is a further track in whatever codec.
+// refuse turns a codec that isn't taken into words that name what to set. Sound in one is left
+// out: pictures go on without. A message that makes no sense is left out, and so is a further
+// track in whatever codec.
 func (d *demuxer) refuse(err error) error {
 	var codec *flv.UnsupportedCodecError
 	if !errors.As(err, &codec) {
@@ -91,7 +99,17 @@ func (d *demuxer) refuse(err error) error {
 		d.further()
 		return nil
 	}
-	return front.UnknownCodec(codec.Kind, codec.Name)
+	return d.leaveOut(codec.Kind, front.UnknownCodec(codec.Kind, codec.Name))
+}
+
+// leaveOut leaves sound out that can't be taken; without pictures there is no broadcast.
+func (d *demuxer) leaveOut(track media.Kind, why *front.Refusal) error {
+	if track != media.Audio {
+		return why
+	}
+	d.dropped(droppedSound)
+	d.pub.LeaveOut(why)
+	return nil
 }
 
 // further notes that a track was left out.
@@ -124,19 +142,30 @@ func (d *demuxer) take(p *packet) error {
 // configure takes a configuration. That of Opus doesn't say how long frames are: it is passed on
 // as if they were of the usual length, so that sound is known to come, and again where they aren't.
 func (d *demuxer) configure(t *track, p *packet) error {
-	if t.codec != nil && t.codec.Format == p.format && bytes.Equal(t.codec.Record, p.data) {
+	if t.record != nil && t.format == p.format && bytes.Equal(t.record, p.data) {
 		return nil // some encoders repeat it
 	}
+	t.format, t.record = p.format, p.data
 	codec, err := media.ParseCodec(p.format, p.data)
 	if err != nil {
-		return front.BadConfig(p.track, err)
+		t.codec, t.refused = nil, front.BadConfig(p.track, err)
+		return d.leaveOut(p.track, t.refused)
 	}
-	t.codec = codec
+	t.codec, t.refused = codec, nil
+	if p.format == media.AAC {
+		d.aac.Config(codec)
+	}
 	return d.pub.Config(codec)
 }
 
 // frame takes one coded frame.
 func (d *demuxer) frame(t *track, p *packet) error {
+	if t.refused != nil {
+		return d.leaveOut(p.track, t.refused)
+	}
+	if p.format == media.AAC && (t.codec == nil || t.codec.Format == media.AAC) {
+		return d.aacFrames(t, p)
+	}
 	if t.codec == nil {
 		return nil // nothing can be decoded before there is a configuration
 	}
@@ -166,6 +195,33 @@ func (d *demuxer) frame(t *track, p *packet) error {
 	}
 	at := d.clock.at(p.track, p.timestamp, p.offset)
 	return d.pub.Write(media.Unit{Track: p.track, DTS: at, PTS: at + p.composition, RandomAccess: start, Payload: p.data})
+}
+
+// aacFrames takes a message of AAC, which may hold several access units, or say itself how they
+// are coded.
+func (d *demuxer) aacFrames(t *track, p *packet) error {
+	frames, fault := d.aac.Take(p.data)
+	if fault != "" {
+		d.pub.Fault(fault)
+	}
+	if fault == front.FaultSoundFrames {
+		d.dropped(droppedMalformed)
+	}
+	at := d.clock.at(p.track, p.timestamp, p.offset)
+	for _, f := range frames {
+		if !f.Codec.Equal(t.codec) {
+			t.chosen, t.number = true, p.number
+			if err := d.pub.Config(f.Codec); err != nil {
+				return err
+			}
+		}
+		t.codec = f.Codec
+		if err := d.pub.Write(media.Unit{Track: p.track, DTS: at, PTS: at, RandomAccess: true, Payload: f.Payload}); err != nil {
+			return err
+		}
+		at += f.Codec.Step()
+	}
+	return nil
 }
 
 // temporalDelimiter is the OBU that begins each temporal unit of an AV1 stream, and that samples of

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,9 +146,6 @@ func TestRTMPCodecRefusals(t *testing.T) {
 		{typeVideo, "\x95av01\x80\x00\x00\x00", "Video in AV1 as in MPEG-2 TS can't be taken", "video_codec"},
 		{typeVideo, "\x90hvc1\x01", "The video can't be used: ", "video_config"},
 		{typeVideo, "\x17\x00\x00\x00\x00\x01", "The video can't be used: parse H.264 configuration", "video_config"},
-		{typeAudio, "\x2f\x00", "Audio in MP3 can't be taken: set the audio encoder to AAC", "audio_codec"},
-		{typeAudio, "\x90fLaC", "Audio in FLAC can't be taken: set the audio encoder to AAC", "audio_codec"},
-		{typeAudio, "\x90Opusnothing", "The audio can't be used: ", "audio_config"},
 	} {
 		f := serveRTMP(t, &stage{}, Config{}, nil)
 		e := dialRaw(t, f.address)
@@ -417,4 +415,58 @@ func FuzzDemux(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Sound that can't be taken is left out, the pictures go on, and the streamer is told why.
+func TestDemuxLeavesSoundOut(t *testing.T) {
+	video := pictures(t, recording(t, "h264-opus"))
+	for _, c := range []struct{ body, told string }{
+		{"\x5f\x00", "Audio in Nellymoser can't be taken: set the audio encoder to AAC"},
+		{"\x90fLaC", "Audio in FLAC can't be taken: set the audio encoder to AAC"},
+		{"\x90Opusnothing", "The audio can't be used: "},
+		{"\xaf\x00\x19\x90", "The audio can't be used: parse AAC configuration: AAC SSR can't be decoded"},
+	} {
+		d := newDemuxTest()
+		for i, v := range video {
+			sound := []byte(c.body)
+			if i > 0 && c.body[0] == 0xaf {
+				sound = []byte("\xaf\x01\x21\x10")
+			}
+			if err := d.audio(0, sound); err != nil {
+				t.Fatalf("%q: %v", c.body, err)
+			}
+			if err := d.video(0, flv.AppendExVideo(nil, v)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(d.units) == 0 || len(d.without) == 0 || !strings.HasPrefix(d.without[0], c.told) {
+			t.Errorf("%q: %d units, told %q", c.body, len(d.units), d.without)
+		}
+	}
+}
+
+// AAC with headers of ADTS comes out without, in access units with times of their own.
+func TestDemuxADTS(t *testing.T) {
+	const frame = "\xff\xf1\x4c\x80\x01\x7f\xfc\x21\x10\x04\x60" // 48 kHz, stereo, 4 bytes
+	d := newDemuxTest()
+	for i, body := range []string{"\xaf\x01" + frame + frame + frame, "\xaf\x01" + frame} {
+		if err := d.audio(uint32(1000+64*i), []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []front.Fault{front.FaultADTS, front.FaultADTS}; !slices.Equal(d.faults, want) {
+		t.Errorf("the faults are %q, want %q", d.faults, want)
+	}
+	if len(d.configs) != 1 || !d.configs[0].Equal(media.StereoAAC()) {
+		t.Errorf("the configurations are %+v", d.configs)
+	}
+	var at []int64
+	for _, u := range d.units {
+		if at = append(at, (u.DTS - d.units[0].DTS).Milliseconds()); string(u.Payload) != "\x21\x10\x04\x60" {
+			t.Errorf("a unit is % x", u.Payload)
+		}
+	}
+	if want := []int64{0, 21, 42, 64}; !slices.Equal(at, want) {
+		t.Errorf("the times are %v, want %v", at, want)
+	}
 }

@@ -38,6 +38,8 @@ type performance struct {
 	units    []media.Unit
 	pictures int
 	further  int // times that further tracks were told of
+	faults   []front.Fault
+	without  []string // why there is no sound
 }
 
 func (s *stage) Publish(_ context.Context, r front.Request) (front.Publication, error) {
@@ -70,6 +72,12 @@ func (p *performance) Write(u media.Unit) error {
 func (p *performance) FrameRate(claimed float64) { p.rates = append(p.rates, claimed) }
 
 func (p *performance) FurtherTracks() { p.further++ }
+
+func (p *performance) Fault(f front.Fault) { p.faults = append(p.faults, f) }
+
+func (p *performance) LeaveOut(why *front.Refusal) {
+	p.without = append(p.without, why.Text)
+}
 
 func (p *performance) Pace() time.Duration { return 0 }
 

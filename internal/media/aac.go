@@ -2,43 +2,85 @@ package media
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/Eyevinn/mp4ff/mp4"
-	"github.com/bluenviron/mediacommon/v2/pkg/codecs/mpeg4audio"
 )
 
 // SilentStereo48k is the AudioSpecificConfig of AAC-LC, 48 kHz, stereo: the
 // track that a broadcast without sound gets, and what odd sound is encoded to.
 var SilentStereo48k = []byte{0x11, 0x90}
 
-// Samples of an AAC access unit (ISO/IEC 14496-3, frameLengthFlag 0 and 1).
-const (
-	aacFrame      Samples = 1024
-	aacShortFrame Samples = 960
-)
+// aacFrame is how many samples a frame has that every player can play.
+const aacFrame Samples = 1024
 
 func parseAAC(asc []byte) (c Codec, err error) {
-	var a mpeg4audio.AudioSpecificConfig
-	if err := a.Unmarshal(asc); err != nil {
+	a, err := parseASC(asc)
+	if err != nil {
 		return c, err
 	}
-	if a.SampleRate < 7350 || a.SampleRate > 96000 {
-		return c, fmt.Errorf("a rate of %d samples a second is out of range", a.SampleRate)
-	}
-	if a.ChannelCount < 1 || a.ChannelCount > 8 {
-		return c, errors.New("the number of channels is out of range")
-	}
-	c.Name, c.Rate, c.Channels, c.FrameSamples = "mp4a.40.2", a.SampleRate, a.ChannelCount, aacFrame
-	if a.FrameLengthFlag {
-		c.FrameSamples = aacShortFrame
-	}
-	lc := a.Type == mpeg4audio.ObjectTypeAACLC && a.ExtensionType == 0
-	c.Universal = lc && c.Channels <= 2 && c.FrameSamples == aacFrame
-	if !lc {
+	c.Name, c.Rate, c.Channels, c.FrameSamples = "mp4a.40.2", a.rate, a.channels, a.frame
+	switch plain := a.object == aacLC; {
+	case a.ps:
+		c.Variety = "HE-AAC v2"
+	case a.sbr:
 		c.Variety = "HE-AAC"
+	case !plain:
+		c.Variety = aacKinds[a.object]
+	case a.layout == 0:
+		c.Variety = "AAC with a program config element"
+	case a.frame != aacFrame:
+		c.Variety = "AAC of 960 samples a frame"
+	default:
+		c.Universal = a.channels <= 2
 	}
 	return c, nil
+}
+
+// Syntax elements of a raw data block, by their id_syn_ele (14496-3, table 4.85).
+const (
+	elementSingle = iota
+	elementPair
+	elementCoupling
+	elementLFE
+	elementData
+	elementProgram
+	elementFill
+	elementEnd
+)
+
+// AACChannels returns how many channels the first element of an access unit of AAC
+// has that has any: 1 or 2, and 0 where that isn't known. It fails where no
+// decoder could make sense of the unit. Of the error resilient types it knows nothing.
+func AACChannels(payload []byte) (int, error) {
+	for r := (&bitReader{b: payload}); r.left() >= 3; {
+		switch r.read(3) {
+		case elementSingle:
+			return 1, nil
+		case elementPair:
+			return 2, nil
+		case elementData:
+			r.read(4)
+			aligned, n := r.flag(), r.read(8)
+			if n == 255 {
+				n += r.read(8)
+			}
+			if aligned {
+				r.align()
+			}
+			r.skip(8 * n)
+		case elementFill:
+			n := r.read(4)
+			if n == 15 {
+				n += r.read(8) - 1
+			}
+			r.skip(8 * n)
+		case elementEnd:
+			return 0, errors.New("parse AAC: an access unit has no channel")
+		default:
+			return 0, nil
+		}
+	}
+	return 0, errCutShort
 }
 
 // aacSilence returns an AAC-LC frame of silence for 1 or 2 channels, at any

@@ -124,7 +124,12 @@ func (c *Codec) Equal(d *Codec) bool {
 	if c == nil || d == nil {
 		return c == d
 	}
-	return c.Format == d.Format && c.FrameSamples == d.FrameSamples && bytes.Equal(c.Record, d.Record)
+	if c.Format != d.Format || c.FrameSamples != d.FrameSamples {
+		return false
+	}
+	// Plain AAC-LC is all said by its rate and channels, whatever follows in its record.
+	plain := c.Format == AAC && c.Universal && d.Universal && c.Rate == d.Rate && c.Channels == d.Channels
+	return plain || bytes.Equal(c.Record, d.Record)
 }
 
 // RandomAccess reports whether decoding can start at an access unit of c, and
@@ -142,10 +147,12 @@ func (c *Codec) Silence() []byte {
 	return nil
 }
 
-// WithFrame returns c, of sound, with another number of samples in an access unit.
+// WithFrame returns c, of sound, with another number of samples in an access unit. AAC of
+// several frames in one isn't [Codec.Universal] any more.
 func (c *Codec) WithFrame(samples Samples) *Codec {
 	d := *c
 	d.FrameSamples = samples
+	d.Universal = c.Universal && samples == c.FrameSamples
 	return &d
 }
 

@@ -176,6 +176,7 @@ func TestRecordsThatAreRefused(t *testing.T) {
 		{"H.264 cut short", H264, record[:20]}, {"H.264 with short lengths", H264, shortLengths},
 		{"empty HEVC", HEVC, nil}, {"HEVC without parameter sets", HEVC, append([]byte{1}, make([]byte, 22)...)},
 		{"empty AV1", AV1, nil}, {"AV1 without a sequence header", AV1, []byte{0x81, 0, 0, 0}},
+		{"SSR", AAC, []byte{0x19, 0x90}}, {"xHE-AAC", AAC, []byte{0xf9, 0x46, 0x40, 0x00}}, {"a program without channels", AAC, []byte{0x11, 0x80, 0x04, 0xc0, 0x00, 0x00, 0x00, 0x00}},
 		{"empty AAC", AAC, nil}, {"AAC cut short", AAC, []byte{0x11}},
 		{"empty Opus", Opus, nil}, {"Opus with three channels and no mapping", Opus, append([]byte("OpusHead"), 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0)},
 		{"VP8", "vp08", []byte{1, 2, 3}},
@@ -246,10 +247,65 @@ func TestAAC(t *testing.T) {
 		{"5.1", []byte{0x11, 0xb0}, 48000, 6, 1024, false},
 		{"HE-AAC", []byte{0x2b, 0x11, 0x88, 0x00}, 24000, 2, 1024, false},
 		{"960 samples a frame", []byte{0x11, 0x94}, 48000, 2, 960, false},
+		{"HE-AAC v2", []byte{0xeb, 0x09, 0x88, 0x00}, 24000, 1, 1024, false},
+		{"HE-AAC for decoders that know it", []byte{0x13, 0x10, 0x56, 0xe5, 0x98}, 24000, 2, 1024, false},
+		{"AAC-LC that says so", []byte{0x11, 0x90, 0x56, 0xe5, 0x00}, 48000, 2, 1024, true},
+		{"a rate of its own", []byte{0x17, 0x80, 0x56, 0x22, 0x10}, 44100, 2, 1024, true},
+		{"7.1", []byte{0x11, 0xb8}, 48000, 8, 1024, false},
+		{"8 kHz", []byte{0x15, 0x88}, 8000, 1, 1024, true},
+		{"Main", []byte{0x09, 0x90}, 48000, 2, 1024, false},
+		{"LTP", []byte{0x21, 0x90}, 48000, 2, 1024, false},
+		{"low delay", []byte{0xb9, 0x90, 0x00}, 48000, 2, 512, false},
+		{"a program config element", []byte{0x11, 0x80, 0x04, 0xc4, 0x00, 0x00, 0x20, 0x00, 0x00}, 48000, 2, 1024, false},
 	} {
 		a, err := ParseCodec(AAC, c.asc)
 		if err != nil || a.Rate != c.rate || a.Channels != c.channels || a.FrameSamples != c.frame || a.Universal != c.universal {
 			t.Errorf("%s: %+v, %v", c.name, a, err)
+		}
+		if err == nil && a.Universal != (a.Variety == "" && a.Channels <= 2) {
+			t.Errorf("%s is called %q", c.name, a.Variety)
+		}
+	}
+	plain, said := codecOf(t, AAC, SilentStereo48k), codecOf(t, AAC, []byte{0x11, 0x90, 0x56, 0xe5, 0x00})
+	if !plain.Equal(said) || plain.Equal(codecOf(t, AAC, []byte{0x11, 0x88})) || plain.Equal(codecOf(t, AAC, []byte{0x11, 0x94})) {
+		t.Error("what is plain AAC-LC alike is told wrongly")
+	}
+}
+
+func codecOf(t *testing.T, f Format, record []byte) *Codec {
+	t.Helper()
+	c, err := ParseCodec(f, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestAACChannels(t *testing.T) {
+	filled := &bitAppender{}
+	for _, f := range [][2]int{{elementFill, 3}, {15, 4}, {3, 8}, {0, 8 * 17}, {elementData, 3}, {0, 4}, {1, 1}, {1, 8}} {
+		filled.write(f[0], f[1])
+	}
+	filled.align()
+	filled.write(0xff, 8)
+	filled.write(elementPair, 3)
+	for _, c := range []struct {
+		name     string
+		payload  []byte
+		channels int
+		bad      bool
+	}{
+		{"stereo", silentStereo, 2, false},
+		{"mono", silentMono, 1, false},
+		{"stereo after a filling and data", filled.b, 2, false},
+		{"nothing", nil, 0, true},
+		{"the sync word of ADTS", []byte{0xff, 0xf1, 0x4c, 0x80}, 0, true},
+		{"a filling past the end", []byte{0xdf, 0xff, 0xff}, 0, true},
+		{"data past the end", []byte{0x81, 0xff, 0xff}, 0, true},
+		{"low frequencies first", []byte{0x60, 0, 0}, 0, false},
+	} {
+		if n, err := AACChannels(c.payload); n != c.channels || (err != nil) != c.bad {
+			t.Errorf("%s: %d channels, %v", c.name, n, err)
 		}
 	}
 }

@@ -1,0 +1,118 @@
+// Package access makes access units of what encoders send. It is pure: times come in
+// with each call.
+package access
+
+import (
+	"millrace/ingest/front"
+	"millrace/internal/media"
+)
+
+// Sound makes access units of AAC of what an encoder sends: it takes the headers of
+// ADTS off, uses what they say where no configuration came or one that doesn't fit, and
+// leaves out what no decoder could make sense of. Its zero value has seen nothing. Not
+// safe for concurrent use.
+type Sound struct {
+	codec  *media.Codec     // in force
+	early  int              // units that came before any configuration
+	passed bool             // an access unit of codec was returned
+	next   media.ADTSHeader // what the newest frame says that codec doesn't describe
+}
+
+// earliest is how many units may come before their configuration until that is a fault.
+const earliest = 50
+
+// Frame is an access unit of sound and its codec.
+type Frame struct {
+	Codec   *media.Codec
+	Payload []byte
+}
+
+// Config takes what the encoder says of what follows.
+func (s *Sound) Config(c *media.Codec) { *s = Sound{codec: c} }
+
+// Take takes the payload of one message, which it keeps. It returns the access
+// units in it, which follow each other, and what was wrong with it, if anything.
+func (s *Sound) Take(payload []byte) ([]Frame, front.Fault) {
+	switch {
+	case media.IsADTS(payload):
+		return s.adts(payload)
+	case s.codec == nil:
+		if s.early++; s.early < earliest {
+			return nil, ""
+		}
+		return nil, front.FaultSoundConfig
+	}
+	fault := s.look(payload)
+	if fault == front.FaultSoundFrames {
+		return nil, fault
+	}
+	s.passed = true
+	return []Frame{{s.codec, payload}}, fault
+}
+
+// look compares an access unit with the configuration: mono that is called stereo, and
+// the other way round, is what decoders stumble over.
+func (s *Sound) look(payload []byte) front.Fault {
+	if !s.codec.Universal {
+		return "" // FFmpeg decodes it
+	}
+	channels, err := media.AACChannels(payload)
+	if err != nil {
+		return front.FaultSoundFrames
+	}
+	if channels == 0 || channels == s.codec.Channels {
+		s.next = media.ADTSHeader{}
+		return ""
+	}
+	if h, ok := media.HeaderOf(s.codec, channels); ok && s.adopt(h, payload) {
+		return front.FaultSoundConfig
+	}
+	return front.FaultSoundFrames
+}
+
+func (s *Sound) adts(payload []byte) (frames []Frame, fault front.Fault) {
+	list, err := media.SplitADTS(payload)
+	fault = front.FaultADTS
+	if err != nil {
+		fault = front.FaultSoundFrames
+	}
+	for i := range list {
+		f := &list[i]
+		if !s.adopt(f.Header, f.Blocks[0]) {
+			fault = front.FaultSoundFrames
+			continue
+		}
+		codec := s.codec
+		if f.Joined > 1 {
+			codec = codec.WithFrame(codec.FrameSamples * media.Samples(f.Joined))
+		}
+		for _, block := range f.Blocks {
+			frames = append(frames, Frame{codec, block})
+		}
+	}
+	s.passed = s.passed || len(frames) > 0
+	return frames, fault
+}
+
+// adopt makes what a frame says of itself the configuration, where that is something
+// else and this isn't a single frame amid others. It reports whether the frame can be used.
+func (s *Sound) adopt(h media.ADTSHeader, block []byte) bool {
+	if s.codec != nil && h.Describes(s.codec) {
+		s.next = media.ADTSHeader{}
+		return true
+	}
+	known := s.next == h
+	if s.next = h; s.passed && !known {
+		return false
+	}
+	record, err := h.Config(block)
+	if err != nil {
+		return false
+	}
+	codec, err := media.ParseCodec(media.AAC, record)
+	if err != nil {
+		return false
+	}
+	s.codec = codec
+	return true
+}
