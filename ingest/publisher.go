@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"millrace/ingest/front"
@@ -22,6 +23,8 @@ const (
 	// A publisher may make so many discontinuities at once, and one each breakEvery.
 	maxBreaks  = 20
 	breakEvery = 2 * time.Second
+	// setsLate is how long parameter sets are waited for before the streamer hears of it.
+	setsLate = 5 * time.Second
 	// keyframeEvery is how far apart keyframes are at most of an encoder that can be
 	// asked for them: a segment's length.
 	keyframeEvery = 2 * time.Second
@@ -51,6 +54,8 @@ type publisher struct {
 	began    time.Time          // when the first frame came
 	from     media.Ticks        // where it lies on the timeline
 	lead     time.Duration      // how far the newest frame is ahead of the clock
+	fault    front.Fault        // the newest by which a picture was lost,
+	faulted  time.Time          // and when that was
 	has      map[problem]string // the problems there are, in words
 	without  *front.Refusal     // why there is no sound; nil while there may be
 	told     map[problem]time.Time
@@ -85,7 +90,23 @@ func (p *publisher) FurtherTracks() {
 
 // Fault tells the streamer what is wrong with how pictures or sound are packed.
 func (p *publisher) Fault(f front.Fault) {
-	p.tell(advice{problem(f), f.Advice()})
+	now := time.Now()
+	s := &p.broadcast.source
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.publisher != p {
+		return
+	}
+	if p.last = now; f.OfPictures() {
+		s.seq.ExpectPictures()
+	}
+	if f.LosesPicture() {
+		p.fault, p.faulted = f, now
+	}
+	if f == front.FaultParameterSets && now.Sub(p.keyframe) < setsLate {
+		return // it began between two keyframes
+	}
+	p.note([]advice{{problem(f), f.Advice()}})
 }
 
 // LeaveOut tells the streamer why there is no sound.
@@ -167,10 +188,19 @@ func (p *publisher) overdue(now time.Time) *front.Refusal {
 	case now.Sub(p.last) >= publisherSilence:
 		return &front.Refusal{Kind: front.Failed, Reason: front.Silent, Text: "Nothing was received for 30 s."}
 	case p.broadcast.source.seq.Held() > 0: // sound comes, and that is enough
-	case p.broadcast.source.seq.PicturesDue() && now.Sub(p.keyframe) >= keyframeLimit:
+	case !p.broadcast.source.seq.PicturesDue() || now.Sub(p.keyframe) < keyframeLimit:
+	case p.unreadable(now):
+		return &front.Refusal{Kind: front.Failed, Reason: front.Unreadable, Text: "No picture that could be shown for 30 s: " + p.fault.Advice() + "."}
+	default:
 		return &front.Refusal{Kind: front.Failed, Reason: front.NoKeyframe, Text: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
 	}
 	return nil
+}
+
+// unreadable reports whether pictures come that can't be put together. The caller
+// holds the source's lock.
+func (p *publisher) unreadable(now time.Time) bool {
+	return p.fault != "" && now.Sub(p.faulted) < keyframeLimit/2
 }
 
 // Config takes the codec of a track.
@@ -190,7 +220,9 @@ func (p *publisher) Config(c *media.Codec) error {
 		return nil
 	}
 	if s.seq.SetCodec(c) {
-		p.note([]advice{{problemChanged, changed(c)}})
+		if _, open := s.seq.Mark(); open { // else nobody watches what was before
+			p.note([]advice{{problemChanged, changed(c)}})
+		}
 		if err := p.breaks(now); err != nil {
 			return err
 		}
@@ -275,6 +307,9 @@ func (p *publisher) Write(u media.Unit) error {
 	}
 	u.DTS, u.PTS = at, at+u.PTS-u.DTS
 	found, sum := p.health.video(&u, now)
+	if p.unreadable(now) { // they aren't what is missing
+		found = slices.DeleteFunc(found, func(a advice) bool { return a.Problem == problemNoKeyframe })
+	}
 	p.judge(found, sum)
 	return nil
 }

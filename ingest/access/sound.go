@@ -1,5 +1,3 @@
-// Package access makes access units of what encoders send. It is pure: times come in
-// with each call.
 package access
 
 import (

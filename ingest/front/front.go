@@ -47,8 +47,8 @@ type Publication interface {
 	// Write takes a unit. Its times are on the publisher's own time line, in ticks
 	// and never wrapping: the front unwraps what its protocol has, and puts both
 	// tracks on one line. They may jump. RandomAccess is what the codec's
-	// RandomAccess says; a unit on which that fails isn't written. The payload is
-	// the callee's to keep. A unit before its track's codec is left out.
+	// RandomAccess says; a unit on which that fails isn't written. Fronts have
+	// pictures put together by ingest/access. The payload is the callee's to keep. A unit before its track's codec is left out.
 	Write(u media.Unit) error
 	// FrameRate says what the encoder claims of its pictures, in frames a second.
 	FrameRate(claimed float64)
@@ -104,6 +104,7 @@ const (
 	Ended        Reason = "ended"
 	Silent       Reason = "silent"
 	NoKeyframe   Reason = "no_keyframe"
+	Unreadable   Reason = "unreadable"
 	Bitrate      Reason = "bitrate"
 	Breaks       Reason = "breaks"
 	AudioCodec   Reason = "audio_codec"

@@ -35,10 +35,11 @@ type demuxer struct {
 
 // track is what a demuxer knows of the pictures or of the sound.
 type track struct {
-	chosen bool         // there is a track that is taken,
-	number byte         // this one
-	codec  *media.Codec // nil before its configuration
-	// What the encoder sent last, and why that can't be used; nil if it can.
+	chosen   bool              // there is a track that is taken,
+	number   byte              // this one
+	pictures *access.Assembler // nil before there are any
+	codec    *media.Codec      // of sound; nil before its configuration
+	// What the encoder sent last of sound, and why that can't be used; nil if it can.
 	format  media.Format
 	record  []byte
 	refused *front.Refusal
@@ -124,22 +125,70 @@ func (d *demuxer) take(p *packet) error {
 	}
 	t := &d.tracks[p.track]
 	if p.kind == flv.Config && (!t.chosen || p.number < t.number) {
+		if err := t.end(); err != nil {
+			return err
+		}
 		*t = track{chosen: true, number: p.number}
 	}
 	if t.chosen && p.number != t.number {
 		d.further()
 		return nil
 	}
-	switch p.kind {
-	case flv.Config:
+	switch {
+	case p.kind != flv.Config && p.kind != flv.Frame:
+		return nil // the end of a sequence, or nothing for a decoder
+	case p.track == media.Video:
+		return d.picture(t, p)
+	case p.kind == flv.Config:
 		return d.configure(t, p)
-	case flv.Frame:
-		return d.frame(t, p)
 	}
-	return nil // the end of a sequence, or nothing for a decoder
+	return d.frame(t, p)
 }
 
-// configure takes a configuration. That of Opus doesn't say how long frames are: it is passed on
+// picture takes a configuration of pictures, or what one message holds of them.
+func (d *demuxer) picture(t *track, p *packet) error {
+	if t.pictures == nil || p.kind == flv.Config && t.pictures.Format() != p.format {
+		if err := t.end(); err != nil {
+			return err
+		}
+		// Some encoders send no configuration: it is in the pictures then.
+		*t = track{chosen: true, number: p.number, pictures: access.New(p.format, assembled{d})}
+	}
+	switch {
+	case p.kind == flv.Config:
+		return t.pictures.Config(p.data)
+	case p.format != t.pictures.Format() || p.composition > maxComposition || p.composition < -maxComposition:
+		d.dropped(droppedMalformed)
+		return nil
+	}
+	return t.pictures.Take(d.clock.at(p.track, p.timestamp, p.offset), p.composition, p.data)
+}
+
+// assembled takes what is made of a demuxer's messages.
+type assembled struct{ d *demuxer }
+
+func (p assembled) Config(c *media.Codec) error { return p.d.pub.Config(c) }
+func (p assembled) Write(u media.Unit) error    { return p.d.pub.Write(u) }
+
+func (p assembled) Fault(f front.Fault) {
+	if f.LosesPicture() {
+		p.d.dropped(string(f))
+	}
+	p.d.pub.Fault(f)
+}
+
+// end passes on what was held back of pictures: nothing follows.
+func (t *track) end() error {
+	if t.pictures == nil {
+		return nil
+	}
+	return t.pictures.Flush()
+}
+
+// end ends the publication.
+func (d *demuxer) end() error { return d.tracks[media.Video].end() }
+
+// configure takes a configuration of sound. That of Opus doesn't say how long frames are: it is passed on
 // as if they were of the usual length, so that sound is known to come, and again where they aren't.
 func (d *demuxer) configure(t *track, p *packet) error {
 	if t.record != nil && t.format == p.format && bytes.Equal(t.record, p.data) {
@@ -158,7 +207,7 @@ func (d *demuxer) configure(t *track, p *packet) error {
 	return d.pub.Config(codec)
 }
 
-// frame takes one coded frame.
+// frame takes one frame of sound.
 func (d *demuxer) frame(t *track, p *packet) error {
 	if t.refused != nil {
 		return d.leaveOut(p.track, t.refused)
@@ -169,14 +218,11 @@ func (d *demuxer) frame(t *track, p *packet) error {
 	if t.codec == nil {
 		return nil // nothing can be decoded before there is a configuration
 	}
-	if p.format == media.AV1 {
-		p.data = bytes.TrimPrefix(p.data, temporalDelimiter)
-	}
 	start, err := false, error(nil)
 	if p.format == t.codec.Format {
 		start, err = t.codec.RandomAccess(p.data)
 	}
-	if err != nil || p.format != t.codec.Format || p.composition > maxComposition || p.composition < -maxComposition {
+	if err != nil || p.format != t.codec.Format {
 		d.dropped(droppedMalformed)
 		return nil
 	}
@@ -193,8 +239,20 @@ func (d *demuxer) frame(t *track, p *packet) error {
 			}
 		}
 	}
-	at := d.clock.at(p.track, p.timestamp, p.offset)
-	return d.pub.Write(media.Unit{Track: p.track, DTS: at, PTS: at + p.composition, RandomAccess: start, Payload: p.data})
+	at, err := d.heard(p)
+	if err != nil {
+		return err
+	}
+	return d.pub.Write(media.Unit{Track: p.track, DTS: at, PTS: at, RandomAccess: start, Payload: p.data})
+}
+
+// heard returns the time of a message of sound, to which no picture is held back.
+func (d *demuxer) heard(p *packet) (at media.Ticks, err error) {
+	at = d.clock.at(p.track, p.timestamp, p.offset)
+	if pictures := d.tracks[media.Video].pictures; pictures != nil {
+		err = pictures.Sound(at)
+	}
+	return at, err
 }
 
 // aacFrames takes a message of AAC, which may hold several access units, or say itself how they
@@ -207,7 +265,10 @@ func (d *demuxer) aacFrames(t *track, p *packet) error {
 	if fault == front.FaultSoundFrames {
 		d.dropped(droppedMalformed)
 	}
-	at := d.clock.at(p.track, p.timestamp, p.offset)
+	at, err := d.heard(p)
+	if err != nil {
+		return err
+	}
 	for _, f := range frames {
 		if !f.Codec.Equal(t.codec) {
 			t.chosen, t.number = true, p.number
@@ -223,7 +284,3 @@ func (d *demuxer) aacFrames(t *track, p *packet) error {
 	}
 	return nil
 }
-
-// temporalDelimiter is the OBU that begins each temporal unit of an AV1 stream, and that samples of
-// MP4 do without (AV1-ISOBMFF, 2.4): some encoders leave it in.
-var temporalDelimiter = []byte{0x12, 0x00}

@@ -170,6 +170,7 @@ func (c *connection) unpublish(clean bool) {
 		return
 	}
 	pub := c.demux.pub
+	_ = c.demux.end() // whatever it says, the publisher is gone
 	c.demux, c.lastMetadata, c.unpublished = nil, nil, clean
 	c.publishing.Store(false)
 	c.silence.Reset(c.gate.server.cfg.PublishTimeout) // it may publish anew

@@ -34,6 +34,7 @@ type Sequencer struct {
 	held      []heldUnit
 	video     *media.Codec
 	audio     *media.Codec
+	expected  bool    // pictures come, but no codec yet
 	claimed   float64 // the frame rate that the metadata names
 	brk       bool    // the next keyframe starts a discontinuity
 	step      media.Ticks
@@ -63,7 +64,7 @@ func NewSequencer(epoch uint64, emit func(relay.Entry)) *Sequencer {
 func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
-	s.video, s.audio, s.claimed = nil, nil, 0
+	s.video, s.audio, s.expected, s.claimed = nil, nil, false, 0
 	s.hold = hold{}
 	s.brk, s.delay = resumed, 0
 }

@@ -53,8 +53,12 @@ func (s *Sequencer) PicturesDue() bool {
 	if s.settled {
 		return s.settings.Video
 	}
-	return s.video != nil
+	return s.video != nil || s.expected
 }
+
+// ExpectPictures says that the publisher sends pictures, though none could be
+// used yet, and their codec may be unknown.
+func (s *Sequencer) ExpectPictures() { s.expected = true }
 
 // gathered reports whether the tracks are all here, or have been waited for long enough.
 func (s *Sequencer) gathered(now time.Time) bool {
