@@ -26,9 +26,10 @@ const (
 	hedgeAfter  = 150 * time.Millisecond
 	bucketHedge = time.Second
 	// partPatience is how long a listed part that no source has is asked for
-	// again: its worker died, and the next one is about to make it again.
-	// segmentPatience is that for a recent segment, which live parts go before.
-	partPatience    = 3 * time.Second
+	// again: its worker died, and the next one is about to make it again, later on a
+	// machine that has much to do. hls.js waits for 10 s. segmentPatience is that for
+	// a recent segment, which live parts go before.
+	partPatience    = 8 * time.Second
 	segmentPatience = 4 * time.Second
 	// recentFor is how old a segment may be to be looked for at workers first.
 	recentFor = 60 * time.Second
@@ -68,7 +69,7 @@ func (b *broadcast) loadInit(ctx context.Context, a *fold.Address) ([]byte, erro
 	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
 		var patience time.Duration
 		if r := b.view.rendition(a.Rendition); r != nil && r.Inits[a.Profile] != nil {
-			patience = partPatience
+			patience = b.service.partPatience
 		}
 		return b.race(ctx, patience, func() []source {
 			sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.Rendition, a.Profile), 0)
@@ -147,7 +148,7 @@ func (b *broadcast) fetchPart(ctx context.Context, a *fold.Address) ([]byte, err
 			}
 		}
 	}
-	return b.race(ctx, partPatience, func() []source {
+	return b.race(ctx, b.service.partPatience, func() []source {
 		sources := b.fromWorkers(piece{a.Rendition, a.Sequence, a.Part}, b.windowMedia(a).Path(), p.Size)
 		r := b.view.rendition(a.Rendition)
 		s := r.Find(a.Sequence)

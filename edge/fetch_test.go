@@ -11,6 +11,7 @@ import (
 
 	"millrace/internal/index"
 	"millrace/internal/objects"
+	"millrace/internal/testenv"
 	"millrace/internal/window"
 )
 
@@ -106,9 +107,34 @@ func TestBucketServesWhatNoWorkerHas(t *testing.T) {
 	}
 }
 
+// The worker that made a part died with it: who asks waits until the next one has
+// made it again.
+func TestPartOfADeadWorkerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	st := newStage(t, func(s *Service) { s.partPatience = time.Minute })
+	st.want(200, "/hls/demo/index.m3u8")
+	st.worker.mu.Lock()
+	clear(st.worker.media)
+	st.worker.mu.Unlock()
+	answered := make(chan answer, 1)
+	go func() {
+		a, err := st.fetch(t.Context(), st.media("source/7.2.0.p1.m4s"))
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- a
+	}()
+	path := window.Media{Broadcast: "b1", Rendition: "source", Epoch: 7, Sequence: 2, Part: 0, Profile: testProfile}.Path()
+	testenv.Await(t.Context(), func() bool { return st.worker.fetched(path) > 1 })
+	st.worker.put(path, partData("source", 2, 0))
+	if a := <-answered; a.status != 200 || a.body != string(partData("source", 2, 0)) {
+		t.Errorf("%d %.100s", a.status, a.body)
+	}
+}
+
 func TestWrongSizeIsRefused(t *testing.T) {
-	t.Parallel() // it waits more than it computes
-	st := newStage(t)
+	t.Parallel()
+	st := newStage(t, func(s *Service) { s.partPatience = 0 })
 	st.want(200, "/hls/demo/index.m3u8")
 	path := window.Media{Broadcast: "b1", Rendition: "source", Epoch: 7, Sequence: 1, Part: 0, Profile: testProfile}.Path()
 	for _, data := range []string{"short", strings.Repeat("long", 1000)} {

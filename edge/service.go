@@ -87,6 +87,8 @@ type Service struct {
 	fetchFaults sparselog.Limiter
 	// silentFor is how long nothing new may come before nothing is expected.
 	silentFor time.Duration
+	// partPatience is how long a listed part that no source has is asked for again.
+	partPatience time.Duration
 	// work takes what a request starts but doesn't own; Run does it.
 	work chan func(context.Context)
 	// stopped is closed when Run's context ends.
@@ -124,8 +126,8 @@ func New(cfg Config) (*Service, error) {
 		work:     make(chan func(context.Context)),
 		stopped:  make(chan struct{}),
 
-		silentFor: silentFor,
-		channels:  make(map[string]*channel),
+		silentFor: silentFor, partPatience: partPatience,
+		channels: make(map[string]*channel),
 	}
 	s.cache = newCache(cfg.CacheBytes, s.spawn, m)
 	if cfg.PublicURL != "" {

@@ -19,12 +19,13 @@ import (
 )
 
 const (
-	// busyWait bounds how long an encoder waits for an ingest that seems to
-	// have its channel; busyPoll is how often that is looked at.
-	busyWait = 4500 * time.Millisecond
-	busyPoll = 150 * time.Millisecond
 	// busyFor is how long a lease that says live keeps others away.
 	busyFor = takeoverSilence + renewInterval
+	// busyWait bounds how long an encoder waits for an ingest that seems to have
+	// its channel: twice as long as the record of one that is gone does, since a
+	// machine may be busy. busyPoll is how often that is looked at.
+	busyWait = 2 * busyFor
+	busyPoll = 150 * time.Millisecond
 	// releaseTimeout bounds what the ingest before is waited for, and
 	// closeTimeout what the workers of two slots are, together.
 	releaseTimeout = time.Second
