@@ -219,9 +219,13 @@ func (p *publisher) Config(c *media.Codec) error {
 		p.tooLate(c.Kind())
 		return nil
 	}
+	text := changed(c)
+	if c.Kind() == media.Audio && s.seq.Mute() {
+		text = "the sound began after the pictures: players see a short break"
+	}
 	if s.seq.SetCodec(c) {
 		if _, open := s.seq.Mark(); open { // else nobody watches what was before
-			p.note([]advice{{problemChanged, changed(c)}})
+			p.note([]advice{{problemChanged, text}})
 		}
 		if err := p.breaks(now); err != nil {
 			return err

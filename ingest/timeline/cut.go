@@ -150,12 +150,16 @@ func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 	s.put(relay.Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: payload}})
 }
 
-// fillSilence keeps a track of sound that stopped at most silenceAfter behind.
+// fillSilence keeps a track of sound that stopped at most silenceAfter behind, and one
+// that hasn't begun beside the pictures.
 func (s *Sequencer) fillSilence(at media.Ticks) {
-	if s.grid == nil || at-s.grid.end() < silenceAfter {
-		return
+	switch {
+	case s.grid == nil:
+	case s.mute:
+		s.silenceUntil(at)
+	case at-s.grid.end() >= silenceAfter:
+		s.silenceUntil(at - silenceUpTo)
 	}
-	s.silenceUntil(at - silenceUpTo)
 }
 
 func (s *Sequencer) silenceUntil(at media.Ticks) {
@@ -176,9 +180,8 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		if s.wallAt != 0 {
 			m.Discontinuity++
 		}
-		if s.settings.Audio && s.audio == nil && s.sounding == nil {
-			// Back at another ingest without its sound, or before it: silence until it comes.
-			s.audio = media.StereoAAC()
+		if s.mute = s.settings.Audio && s.audio == nil; s.mute && s.sounding == nil {
+			s.audio = silent
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.startGrid(start)

@@ -38,6 +38,7 @@ type Sequencer struct {
 	claimed   float64 // the frame rate that the metadata names
 	brk       bool    // the next keyframe starts a discontinuity
 	step      media.Ticks
+	mute      bool    // the publisher has sent no codec of sound: silence takes its place
 	heldBytes int
 	phase     media.Ticks // of the first sound gathered that isn't before the first keyframe
 	delay     media.Ticks // what is added to the clock's times
@@ -64,7 +65,7 @@ func NewSequencer(epoch uint64, emit func(relay.Entry)) *Sequencer {
 func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
-	s.video, s.audio, s.expected, s.claimed = nil, nil, false, 0
+	s.video, s.audio, s.expected, s.claimed, s.mute = nil, nil, false, 0, false
 	s.hold = hold{}
 	s.brk, s.delay = resumed, 0
 }
@@ -157,12 +158,19 @@ func (s *Sequencer) end() media.Ticks {
 	return s.tail.End()
 }
 
+// Mute reports whether the broadcast has begun without the publisher's sound: viewers
+// hear silence.
+func (s *Sequencer) Mute() bool { return s.mute }
+
 // SetCodec takes the codec of a track. In mid-broadcast it starts a
 // discontinuity at the next keyframe.
 func (s *Sequencer) SetCodec(c *media.Codec) (changed bool) {
 	of, settled := &s.video, s.settings.Video
 	if c.Kind() == media.Audio {
 		of, settled = &s.audio, s.settings.Audio
+	}
+	if c.Kind() == media.Audio {
+		s.mute = false
 	}
 	if c.Equal(*of) {
 		return false

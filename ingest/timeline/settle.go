@@ -1,6 +1,7 @@
 package timeline
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -108,12 +109,12 @@ func (s *Sequencer) settle(held []heldUnit) {
 		return
 	}
 	s.settled = true
-	// Sound that is announced but late is silence until it comes.
-	hasVideo, hasAudio := frameRate > 0, s.audio != nil
+	// Where there are pictures, there is sound: silence until it comes. Players know
+	// renditions for the whole broadcast, and so it may come as late as it likes.
 	st := &s.settings
-	st.Video, st.Audio, st.Started = hasVideo, hasAudio, held[0].now.UTC().Truncate(time.Millisecond)
+	st.Video, st.Audio, st.Started = frameRate > 0, true, held[0].now.UTC().Truncate(time.Millisecond)
 	switch {
-	case hasVideo:
+	case st.Video:
 		s.step = media.Ticks(math.Round(media.VideoTimescale / frameRate))
 		st.FrameRate = frameRate
 		st.FrameStep = 1
@@ -121,10 +122,7 @@ func (s *Sequencer) settle(held []heldUnit) {
 			st.FrameStep = int(math.Round(frameRate / 30))
 		}
 		st.PartDuration = partDuration(frameRate, st.FrameStep)
-		st.PartTarget = st.PartDuration
-		if hasAudio {
-			st.PartTarget += heardStep(s.audio) + media.TicksPerMillisecond
-		}
+		st.PartTarget = st.PartDuration + heardStep(cmp.Or(s.audio, silent)) + media.TicksPerMillisecond
 	default:
 		frame := heardStep(s.audio)
 		st.PartDuration = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + frame/3
@@ -135,6 +133,9 @@ func (s *Sequencer) settle(held []heldUnit) {
 	st.PartHoldBack = max(minHoldBack, 3*st.PartTarget)
 	s.emitSettings()
 }
+
+// silent is the codec of sound that a publisher doesn't send.
+var silent = media.StereoAAC()
 
 // heardStep is how long a frame of the sound that players get is at most: of what
 // not every player can play, AAC is made.

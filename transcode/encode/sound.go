@@ -31,16 +31,19 @@ func newSound(c *Config, out *announcer, l *segments) *sound {
 	return &sound{Config: c, out: out, segments: l, frames: make(chan soundFrame, 64), running: map[*soundEncoder]struct{}{}}
 }
 
-// configure prepares for sound in another codec.
-func (s *sound) configure(ctx context.Context, c *media.Codec) (err error) {
-	if c.Equal(s.source) {
+// configure prepares for sound in another codec; there is nothing to do where the
+// settings say that there is none. Sound whose frames last longer than parts have room
+// for since the broadcast began is encoded, too.
+func (s *sound) configure(ctx context.Context, c *media.Codec, settings relay.Settings) (err error) {
+	if c.Equal(s.source) || !settings.Audio {
 		return nil
 	}
+	long := settings.Video && settings.PartDuration+c.Step() > settings.PartTarget
 	s.source, s.codec = c, c
 	s.stop()
-	if !c.Universal {
+	if !c.Universal || long {
 		s.codec = soundCodec
-		s.Log.Info("sound that not every player can play is encoded to AAC-LC, 48 kHz, stereo", "codec", c.Name, "rate", c.Rate, "channels", c.Channels)
+		s.Log.Info("sound that not every player can play is encoded to AAC-LC, 48 kHz, stereo", "codec", c.Name, "variety", c.Variety, "rate", c.Rate, "channels", c.Channels)
 		s.transcode = &soundTranscode{sound: s, codec: c}
 		s.transcode.start(ctx)
 	}

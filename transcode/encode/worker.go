@@ -234,7 +234,7 @@ func (w *Worker) take(ctx context.Context, e relay.Entry) error {
 	case e.Codec != nil && e.Codec.Kind() == media.Video:
 		return w.encoding.configure(e.Codec, *w.log.settings)
 	case e.Codec != nil:
-		return w.sound.configure(ctx, e.Codec)
+		return w.sound.configure(ctx, e.Codec, *w.log.settings)
 	case e.Mark != nil:
 		w.markRead(ctx, *e.Mark)
 	case e.Unit != nil:
