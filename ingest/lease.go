@@ -19,7 +19,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 	settings, _ := s.seq.Settings()
 	r := lease.Record{
 		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: s.grace,
-		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, FrameRate: settings.FrameRate,
+		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, Universal: s.universal, Picture: s.picture, FrameRate: settings.FrameRate,
 		Handoff: s.seq.Handoff(),
 	}
 	if s.publisher != nil {

@@ -266,7 +266,7 @@ func (p *publisher) pictures(c *media.Codec) {
 	if c.Variety != "" {
 		p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as %s %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", c.Format, c.Variety)}})
 	}
-	s.format, s.width, s.height = c.Format, c.Width, c.Height
+	s.format, s.width, s.height, s.universal, s.picture = c.Format, c.Width, c.Height, c.Universal, c.Picture
 }
 
 // Write takes a unit.

@@ -21,8 +21,10 @@ type source struct {
 	publisher     *publisher  // nil while none is connected
 	breaks, flow  rate.Bucket // of discontinuities that publishers make, and of bytes they send
 	grace         time.Duration
-	format        media.Format // of the pictures, as their size is
+	format        media.Format // of the pictures, as what follows is
 	width, height int
+	universal     bool
+	picture       media.Picture
 }
 
 // attach makes the caller, who asked at arrived, the broadcast's publisher,

@@ -94,7 +94,7 @@ func loudest(sound []*Rendition) *Rendition {
 func variant(r, sound *Rendition) playlist.Variant {
 	v := playlist.Variant{
 		Codecs: r.Info.Codec, Bandwidth: r.Peak + sound.Peak,
-		Width: r.Info.Width, Height: r.Info.Height, FrameRate: r.Info.FrameRate,
+		Width: r.Info.Width, Height: r.Info.Height, FrameRate: r.Info.FrameRate, Range: string(r.Info.Range),
 	}
 	if r.Average > 0 && (sound.Info.Name == "" || sound.Average > 0) {
 		v.AverageBandwidth = r.Average + sound.Average

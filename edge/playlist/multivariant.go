@@ -32,6 +32,8 @@ type Variant struct {
 	Width, Height int
 	// FrameRate is 0 where unknown.
 	FrameRate float64
+	// Range is its VIDEO-RANGE; empty for no word on that, which means SDR.
+	Range string
 	// Score is how much a player should prefer it to those with less, whatever
 	// their bandwidth; 0 for no word on that. All variants have one, or none.
 	Score int
@@ -114,6 +116,10 @@ func (v *Variant) append(b []byte) []byte {
 	if v.FrameRate > 0 {
 		b = append(b, ",FRAME-RATE="...)
 		b = strconv.AppendFloat(b, v.FrameRate, 'f', 3, 64)
+	}
+	if v.Range != "" {
+		b = append(b, ",VIDEO-RANGE="...)
+		b = append(b, v.Range...)
 	}
 	if v.Audio != "" {
 		b = append(b, `,AUDIO="`...)

@@ -77,6 +77,8 @@ type Rendition struct {
 	Width     int     `json:"width,omitempty"`
 	Height    int     `json:"height,omitempty"`
 	FrameRate float64 `json:"frame_rate,omitempty"`
+	// Range is how bright the pictures can be; empty: SDR.
+	Range media.Range `json:"range,omitempty"`
 	// MaxBitrate is the cap in bits a second; peaks over it are bounded by a factor of 1.2.
 	MaxBitrate int `json:"max_bitrate"`
 	// Channels is the number of audio channels.

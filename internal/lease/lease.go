@@ -74,15 +74,24 @@ type Record struct {
 	// over when nobody came back within Grace of it.
 	Lost  time.Time
 	Grace time.Duration
-	// Format, Width, Height, FrameRate are the source's; 0 without video.
+	// Format, Width, Height (as shown) and FrameRate are the source's; 0 without
+	// video. Universal is set where every player can play it.
 	Format        media.Format
 	Width, Height int
 	FrameRate     float64
+	Universal     bool
+	Picture       media.Picture
 	// Health is what is wrong with what the publisher sends, or with how it is
 	// processed: a JSON list of Problem; empty when nothing is.
 	Health string
 	// Handoff is what another ingest goes on from if this one can't be asked any more.
 	Handoff relay.Handoff
+}
+
+// picture is what stands in the field of that name.
+type picture struct {
+	Universal bool          `json:"universal"`
+	Picture   media.Picture `json:"picture"`
 }
 
 // Problem is one thing that the streamer should know, and mostly can set right.
@@ -138,6 +147,10 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
+	doc, err := json.Marshal(picture{r.Universal, r.Picture})
+	if err != nil {
+		return fmt.Errorf("renew channel %s: %w", channel, err)
+	}
 	ago := int64(-1) // the holder's clock may differ from Redis'
 	if !r.Lost.IsZero() {
 		ago = max(0, time.Since(r.Lost).Milliseconds())
@@ -145,7 +158,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health, string(r.Format)).Int()
+		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health, string(r.Format), doc).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -221,6 +234,11 @@ func parse(reply any) (Record, error) {
 	}
 	if f["carry"] != "" {
 		errs = append(errs, json.Unmarshal([]byte(f["carry"]), &r.Handoff))
+	}
+	if f["picture"] != "" {
+		var p picture
+		errs = append(errs, json.Unmarshal([]byte(f["picture"]), &p))
+		r.Universal, r.Picture = p.Universal, p.Picture
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Record{}, fmt.Errorf("channel record: %w", err)

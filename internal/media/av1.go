@@ -52,7 +52,7 @@ func av1Picture(h *av1codec.SequenceHeader) Picture {
 	k := &h.ColorConfig
 	p := Picture{
 		Width: h.Width(), Height: h.Height(), Depth: k.BitDepth, Chroma: Chroma444,
-		Colour: Colour{uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange},
+		Colour: colourOf(uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange),
 	}
 	switch {
 	case k.MonoChrome:

@@ -53,7 +53,7 @@ func (c *Codec) pictureEntry(record mp4.Box) *mp4.VisualSampleEntryBox {
 	if a := p.Aspect; !a.Square() {
 		entry.AddChild(&mp4.PaspBox{HSpacing: uint32(a.Width), VSpacing: uint32(a.Height)})
 	}
-	if k := p.Colour; k != unspecified {
+	if k := p.Colour.Complete(); k != unspecified {
 		entry.AddChild(&mp4.ColrBox{
 			ColorType: mp4.ColorTypeOnScreenColors, FullRangeFlag: k.FullRange,
 			ColorPrimaries: uint16(k.Primaries), TransferCharacteristics: uint16(k.Transfer), MatrixCoefficients: uint16(k.Matrix),

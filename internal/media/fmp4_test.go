@@ -60,7 +60,7 @@ func TestInitTellsShapeAndColour(t *testing.T) {
 		"bt709": {[2]int{352, 288}, [2]int{352, 288}, nil,
 			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 1, TransferCharacteristics: 1, MatrixCoefficients: 1}},
 		"full": {[2]int{352, 288}, [2]int{352, 288}, nil,
-			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 2, TransferCharacteristics: 2, MatrixCoefficients: 2, FullRangeFlag: true}},
+			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 1, TransferCharacteristics: 13, MatrixCoefficients: 6, FullRangeFlag: true}},
 		"h5hdpq": {[2]int{1920, 1080}, [2]int{1920, 1080}, nil,
 			&mp4.ColrBox{ColorType: "nclx", ColorPrimaries: 9, TransferCharacteristics: 16, MatrixCoefficients: 9}},
 	} {

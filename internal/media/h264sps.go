@@ -97,9 +97,7 @@ func (s *SPS) usability(v *h264.SPS_VUI) {
 	}
 	s.Picture.Colour.FullRange = v.VideoFullRangeFlag
 	if v.ColourDescriptionPresentFlag {
-		s.Picture.Colour.Primaries = v.ColourPrimaries
-		s.Picture.Colour.Transfer = v.TransferCharacteristics
-		s.Picture.Colour.Matrix = v.MatrixCoefficients
+		s.Picture.Colour = colourOf(v.ColourPrimaries, v.TransferCharacteristics, v.MatrixCoefficients, v.VideoFullRangeFlag)
 	}
 	s.PicStruct = v.PicStructPresentFlag
 	if v.BitstreamRestriction != nil {

@@ -65,7 +65,7 @@ func hevcPicture(nalu []byte) (p Picture, err error) {
 	}
 	p.Colour.FullRange = v.VideoFullRangeFlag
 	if v.ColourDescriptionPresentFlag {
-		p.Colour = Colour{v.ColourPrimaries, v.TransferCharacteristics, v.MatrixCoefficients, v.VideoFullRangeFlag}
+		p.Colour = colourOf(v.ColourPrimaries, v.TransferCharacteristics, v.MatrixCoefficients, v.VideoFullRangeFlag)
 	}
 	return p, nil
 }

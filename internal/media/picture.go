@@ -2,6 +2,7 @@ package media
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -70,15 +71,25 @@ func (c Chroma) samples() (x, y int) {
 
 // Code points of ITU-T H.273 that are asked for by name.
 const (
-	// Unspecified is of primaries, transfer and matrix.
+	// Unspecified is of primaries, transfer and matrix, as BT709 is.
 	Unspecified = 2
+	BT709       = 1
+	// RGB is the matrix of pictures that aren't split into light and colour.
+	RGB = 0
 
+	bt470BG     = 5
+	bt601       = 6
+	smpte240    = 7
+	bt2020      = 9
+	bt2020CL    = 10
+	transferRGB = 13 // sRGB
+	transfer10  = 14 // BT.2020 of 10 bits
 	transferPQ  = 16
 	transferHLG = 18
 )
 
 // Colour is what the values of a picture mean, in the code points of ITU-T
-// H.273, which all formats share.
+// H.273, which all formats share. Code points that H.273 reserves aren't kept.
 type Colour struct {
 	Primaries, Transfer, Matrix uint8
 	// FullRange is set where black is 0, not 16.
@@ -89,13 +100,77 @@ type Colour struct {
 // to the player's guess.
 var unspecified = Colour{Primaries: Unspecified, Transfer: Unspecified, Matrix: Unspecified}
 
+// colourOf returns what code points say; those that mean nothing are left out.
+func colourOf(primaries, transfer, matrix uint8, full bool) Colour {
+	known := func(v uint8, reserved ...uint8) uint8 {
+		if v > transferHLG || slices.Contains(reserved, v) {
+			return Unspecified
+		}
+		return v
+	}
+	return Colour{known(primaries, 0, 3, 13, 14, 15, 16, 17, 18), known(transfer, 0, 3), known(matrix, 3, 15, 16, 17, 18), full}
+}
+
+// Complete fills in what c leaves out, where it says anything at all: players that
+// are told half of it believe none of it. Full range alone is what JPEGs have, and
+// is shown so.
+func (c Colour) Complete() Colour {
+	if c == unspecified {
+		return c
+	}
+	if c.Matrix == Unspecified {
+		switch {
+		case c.Primaries != Unspecified:
+			c.Matrix = matrixOf(c.Primaries)
+		case c.Range() != SDR:
+			c.Matrix = bt2020
+		case c.Transfer == Unspecified:
+			return Colour{BT709, transferRGB, bt601, c.FullRange}
+		default:
+			c.Matrix = BT709
+		}
+	}
+	primaries, transfer := ofMatrix(c.Matrix)
+	if c.Primaries == Unspecified {
+		c.Primaries = primaries
+	}
+	if c.Transfer == Unspecified {
+		c.Transfer = transfer
+	}
+	return c
+}
+
+// matrixOf returns the matrix that usually goes with primaries.
+func matrixOf(primaries uint8) uint8 {
+	switch primaries {
+	case bt470BG, bt601, smpte240, bt2020:
+		return primaries
+	}
+	return BT709
+}
+
+// ofMatrix returns the primaries and the transfer that usually go with a matrix.
+func ofMatrix(matrix uint8) (primaries, transfer uint8) {
+	switch matrix {
+	case RGB:
+		return BT709, transferRGB
+	case bt470BG:
+		return bt470BG, bt601
+	case bt601, smpte240:
+		return matrix, matrix
+	case bt2020, bt2020CL:
+		return bt2020, transfer10
+	}
+	return BT709, BT709
+}
+
 // Range is how bright a picture can be, by the names of VIDEO-RANGE (RFC
-// 8216bis, 4.4.6.2).
+// 8216bis, 4.4.6.2), but for SDR, which is its zero value.
 type Range string
 
 // The ranges.
 const (
-	SDR Range = "SDR"
+	SDR Range = ""
 	HLG Range = "HLG"
 	PQ  Range = "PQ"
 )

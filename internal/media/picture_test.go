@@ -241,3 +241,29 @@ func FuzzParseSPS(f *testing.F) {
 		}
 	})
 }
+
+// What is left out of a colour is filled in, and what means nothing is left out.
+func TestColours(t *testing.T) {
+	for _, c := range []struct{ primaries, transfer, matrix, full, wantPrimaries, wantTransfer, wantMatrix uint8 }{
+		{2, 2, 2, 0, 2, 2, 2},
+		{2, 2, 2, 1, 1, 13, 6},
+		{1, 13, 0, 1, 1, 13, 0},
+		{2, 2, 6, 0, 6, 6, 6},
+		{2, 2, 5, 1, 5, 6, 5},
+		{2, 2, 9, 0, 9, 14, 9},
+		{9, 2, 2, 0, 9, 14, 9},
+		{6, 2, 2, 0, 6, 6, 6},
+		{12, 2, 2, 0, 12, 1, 1},
+		{2, 16, 2, 0, 9, 16, 9},
+		{2, 4, 2, 0, 1, 4, 1},
+		{9, 18, 9, 0, 9, 18, 9},
+		{3, 0, 200, 0, 2, 2, 2},
+		{22, 3, 3, 0, 2, 2, 2},
+		{0, 19, 6, 0, 6, 6, 6},
+	} {
+		got := colourOf(c.primaries, c.transfer, c.matrix, c.full == 1).Complete()
+		if got != (Colour{c.wantPrimaries, c.wantTransfer, c.wantMatrix, c.full == 1}) {
+			t.Errorf("%v became %+v", c, got)
+		}
+	}
+}

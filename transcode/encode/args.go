@@ -14,7 +14,7 @@ import (
 
 // packagerVersion is part of every profile: raise it whenever the packager
 // writes other bytes for the same log.
-const packagerVersion = 3
+const packagerVersion = 4
 
 // thumbnailWidth is that of the pictures for listings, in pixels.
 const thumbnailWidth = 480
@@ -31,6 +31,7 @@ type Job struct {
 	Skip media.Ticks
 	// Hold shows the last picture alone, again and again.
 	Hold Hold
+	Look Look
 }
 
 // Hold is how a held picture is shown: from After on, counted from the first one
@@ -42,7 +43,7 @@ type Hold struct {
 
 // same reports whether a process for j can do k.
 func (j Job) same(k Job) bool {
-	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && j.Hold == k.Hold && slices.Equal(j.Rungs, k.Rungs)
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && j.Hold == k.Hold && j.Look == k.Look && slices.Equal(j.Rungs, k.Rungs)
 }
 
 // firstPipe is the file descriptor of the first output.
@@ -81,7 +82,7 @@ func (j Job) filter() string {
 		outputs++
 	}
 	var b strings.Builder
-	b.WriteString("[0:v]")
+	b.WriteString("[0:v]" + j.Look.decoded())
 	if j.Skip > 0 {
 		// A little less: decode and presentation times are rounded differently.
 		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.003)
@@ -92,16 +93,17 @@ func (j Job) filter() string {
 		fmt.Fprintf(&b, "[s%d]", i)
 	}
 	for i, r := range j.Rungs {
-		fmt.Fprintf(&b, ";[s%d]%s[v%d]", i, scale(r), i)
+		fmt.Fprintf(&b, ";[s%d]%s[v%d]", i, j.scale(r), i)
 	}
 	if j.Thumbnail {
-		fmt.Fprintf(&b, ";[s%d]select='eq(n,0)',scale=%d:-2:flags=bilinear,format=yuvj420p[t]", len(j.Rungs), thumbnailWidth)
+		fmt.Fprintf(&b, ";[s%d]select='eq(n,0)',%s[t]", len(j.Rungs), j.Look.listed())
 	}
 	return b.String()
 }
 
-func scale(r Rung) string {
-	s := fmt.Sprintf("scale=%d:%d:flags=bicubic+accurate_rnd+bitexact,format=yuv420p", r.Width, r.Height)
+// scale is the part of the graph that makes one rung's pictures.
+func (j Job) scale(r Rung) string {
+	s := j.Look.scaled(r)
 	if r.Step > 1 {
 		s = fmt.Sprintf(`select='not(mod(n\,%d))',`, r.Step) + s
 	}
@@ -138,9 +140,8 @@ func (s *sound) profile() string {
 
 // rungProfile names all that a rung's bytes depend on besides the log: this
 // packager, FFmpeg's build, the architecture and the arguments.
-func rungProfile(build string, preset string, r Rung) string {
-	j := Job{Preset: preset}
-	return profileOf(build, runtime.GOARCH, "exact times", scale(r), strings.Join(j.encoder(r), " "))
+func (j Job) rungProfile(build string, r Rung) string {
+	return profileOf(build, runtime.GOARCH, "exact times", j.Look.decoded(), j.scale(r), strings.Join(j.encoder(r), " "))
 }
 
 func profileOf(parts ...string) string {

@@ -94,7 +94,10 @@ func (e *encoding) configure(c *media.Codec, settings relay.Settings) (err error
 		return nil
 	}
 	e.codec = c
-	e.source = Source{Format: c.Format, Width: c.Width, Height: c.Height, FrameRate: settings.FrameRate, Step: settings.FrameStep}
+	e.source = Source{
+		Format: c.Format, Rare: !c.Universal, Width: c.Width, Height: c.Height, Look: LookOf(c.Picture),
+		FrameRate: settings.FrameRate, Step: settings.FrameStep,
+	}
 	if e.header, err = c.Init(); err != nil {
 		return err
 	}

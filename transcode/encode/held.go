@@ -32,7 +32,7 @@ func (e *encoding) sourceRung() Rung {
 
 // runOf is a process that makes renditions of a segment.
 func (e *encoding) runOf(s *segment, works []*rungWork) *encodingRun {
-	run := &encodingRun{segment: s, works: works, job: Job{Preset: e.Preset}}
+	run := &encodingRun{segment: s, works: works, job: Job{Preset: e.Preset, Look: e.source.Look}}
 	for _, r := range works {
 		run.job.Rungs = append(run.job.Rungs, r.rung)
 	}
@@ -101,7 +101,7 @@ func (e *encoding) holdOf(s *segment) Hold {
 // profile names all that the bytes of the job's i-th rung depend on besides the log.
 func (j Job) profile(build string, i int) string {
 	if j.Hold.Every == 0 {
-		return rungProfile(build, j.Preset, j.Rungs[i])
+		return j.rungProfile(build, j.Rungs[i])
 	}
-	return profileOf("held", strconv.FormatInt(int64(j.Hold.Every), 10), rungProfile(build, j.Preset, j.Rungs[i]))
+	return profileOf("held", strconv.FormatInt(int64(j.Hold.Every), 10), j.rungProfile(build, j.Rungs[i]))
 }

@@ -35,16 +35,17 @@ type Rung struct {
 
 // Source is what the rungs of a broadcast depend on.
 type Source struct {
-	// Format is what its pictures are coded in; empty: H.264.
-	Format        media.Format
+	// Format is what its pictures are coded in.
+	Format media.Format
+	// Rare is set where not every player can play the source itself.
+	Rare bool
+	// Width and Height are those that it is shown at.
 	Width, Height int
+	Look          Look
 	FrameRate     float64
 	// Step is how many of its frames make one of a 30 fps rung.
 	Step int
 }
-
-// universal reports whether every player can play the source itself.
-func (s Source) universal() bool { return s.Format == "" || s.Format == media.H264 }
 
 // lines is the shorter side of its pictures.
 func (s Source) lines() int { return min(s.Width, s.Height) }
@@ -91,8 +92,8 @@ func ParseLadder(text string) ([]RungSpec, error) {
 
 // BuildLadder returns the rungs to make of a source, highest first: never
 // larger than the source, never more frames, and of its shape. They are H.264.
-// Of a source in another format the first one is as large as the source, whatever
-// the specs say: so every player has its picture, at its best.
+// Of a source that not every player can play the first one is as large as the
+// source, whatever the specs say: so every player has its picture, at its best.
 func BuildLadder(specs []RungSpec, src Source) []Rung {
 	if specs == nil {
 		specs = defaultLadder
@@ -101,7 +102,7 @@ func BuildLadder(specs []RungSpec, src Source) []Rung {
 		}
 	}
 	var rungs []Rung
-	if !src.universal() {
+	if src.Rare {
 		rungs = append(rungs, fullRung(src))
 	}
 	for _, s := range specs {

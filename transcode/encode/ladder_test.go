@@ -44,7 +44,7 @@ func TestBuildLadder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, r := range BuildLadder(specs, Source{c.format, c.width, c.height, c.rate, c.step}) {
+		for _, r := range BuildLadder(specs, Source{Format: c.format, Rare: c.format != media.H264, Width: c.width, Height: c.height, FrameRate: c.rate, Step: c.step}) {
 			got = append(got, fmt.Sprintf("%s %dx%d/%d", r.Name, r.Width, r.Height, r.Step))
 		}
 		if s := strings.Join(got, " "); s != c.want {
@@ -59,13 +59,13 @@ func TestFullRungBitrate(t *testing.T) {
 	before := 0
 	for lines, want := range map[int]int{160: 230_000, 240: 400_000, 360: 700_000, 480: 1_400_000, 720: 2_000_000, 1080: 4_000_000, 1440: 8_000_000, 2160: 16_000_000} {
 		for rate, want := range map[float64]int{29.97: want, 60: want * 3 / 2} {
-			if r := fullRung(Source{media.HEVC, lines * 16 / 9, lines, rate, 1}); r.Bitrate != want {
+			if r := fullRung(Source{Format: media.HEVC, Width: lines * 16 / 9, Height: lines, FrameRate: rate, Step: 1}); r.Bitrate != want {
 				t.Errorf("%s is capped at %d, want %d", r.Name, r.Bitrate, want)
 			}
 		}
 	}
 	for lines := 64; lines <= 4320; lines += 2 {
-		r := fullRung(Source{media.AV1, lines, lines, 30, 1})
+		r := fullRung(Source{Format: media.AV1, Width: lines, Height: lines, FrameRate: 30, Step: 1})
 		if r.Bitrate < before {
 			t.Errorf("%s is capped at %d, a smaller one at %d", r.Name, r.Bitrate, before)
 		}
@@ -109,7 +109,7 @@ func testAnnounced(t *testing.T, format media.Format, rate float64) {
 		if rate > 40 {
 			step = 2
 		}
-		built := BuildLadder(nil, Source{Format: format, Width: 1920, Height: 1080, FrameRate: rate, Step: step})
+		built := BuildLadder(nil, Source{Format: format, Rare: format != media.H264, Width: 1920, Height: 1080, FrameRate: rate, Step: step})
 		var about []index.Rendition
 		about = append(about, index.Rendition{Name: sourceName, Kind: media.Video, Source: true}, index.Rendition{Name: audioName, Kind: media.Audio})
 		for _, r := range built {

@@ -127,7 +127,7 @@ func (e *encoding) pictureDue(group []Rung) bool {
 func (e *encoding) renditions(span float64) []index.Rendition {
 	list := []index.Rendition{{
 		Name: sourceName, Kind: media.Video, Source: true, Codec: e.codec.Name,
-		Width: e.codec.Width, Height: e.codec.Height, FrameRate: e.source.FrameRate,
+		Width: e.codec.Width, Height: e.codec.Height, FrameRate: e.source.FrameRate, Range: e.codec.Picture.Colour.Range(),
 		MaxBitrate: int(float64(e.size) * 8 / span * bitrateHeadroom),
 	}}
 	for _, r := range e.rungs {
@@ -146,7 +146,7 @@ func (e *encoding) startSpares(ctx context.Context) {
 		if e.spares[i] != nil || len(e.groups[i]) == 0 {
 			continue
 		}
-		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill}
+		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Look: e.source.Look}
 		spare, err := e.FFmpeg.startEncoder(ctx, job, e.outputs)
 		if err != nil {
 			e.Log.Error("no spare encoder", "err", err)

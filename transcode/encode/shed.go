@@ -61,7 +61,7 @@ func (s *shedding) awake(now time.Time) {
 // these become gaps.
 func (e *encoding) mayShed() int {
 	n := len(e.rungs)
-	if n > 0 && !e.source.universal() {
+	if n > 0 && e.source.Rare {
 		n--
 	}
 	return n
@@ -167,7 +167,7 @@ func (e *encoding) standIn(s *segment, made int) {
 		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
 	case s.source == nil:
 		name, init = sourceName, nil
-	case s.codec.Format != media.H264:
+	case !s.codec.Universal:
 		for _, r := range s.rungs {
 			r.failed = true
 		}

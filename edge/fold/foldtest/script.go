@@ -36,7 +36,7 @@ func Settings() *index.Broadcast {
 // Script tells a fold entries in a short notation, one follow line a line,
 // entries of one line separated by " + ":
 //
-//	broadcast [audio-only] [source=CODEC] [720p] [ladder]
+//	broadcast [audio-only] [source=CODEC] [range=PQ] [720p] [ladder]
 //	init R HASH [codec=] [size=WxH]
 //	part R SEQUENCE PART [ticks=] [independent] [init=] [disc=] [profile=] [writer=L.G] [time=seconds]
 //	segment R SEQUENCE [ticks=] [parts=] [bytes=] ...
@@ -193,6 +193,8 @@ func (s *Script) setOption(e *index.Entry, word string) {
 		e.Broadcast.Renditions = e.Broadcast.Renditions[1:]
 	case "source":
 		e.Broadcast.Renditions[0].Codec = value
+	case "range":
+		e.Broadcast.Renditions[0].Range = media.Range(value)
 	case "720p":
 		e.Broadcast.Renditions = append(e.Broadcast.Renditions, index.Rendition{
 			Name: "720p30", Kind: media.Video, Codec: "avc1.64001f", Width: 1280, Height: 720, FrameRate: 30, MaxBitrate: 3_000_000,

@@ -1,0 +1,169 @@
+package encode
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"millrace/internal/flv"
+	"millrace/internal/media"
+	"millrace/internal/testenv"
+)
+
+// drawn is what libx264 makes of half a second of a test picture, through a filter.
+func drawn(t *testing.T, picture, filter, options string) (c *media.Codec, units []*media.Unit) {
+	t.Helper()
+	args := strings.Fields("-nostdin -v error -f lavfi -i " + picture + " -vf " + filter + " -c:v libx264 -preset veryfast -qp 8 -bf 0 -threads 1 " + options + " -f flv pipe:1")
+	out, err := exec.CommandContext(t.Context(), testenv.FFmpeg(t), args...).Output()
+	if err != nil {
+		t.Fatalf("ffmpeg %q: %v", args, err)
+	}
+	r := bytes.NewReader(out)
+	if err := flv.ReadHeader(r); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		tag, err := flv.ReadTag(r)
+		if err != nil {
+			return c, units
+		}
+		if tag.Type != flv.TagVideo {
+			continue
+		}
+		v, err := flv.ParseVideo(tag.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch v.Kind {
+		case flv.Config:
+			if c, err = media.ParseCodec(v.Format, v.Data); err != nil {
+				t.Fatal(err)
+			}
+		case flv.Frame:
+			at := media.Ticks(tag.Timestamp) * media.TicksPerMillisecond
+			units = append(units, &media.Unit{Track: media.Video, DTS: at, PTS: at, RandomAccess: len(units) == 0, Payload: v.Data})
+		}
+	}
+}
+
+// rungOf is what a process makes of pictures in one rung, and its picture for listings.
+func rungOf(t *testing.T, c *media.Codec, units []*media.Unit, r Rung) (made *media.Codec, frames []*media.Unit, jpeg []byte) {
+	t.Helper()
+	f, _ := ownFFmpeg(t)
+	out := make(chan output, 256)
+	e, err := f.startEncoder(t.Context(), Job{Rungs: []Rung{r}, Preset: "ultrafast", Thumbnail: true, Look: LookOf(c.Picture)}, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.config(c)
+	for _, u := range units {
+		e.picture(u)
+	}
+	e.finish()
+	for o := range out {
+		switch {
+		case o.config != nil:
+			made = o.config
+		case o.frame != nil:
+			frames = append(frames, o.frame)
+		case o.thumbnail != nil:
+			jpeg = o.thumbnail
+		case o.exit != nil:
+			if e.running.Wait(); o.exit.err != nil {
+				t.Fatal(o.exit.err)
+			}
+			return made, frames, jpeg
+		}
+	}
+	return made, frames, jpeg
+}
+
+// file packages pictures as players get them.
+func file(t *testing.T, c *media.Codec, units []*media.Unit) []byte {
+	t.Helper()
+	init, err := c.Init()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := media.Fragment{Number: 1}
+	for _, u := range units {
+		f.Samples = append(f.Samples, media.Sample{Duration: 3600, Sync: u.RandomAccess, Payload: u.Payload})
+	}
+	return f.Append(bytes.Clone(init.Data))
+}
+
+// seen returns the colours of six places of a picture, as a player shows it that
+// knows what it was told: matrix and range of the colour.
+func seen(t *testing.T, file []byte, format string, c media.Colour) (colours []int) {
+	t.Helper()
+	matrix, full := "bt601", "tv"
+	if c.Matrix == media.BT709 {
+		matrix = "bt709"
+	}
+	if c.FullRange {
+		full = "pc"
+	}
+	cmd := exec.CommandContext(t.Context(), testenv.FFmpeg(t), strings.Fields(fmt.Sprintf("-v error -f %s -i pipe:0 -frames:v 1"+
+		" -vf scale=9:9:flags=area+accurate_rnd+full_chroma_int:in_color_matrix=%s:in_range=%s,format=rgb24 -f rawvideo pipe:1", format, matrix, full))...)
+	cmd.Stdin = bytes.NewReader(file)
+	out, err := cmd.Output()
+	if err != nil || len(out) != 9*9*3 {
+		t.Fatalf("%d bytes were decoded: %v", len(out), err)
+	}
+	for _, at := range [][2]int{{1, 1}, {4, 1}, {7, 1}, {1, 7}, {4, 4}, {7, 7}} {
+		i := (at[1]*9 + at[0]) * 3
+		colours = append(colours, int(out[i]), int(out[i+1]), int(out[i+2]))
+	}
+	return colours
+}
+
+func far(a, b []int) (most int) {
+	for i := range a {
+		most = max(most, int(math.Abs(float64(a[i]-b[i]))))
+	}
+	return most
+}
+
+const bars = "rgbtestsrc=s=320x180:r=25:d=0.2"
+
+// A rung and the picture for listings have the source's colours, whatever range and
+// matrix it has, and say so.
+func TestRungsHaveTheSourcesColours(t *testing.T) {
+	rung := Rung{Name: "90p25", Width: 160, Height: 90, FrameRate: 25, Step: 1, Bitrate: 3_000_000}
+	for _, c := range []struct {
+		name, filter, options string
+		want                  media.Colour // of the rung
+	}{
+		{"BT.601", "scale=out_color_matrix=bt601:out_range=tv,format=yuv420p,setparams=color_primaries=6:color_trc=6:colorspace=6:range=tv", "", media.Colour{Primaries: 6, Transfer: 6, Matrix: 6}},
+		{"BT.709", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,setparams=color_primaries=1:color_trc=1:colorspace=1:range=tv", "", media.Colour{Primaries: 1, Transfer: 1, Matrix: 1}},
+		{"BT.709, full range", "scale=out_color_matrix=bt709:out_range=pc,format=yuv420p,setparams=color_primaries=1:color_trc=13:colorspace=1:range=pc", "", media.Colour{Primaries: 1, Transfer: 13, Matrix: 1}},
+		{"full range, as a webcam's", "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p", "", media.Colour{Primaries: 1, Transfer: 13, Matrix: 6}},
+		{"a matrix alone", "scale=out_color_matrix=bt601:out_range=tv,format=yuv420p,setparams=colorspace=5", "", media.Colour{Primaries: 5, Transfer: 6, Matrix: 5}},
+		{"nothing, small", "scale=out_color_matrix=bt601:out_range=tv,format=yuv420p", "", media.Colour{Primaries: 2, Transfer: 2, Matrix: 2}},
+		{"nothing, large", "scale=1280:720:out_color_matrix=bt709:out_range=tv,format=yuv420p", "", media.Colour{Primaries: 1, Transfer: 1, Matrix: 1}},
+		{"4:4:4, full range", "scale=out_color_matrix=bt709:out_range=pc,format=yuv444p,setparams=color_primaries=1:color_trc=1:colorspace=1:range=pc", "", media.Colour{Primaries: 1, Transfer: 1, Matrix: 1}},
+		{"10 bits, 4:2:2", "scale=out_color_matrix=bt709:out_range=tv,format=yuv422p10le,setparams=color_primaries=1:color_trc=1:colorspace=1:range=tv", "", media.Colour{Primaries: 1, Transfer: 1, Matrix: 1}},
+		{"samples that aren't square", "scale=198:180:out_color_matrix=bt601:out_range=tv,format=yuv420p,setsar=16/11,setparams=color_primaries=6:color_trc=6:colorspace=6", "", media.Colour{Primaries: 6, Transfer: 6, Matrix: 6}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			codec, units := drawn(t, bars, c.filter, c.options)
+			made, frames, jpeg := rungOf(t, codec, units, rung)
+			if made == nil || made.Picture.Colour != c.want || made.Picture.Depth != 8 || made.Picture.Chroma != media.Chroma420 ||
+				!made.Picture.Aspect.Square() || !made.Universal || len(frames) != len(units) {
+				t.Fatalf("%d pictures of %d: %+v", len(frames), len(units), made)
+			}
+			look := LookOf(codec.Picture).Colour
+			source := seen(t, file(t, codec, units), "mp4", look)
+			if off := far(source, seen(t, file(t, made, frames), "mp4", made.Picture.Colour)); off > 8 {
+				t.Errorf("a rung's colours are off by %d", off)
+			}
+			if off := far(source, seen(t, jpeg, "mjpeg", media.Colour{Matrix: 6, FullRange: true})); off > 8 {
+				t.Errorf("the colours of the picture for listings are off by %d", off)
+			}
+		})
+	}
+}
