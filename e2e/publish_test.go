@@ -19,6 +19,8 @@ var publishCases = []struct {
 	encoded bool
 	// long is set where delta updates must have been seen.
 	long bool
+	// hole is set where pictures stop for a while and sound goes on.
+	hole bool
 }{
 	{
 		clip: harness.Clip{Name: "bframes", Seconds: "36", Size: "640x360", Rate: "30", Video: []string{"-bf", "3", "-g", "60", "-x264-params", "b-adapt=0"}, Audio: harness.Stereo},
@@ -65,6 +67,13 @@ var publishCases = []struct {
 		want: []string{"160p30", "240p30", "audio", "source"}, encoded: true,
 	},
 	{
+		clip: harness.Clip{
+			Name: "stillscreen", Seconds: "14", Size: "640x360", Rate: "30", Audio: harness.Stereo,
+			Video: []string{"-g", "60", "-bf", "2", "-vf", "select='not(between(t,5.2,9.3))'", "-fps_mode", "passthrough"},
+		},
+		want: []string{"160p30", "240p30", "audio", "source"}, hole: true,
+	},
+	{
 		clip: harness.Clip{Name: "portrait", Seconds: "14", Size: "360x640", Rate: "30", Video: []string{"-g", "60"}, Audio: harness.Stereo},
 		want: []string{"160p30", "240p30", "audio", "source"},
 	},
@@ -103,6 +112,8 @@ func TestPublish(t *testing.T) {
 					hls.CheckEncodedSound(t, x, input)
 				case x.Name == "audio":
 					hls.CheckCarried(t, x, input, "a")
+				case tt.hole:
+					hls.CheckPictures(t, x)
 				case x.Name == "source":
 					hls.CheckCarried(t, x, input, "v")
 					hls.CheckShape(t, x)

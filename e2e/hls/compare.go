@@ -71,6 +71,18 @@ func CheckRung(t testing.TB, x, source *Rendition) {
 	}
 }
 
+// CheckPictures checks that there is a picture at least each part: those that stop are
+// shown again.
+func CheckPictures(t testing.TB, x *Rendition) {
+	t.Helper()
+	list := instants(x)
+	for i := 1; i < len(list); i++ {
+		if d := list[i] - list[i-1]; d > x.newest.PartTarget {
+			t.Errorf("%s: no picture for %g s after %g s", x.Name, d, list[i-1]-list[0])
+		}
+	}
+}
+
 // instants are the presentation times of a rendition in seconds, in order.
 func instants(x *Rendition) []float64 {
 	var list []float64

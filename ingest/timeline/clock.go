@@ -40,8 +40,10 @@ func newClock(origin media.Ticks) *clock {
 // at maps a decode time on the publisher's own time line. step is the usual
 // distance to the track's next one: what a jump is closed up to. jumped reports
 // that the timeline was closed up (the first track that jumps says so, the other
-// follows it).
-func (c *clock) at(track media.Kind, own, step media.Ticks) (t media.Ticks, jumped bool) {
+// follows it). Of a picture, later is how much later it is shown; rest is for how
+// long nothing may have come that the publisher lacks.
+func (c *clock) at(track media.Kind, own, later, step, rest media.Ticks) (t media.Ticks, jumped bool) {
+	plausible := func(t, last media.Ticks) bool { return c.plausible(t, t+max(0, later), last, rest) }
 	tr := &c.tracks[track]
 	if !tr.started {
 		tr.started = true
@@ -50,14 +52,14 @@ func (c *clock) at(track media.Kind, own, step media.Ticks) (t media.Ticks, jump
 		}
 		tr.base = c.base
 		tr.last = own + tr.base - media.TicksPerMillisecond
-		if !c.plausible(tr.last, tr.last) {
+		if !plausible(tr.last, tr.last) {
 			tr.base = c.newest - own
 			tr.last = c.newest - media.TicksPerMillisecond
 		}
 	}
 	t = own + tr.base
-	if !c.plausible(t, tr.last) {
-		if next := own + c.base; tr.base != c.base && c.plausible(next, tr.last) {
+	if !plausible(t, tr.last) {
+		if next := own + c.base; tr.base != c.base && plausible(next, tr.last) {
 			tr.base = c.base // the other track jumped first: follow it
 		} else {
 			c.base = max(c.newest, tr.last+step).CeilMillisecond() - own
@@ -73,6 +75,6 @@ func (c *clock) at(track media.Kind, own, step media.Ticks) (t media.Ticks, jump
 	return t, jumped
 }
 
-func (c *clock) plausible(t, last media.Ticks) bool {
-	return t <= c.newest+jumpAhead && t >= c.newest-jumpBack && t >= last-jumpBackSame
+func (c *clock) plausible(t, shown, last, rest media.Ticks) bool {
+	return t <= c.newest+jumpAhead+rest && shown >= c.newest-jumpBack && t >= last-jumpBackSame
 }

@@ -61,7 +61,7 @@ func TestClock(t *testing.T) {
 			var last [3]media.Ticks
 			var jumps int
 			for i, s := range c.input {
-				at, jumped := clock.at(s.kind, media.Ticks(s.ms)*ms, step)
+				at, jumped := clock.at(s.kind, media.Ticks(s.ms)*ms, 0, step, 0)
 				if jumped {
 					jumps++
 				}

@@ -53,6 +53,13 @@ func (s *Sequencer) sequence(u media.Unit, now time.Time) {
 }
 
 func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
+	if !s.early(u, now) {
+		s.placeVideo(u, now)
+	}
+}
+
+// placeVideo puts a picture into the log, with a mark before it where one is due.
+func (s *Sequencer) placeVideo(u media.Unit, now time.Time) {
 	if s.hold.on && !s.release(&u, now) {
 		return
 	}
@@ -135,6 +142,7 @@ func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 	}
 	s.putAudio(u.Payload, now)
 	s.holdPicture(now)
+	s.dueEarly(now)
 }
 
 // putAudio puts a frame on the next place of the grid. In a broadcast without

@@ -39,11 +39,12 @@ type hold struct {
 	lead  media.Ticks // how far it was ahead of that
 
 	on    bool
-	since media.Ticks // where the last picture ended
-	next  media.Ticks // where the next repetition goes
-	dts   media.Ticks // the decode time of the newest one
-	marks int         // since gop was written
-	ended media.Ticks // where the hold before ended
+	since media.Ticks  // where the last picture ended
+	next  media.Ticks  // where the next repetition goes
+	dts   media.Ticks  // the decode time of the newest one
+	marks int          // since gop was written
+	ended media.Ticks  // where the hold before ended
+	early []media.Unit // pictures that came before the sound of what they follow
 	// broken: the pictures that come can't be decoded by who saw the held one only.
 	broken bool
 }
@@ -93,19 +94,35 @@ func (s *Sequencer) holdPicture(now time.Time) {
 	}
 	sound := s.soundEnd()
 	if !h.on {
-		after := max(holdAfter, 2*s.step, s.repeatEvery()+2*holdMargin)
+		after := s.holdAfter()
 		if h.ended > 0 && sound-h.ended < againSpan {
 			after = max(after, holdAgain)
 		}
 		if sound-max(h.sound, s.end()) < after { // it may be behind the pictures, too
 			return
 		}
-		h.on, h.marks = true, prerollEvery
-		h.since = s.end()
-		h.next = h.since
-		s.openHeld(h.since, now)
+		s.beginHold(now)
 	}
-	for h.next+s.repeatEvery()+h.lead+holdMargin <= sound {
+	s.holdUntil(sound-h.lead-holdMargin, now)
+}
+
+// holdAfter is for how long pictures must be missing.
+func (s *Sequencer) holdAfter() media.Ticks {
+	return max(holdAfter, 2*s.step, s.repeatEvery()+2*holdMargin)
+}
+
+// beginHold holds the last picture from its end on.
+func (s *Sequencer) beginHold(now time.Time) {
+	h := &s.hold
+	h.on, h.marks = true, prerollEvery
+	h.since = s.end()
+	h.next = h.since
+	s.openHeld(h.since, now)
+}
+
+// holdUntil shows the held picture as often as ends before at.
+func (s *Sequencer) holdUntil(at media.Ticks, now time.Time) {
+	for h := &s.hold; h.next+s.repeatEvery() <= at; {
 		if h.next-s.mark.Start >= segmentDuration {
 			s.openHeld(h.next, now)
 		}
@@ -165,11 +182,8 @@ func (s *Sequencer) openHeld(start media.Ticks, now time.Time) {
 // has passed, and only decoded for those that follow.
 func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	h := &s.hold
-	at := u.DTS + s.shift
-	if u.RandomAccess {
-		at = u.PTS
-	}
-	switch shown := at > s.tail.Last() && u.PTS >= at && u.DTS > h.dts; {
+	at := s.shownAt(u)
+	switch shown := at > s.tail.Last() && u.PTS >= at && u.DTS >= h.dts+media.TicksPerMillisecond; {
 	case h.cut && !u.RandomAccess:
 		return false // what it refers to is missing
 	case shown && (u.RandomAccess || !s.brk):

@@ -1,6 +1,10 @@
 package timeline
 
-import "testing"
+import (
+	"testing"
+
+	"millrace/internal/media"
+)
 
 // Where pictures stop and sound goes on, marks come by the sound's clock, and the
 // first picture that is back ends the hold.
@@ -35,4 +39,53 @@ func TestHold(t *testing.T) {
 			checkPictures(t, s.entries)
 		})
 	}
+}
+
+// An encoder with B-frames gives the first pictures after a hole the decode times of
+// those before it. One that publishes a file sends them early, a live one late.
+func TestPictureAfterHole(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		s := newStudio()
+		s.connect(hd, stereo)
+		s.play(source{rate: 30, gops: []int{60}, seconds: 4, sound: stereo})
+		after := func() {
+			for i := range media.Ticks(2) {
+				dts := 4*media.VideoTimescale + i*3000
+				u := media.Unit{Track: media.Video, DTS: dts, PTS: dts + 5*media.VideoTimescale, RandomAccess: i == 0, Payload: []byte{2}}
+				if _, jumped := s.seq.Push(u, s.now); jumped {
+					t.Error("a jump was seen")
+				}
+			}
+		}
+		if early {
+			after()
+		}
+		s.play(source{from: 4, seconds: 5, sound: stereo})
+		if !early {
+			after()
+		}
+		s.play(source{from: 9.0667, seconds: 3, rate: 30, gops: []int{60}, sound: stereo})
+		s.seq.Finish()
+		if got, want := s.marks(), "0@0 1@2 H2@4 H3@6.06<2 H4@8.12<2 5@9 6@11.07 E7@12.07"; got != want {
+			t.Errorf("early %v: marks are\n%s, want\n%s", early, got, want)
+		}
+		checkLog(t, s.entries)
+		checkPictures(t, s.entries)
+	}
+}
+
+// A publisher without sound may send pictures far apart: the one before is held.
+func TestRarePictures(t *testing.T) {
+	s := newStudio()
+	s.connect(hd, nil)
+	s.play(source{rate: 30, gops: []int{60}, seconds: 3})
+	for i := range 4 {
+		s.play(source{from: 3 + 2.5*float64(i), rate: 0.4, gops: []int{1}, seconds: 2.5})
+	}
+	s.seq.Finish()
+	if got, want := s.marks(), "0@0 1@2 H2@3.03 H3@5.09<2 4@5.5 H5@5.53 H6@7.59<5 7@8 H8@8.03 H9@10.09<8 10@10.5 E11@10.53"; got != want || s.jumps > 0 {
+		t.Errorf("%d jumps; marks are\n%s, want\n%s", s.jumps, got, want)
+	}
+	checkLog(t, s.entries)
+	checkPictures(t, s.entries)
 }

@@ -48,6 +48,8 @@ type Sequencer struct {
 	maxPTS        media.Ticks
 	firstKeyframe media.Ticks
 	hold          hold
+	decoded       media.Ticks // the newest decode time of a picture
+	pushed        time.Time   // when the newest unit came
 	grid          *soundGrid
 	sounding      *media.Codec // the codec that grid and log have
 }
@@ -66,7 +68,7 @@ func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.expected, s.claimed, s.mute = nil, nil, false, 0, false
-	s.hold = hold{}
+	s.hold, s.decoded, s.pushed = hold{}, 0, time.Time{}
 	s.brk, s.delay = resumed, 0
 }
 
@@ -200,9 +202,12 @@ func (s *Sequencer) Push(u media.Unit, now time.Time) (at media.Ticks, jumped bo
 		return s.clock.tracks[media.Video].last, false
 	}
 	composition := u.PTS - u.DTS
-	at, jumped = s.clock.at(u.Track, u.DTS, step)
+	at, jumped = s.clock.at(u.Track, u.DTS, composition, step, s.rest(now))
 	s.brk = s.brk || jumped
 	u.DTS, u.PTS = at, at+composition
+	if u.Track == media.Video {
+		s.afterHole(&u)
+	}
 	s.push(u, now)
 	return at, jumped
 }
