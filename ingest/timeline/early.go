@@ -25,7 +25,7 @@ const (
 func (s *Sequencer) rest(now time.Time) media.Ticks {
 	before := s.pushed
 	s.pushed = now
-	if s.audio != nil || before.IsZero() {
+	if s.audio != nil && !s.mute || before.IsZero() {
 		return 0
 	}
 	return min(media.TicksOf(now.Sub(before)), maxRest)
@@ -57,7 +57,7 @@ func (s *Sequencer) early(u media.Unit, now time.Time) bool {
 	case len(h.early) > 0:
 	case !s.opened || s.brk || len(h.gop) == 0 || at-max(s.end(), h.next) < s.holdAfter():
 		return false
-	case s.grid == nil || s.soundEnd() >= at:
+	case s.grid == nil || s.mute || s.soundEnd() >= at:
 		s.bridge(at, now)
 		return false
 	}
