@@ -33,13 +33,14 @@ const (
 	problemBeginning  problem = "late_beginning"
 	problemHeld       problem = "pictures_missing"
 	problemSound      problem = "audio_left_out"
+	problemOddSound   problem = "audio_encoded"
 )
 
 // problems lists all of them, for the metrics.
 var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks, problemBeginning, problemHeld, problemSound,
+	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound,
 }...)
 
 // faults are what a front finds.

@@ -235,6 +235,7 @@ func (p *publisher) Config(c *media.Codec) error {
 		p.pictures(c)
 	} else {
 		p.without = nil
+		p.sound(c)
 	}
 	return nil
 }
@@ -255,6 +256,18 @@ func (p *publisher) tooLate(track media.Kind) {
 		return
 	}
 	p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
+}
+
+// sound looks at the codec of the sound: what only some players can play is told. The
+// caller holds the source's lock.
+func (p *publisher) sound(c *media.Codec) {
+	switch {
+	case c.Universal || c.Format == media.Opus && c.Channels <= 2: // as encoders' settings name it
+	case c.Variety != "":
+		p.note([]advice{{problemOddSound, fmt.Sprintf("the sound is %s, which not every player can play: viewers get it as AAC-LC in stereo, encoded anew; set the audio encoder to AAC-LC", c.Variety)}})
+	default:
+		p.note([]advice{{problemOddSound, fmt.Sprintf("the sound has %d channels, which not every player can play: viewers get stereo; set the audio channels to stereo", c.Channels)}})
+	}
 }
 
 // pictures looks at the codec of the pictures. The caller holds the source's lock.

@@ -68,7 +68,7 @@ func (s *Sequencer) placeVideo(u media.Unit, now time.Time) {
 		at = u.PTS
 	}
 	if s.opened {
-		s.settleTarget(at, u.RandomAccess && !s.brk)
+		s.settleTarget(at, u.RandomAccess && !s.jumped)
 		early := s.outlasts(at, u.DTS)
 		at, u.DTS, u.PTS = at-early, u.DTS-early, u.PTS-early
 	}
@@ -130,7 +130,7 @@ func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 	if s.hold.on && s.brk {
 		s.breakHeld(now)
 	}
-	if !s.opened || s.grid == nil || s.audio != s.sounding {
+	if !s.opened || s.grid == nil || s.pending() {
 		return // before the first mark, or of a format that the next mark brings
 	}
 	fill, drop := s.grid.place(u.DTS)
@@ -158,12 +158,15 @@ func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 	s.put(relay.Entry{Unit: &media.Unit{Track: media.Audio, DTS: t, PTS: t, Payload: payload}})
 }
 
+// pending reports whether the publisher's sound waits for the mark that brings its codec.
+func (s *Sequencer) pending() bool { return s.audio != nil && s.audio != s.sounding }
+
 // fillSilence keeps a track of sound that stopped at most silenceAfter behind, and one
 // that hasn't begun beside the pictures.
 func (s *Sequencer) fillSilence(at media.Ticks) {
 	switch {
 	case s.grid == nil:
-	case s.mute:
+	case s.mute || s.pending():
 		s.silenceUntil(at)
 	case at-s.grid.end() >= silenceAfter:
 		s.silenceUntil(at - silenceUpTo)
@@ -192,6 +195,9 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 			s.audio = silent
 		}
 		if s.audio != nil && s.settings.Audio {
+			if s.opened && s.grid != nil && s.pending() {
+				s.silenceUntil(start)
+			}
 			s.startGrid(start)
 			if !s.settings.Video {
 				start = s.grid.end()
@@ -205,7 +211,7 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 			s.sounding = s.audio
 			s.put(relay.Entry{Codec: s.audio})
 		}
-		s.brk = false
+		s.brk, s.jumped = false, false
 	}
 	s.opened = true
 	m.Kind, m.Held = relay.Open, s.hold.on

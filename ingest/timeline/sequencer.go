@@ -37,8 +37,9 @@ type Sequencer struct {
 	expected  bool    // pictures come, but no codec yet
 	claimed   float64 // the frame rate that the metadata names
 	brk       bool    // the next keyframe starts a discontinuity
+	jumped    bool    // and that since the times jumped
 	step      media.Ticks
-	mute      bool    // the publisher has sent no codec of sound: silence takes its place
+	mute      bool // the publisher has sent no codec of sound: silence takes its place
 	heldBytes int
 	phase     media.Ticks // of the first sound gathered that isn't before the first keyframe
 	delay     media.Ticks // what is added to the clock's times
@@ -69,7 +70,7 @@ func (s *Sequencer) Attach(resumed bool) {
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.expected, s.claimed, s.mute = nil, nil, false, 0, false
 	s.hold, s.decoded, s.pushed = hold{}, 0, time.Time{}
-	s.brk, s.delay = resumed, 0
+	s.brk, s.jumped, s.delay = resumed, false, 0
 }
 
 // Resume goes on with a broadcast that another Sequencer began. It comes first.
@@ -203,7 +204,7 @@ func (s *Sequencer) Push(u media.Unit, now time.Time) (at media.Ticks, jumped bo
 	}
 	composition := u.PTS - u.DTS
 	at, jumped = s.clock.at(u.Track, u.DTS, composition, step, s.rest(now))
-	s.brk = s.brk || jumped
+	s.brk, s.jumped = s.brk || jumped, s.jumped || jumped
 	u.DTS, u.PTS = at, at+composition
 	if u.Track == media.Video {
 		s.afterHole(&u)

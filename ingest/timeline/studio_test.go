@@ -143,8 +143,16 @@ func (s *studio) configure(video *media.Codec, audio *media.Codec) {
 }
 
 func (s *studio) play(src source) {
+	s.playWhile(src, func(packet) bool { return true })
+}
+
+// playWhile plays those packets of a source that are wanted.
+func (s *studio) playWhile(src source, wanted func(packet) bool) {
 	began := s.now
 	for _, p := range src.packets() {
+		if !wanted(p) {
+			continue
+		}
 		s.now = began.Add(time.Duration((p.at - src.from) * float64(time.Second)))
 		u := media.Unit{Track: media.Video, DTS: media.Ticks(math.Round(p.at*1000)) * ms, RandomAccess: p.idr, Payload: []byte{2}}
 		if p.sound {
