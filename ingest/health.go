@@ -34,13 +34,16 @@ const (
 	problemHeld       problem = "pictures_missing"
 	problemSound      problem = "audio_left_out"
 	problemOddSound   problem = "audio_encoded"
+	problemInterlaced problem = "interlaced"
+	problemHDR        problem = "hdr"
+	problemTurned     problem = "turned"
 )
 
 // problems lists all of them, for the metrics.
 var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound,
+	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned,
 }...)
 
 // faults are what a front finds.

@@ -59,6 +59,7 @@ type publisher struct {
 	has      map[problem]string // the problems there are, in words
 	without  *front.Refusal     // why there is no sound; nil while there may be
 	told     map[problem]time.Time
+	turned   media.Orientation // that the newest keyframe asks for
 }
 
 // newPublisher makes the publisher of a request.
@@ -276,9 +277,7 @@ func (p *publisher) pictures(c *media.Codec) {
 	if s.width != c.Width || s.height != c.Height {
 		p.logger.Info("video", "codec", c.Name, "width", c.Width, "height", c.Height)
 	}
-	if c.Variety != "" {
-		p.note([]advice{{problemProfile, fmt.Sprintf("the picture is coded as %s %s, which browsers don't show: set the colour format to NV12 (in OBS: Settings, Advanced, Video) and the profile to high or main", c.Format, c.Variety)}})
-	}
+	p.note(pictureAdvice(c, p.turned))
 	s.format, s.width, s.height, s.universal, s.picture = c.Format, c.Width, c.Height, c.Universal, c.Picture
 }
 
@@ -307,6 +306,10 @@ func (p *publisher) Write(u media.Unit) error {
 		return nil
 	}
 	if u.Track == media.Video && u.RandomAccess {
+		if o := s.seq.Codec(media.Video).Orientation(u.Payload); o != p.turned {
+			p.turned = o
+			p.note(pictureAdvice(s.seq.Codec(media.Video), o))
+		}
 		p.keyframe = now
 	}
 	at, jumped := s.seq.Push(u, now)
@@ -384,6 +387,9 @@ func (p *publisher) judge(found []advice, sum *summary) {
 		p.logger.Debug("stream health", "bitrate", int(sum.Bitrate), "frame_rate", sum.FrameRate,
 			"keyframe_interval", sum.KeyframeInterval, "b_frames", sum.BFrames, "late", sum.Late)
 		p.clearProblems()
+		if c := p.broadcast.source.seq.Codec(media.Video); c != nil { // what it says stays true
+			found = append(found, pictureAdvice(c, p.turned)...)
+		}
 		if n := p.broadcast.shed(); n > 0 {
 			found = append(found, advice{problemShed, fmt.Sprintf("the server is short of room: who watches the highest %d of its own qualities sees a lower one or the original; what you send is fine and goes on", n)})
 		}

@@ -146,22 +146,32 @@ func (s *Slice) SecondField(t *Slice) bool {
 // right again so many frames after the one that it belongs to.
 func RecoveryPoint(sei []byte) (frames int, ok bool) {
 	const recoveryPoint = 6
-	b := unescape(sei[min(1, len(sei)):], 16<<10)
+	m := seiMessage(sei, 1, recoveryPoint)
+	if m == nil {
+		return 0, false
+	}
+	r := headerReader{b: m}
+	n := r.ue()
+	return int(n), r.err == nil && n < 1<<16
+}
+
+// seiMessage returns the first message of a kind (7.3.2.3.1) that a NAL unit has
+// after so many bytes of its header; nil where there is none.
+func seiMessage(nalu []byte, header, want int) []byte {
+	b := unescape(nalu[min(header, len(nalu)):], 16<<10)
 	for len(b) > 2 {
 		var kind, size int
 		kind, b = seiNumber(b)
 		size, b = seiNumber(b)
 		if size > len(b) {
-			return 0, false
+			return nil
 		}
-		if kind == recoveryPoint {
-			r := headerReader{b: b[:size]}
-			n := r.ue()
-			return int(n), r.err == nil && n < 1<<16
+		if kind == want {
+			return b[:size:size]
 		}
 		b = b[size:]
 	}
-	return 0, false
+	return nil
 }
 
 // seiNumber reads a number of which each byte 255 says that more follows (7.3.2.3.1).
