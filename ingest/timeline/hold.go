@@ -187,6 +187,9 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	case h.cut && !u.RandomAccess:
 		return false // what it refers to is missing
 	case shown && (u.RandomAccess || !s.brk):
+		for least := media.Ticks(media.TicksPerMillisecond); h.next+least <= at && h.next-s.shift+least <= u.DTS; {
+			s.repeat() // none of them lasts longer than a part
+		}
 		h.on, h.ended = false, at
 		switch {
 		case !u.RandomAccess:

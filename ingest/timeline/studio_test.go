@@ -308,9 +308,15 @@ func checkPictures(t fataler, entries []relay.Entry) {
 	var mark relay.Mark
 	var newest media.Ticks
 	first := false
+	var held media.Ticks // the longest part
 	for i, e := range entries {
 		switch {
+		case e.Settings != nil:
+			held = e.Settings.PartDuration
 		case e.Mark != nil:
+			if mark.Held && e.Mark.Start-newest > held+ms {
+				t.Fatalf("entry %d: the last held picture, at %d, lasts until %d", i, newest, e.Mark.Start)
+			}
 			if newest >= e.Mark.Start {
 				t.Fatalf("entry %d: a picture at %d comes before the mark at %d", i, newest, e.Mark.Start)
 			}
@@ -319,6 +325,9 @@ func checkPictures(t fataler, entries []relay.Entry) {
 		case mark.Held && e.Unit != nil && e.Unit.Track == media.Video:
 			if !e.Unit.Repeats() || e.Unit.PTS < mark.Start || first && e.Unit.PTS != mark.Start {
 				t.Fatalf("entry %d: a picture at %d follows the mark at %d of held ones", i, e.Unit.PTS, mark.Start)
+			}
+			if !first && e.Unit.PTS-newest > held+ms {
+				t.Fatalf("entry %d: a held picture at %d follows one at %d", i, e.Unit.PTS, newest)
 			}
 			newest, first = e.Unit.PTS, false
 		case e.Unit != nil && e.Unit.Track == media.Video:
