@@ -244,6 +244,13 @@ func TestPublisherOverdue(t *testing.T) {
 				c.broadcast.step(time.Now())
 			}
 		}, "", 0},
+		{"no picture that can be read", func(c *camera) {
+			for range 25 * 31 {
+				c.Fault(front.FaultLengths)
+				time.Sleep(40 * time.Millisecond) // in a bubble
+				c.broadcast.step(time.Now())
+			}
+		}, "unreadable", 30 * time.Second},
 		{"a keyframe each 8 s", func(c *camera) {
 			c.film(25*45, func(i int) bool { return i%200 == 0 })
 		}, "", 0},
@@ -398,4 +405,24 @@ func TestPublisherFurtherTracks(t *testing.T) {
 	if !strings.Contains(c.advice(), `"code":"further_tracks"`) || strings.Count(logged.String(), "problem=further_tracks") != 1 {
 		t.Errorf("the streamer is told %s, the log %s", c.advice(), logged)
 	}
+}
+
+// The streamer is told how pictures are packed wrongly, by a name of its own, and
+// doesn't hear instead that keyframes are missing. Parameter sets may be on their way.
+func TestPublisherFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := testBroadcast(t)
+		c := newCamera(t, b)
+		c.Fault(front.FaultParameterSets)
+		if c.advice() != "" {
+			t.Errorf("at once it is told %s", c.advice())
+		}
+		c.film(25*15, func(i int) bool {
+			c.Fault(front.FaultParameterSets)
+			return i == 0
+		})
+		if told := c.advice(); !strings.Contains(told, `"code":"picture_parameter_sets"`) || strings.Contains(told, "no_keyframe") || len(c.closed) > 0 {
+			t.Errorf("it is told %s, %v", told, c.closed)
+		}
+	})
 }

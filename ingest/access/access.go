@@ -146,7 +146,8 @@ func (a *Assembler) slice(p part, dts, composition media.Ticks) (began bool, err
 		a.sink.Fault(front.FaultApart)
 		return false, nil
 	}
-	return true, a.begin(p, dts, composition)
+	err = a.begin(p, dts, composition)
+	return a.open != nil, err
 }
 
 // begin begins a picture: the one before is finished by it.
@@ -157,7 +158,9 @@ func (a *Assembler) begin(p part, dts, composition media.Ticks) error {
 	recovery := slices.ContainsFunc(a.pending, func(p part) bool { return p.recovery })
 	codec, inBand, err := a.grammar.activate(&p, p.idr || recovery && p.intra)
 	if err != nil {
-		return front.BadConfig(media.Video, err)
+		a.sink.Fault(front.FaultParameterSets)
+		a.pending = a.pending[:0]
+		return nil
 	}
 	a.open = &picture{message: a.message, dts: dts, composition: composition, codec: codec}
 	a.open.access.Intra, a.open.access.Disposable = true, true
@@ -256,6 +259,10 @@ func (a *Assembler) write(p *picture) error {
 		payload = a.grammar.pack(p.parts, p.bytes)
 	}
 	a.sent, p.parts, p.payload = p, nil, nil
+	if a.codec == nil {
+		a.sink.Fault(front.FaultParameterSets)
+		return nil
+	}
 	start, err := a.codec.RandomAccess(payload)
 	if err != nil {
 		a.sink.Fault(front.FaultUnits)

@@ -110,12 +110,14 @@ func (g *av1Grammar) activate(_ *part, keyframe bool) (*media.Codec, [][]byte, e
 	if g.active != nil && (!keyframe || bytes.Equal(g.active, g.sequence)) {
 		return nil, nil, nil
 	}
-	g.active = g.sequence
 	record, err := media.AV1Record(g.sequence)
 	if err != nil {
 		return nil, nil, err
 	}
 	codec, err := media.ParseCodec(media.AV1, record)
+	if err == nil {
+		g.active = g.sequence
+	}
 	return codec, nil, err
 }
 

@@ -136,8 +136,9 @@ func (g *h264Grammar) activate(first *part, keyframe bool) (codec *media.Codec, 
 	if bytes.Equal(record, g.record) {
 		return nil, nil, nil
 	}
-	g.record = record
-	codec, err = media.ParseCodec(media.H264, record)
+	if codec, err = media.ParseCodec(media.H264, record); err == nil {
+		g.record = record
+	}
 	return codec, nil, err
 }
 

@@ -174,8 +174,9 @@ func (g *hevcGrammar) activate(first *part, keyframe bool) (codec *media.Codec, 
 	if bytes.Equal(record, g.record) {
 		return nil, nil, nil
 	}
-	g.record = record
-	codec, err = media.ParseCodec(media.HEVC, record)
+	if codec, err = media.ParseCodec(media.HEVC, record); err == nil {
+		g.record = record
+	}
 	return codec, nil, err
 }
 
