@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -132,6 +131,29 @@ func (l longStream) run(t *testing.T, s *harness.Server) {
 	m.judge()
 }
 
+// numberSize is the size of a frame's number, longSlice that of a picture before it.
+const (
+	numberSize = 8
+	longSlice  = 4 + 3 + numberSize
+)
+
+// appendNumber appends a frame's number, without a byte that is zero: in a slice
+// three of those mean something.
+func appendNumber(b []byte, n int) []byte {
+	for i := range numberSize {
+		b = append(b, 0x80|byte(n>>(7*i)))
+	}
+	return b
+}
+
+// number is what appendNumber appended.
+func number(b []byte) (n int) {
+	for i, c := range b[:numberSize] {
+		n |= int(c&0x7f) << (7 * i)
+	}
+	return n
+}
+
 // frames is how many pictures and frames of sound the stream has.
 func (l longStream) frames() (pictures, sounds int) {
 	return int(l.lasts.Seconds() * longRate), int(math.Ceil(l.lasts.Seconds() * float64(l.rate) / aacFrame))
@@ -151,7 +173,7 @@ func (l longStream) publish(ctx context.Context, e *harness.Encoder, read *longR
 	for v, a := 0, 0; err == nil && (v < pictures || a < sounds); {
 		pictureAt, soundAt := float64(v)/longRate, float64(a)*aacFrame/float64(l.rate)
 		if a < sounds && soundAt < pictureAt || v >= pictures {
-			body := binary.BigEndian.AppendUint64([]byte{0xaf, 1, 0x21}, uint64(a))
+			body := appendNumber([]byte{0xaf, 1, 0x21}, a)
 			err = e.Audio(at(soundAt), body)
 			a++
 			continue
@@ -168,11 +190,13 @@ func (l longStream) publish(ctx context.Context, e *harness.Encoder, read *longR
 				lead = 1 // PTS must not lie before DTS
 			}
 			composition := at(float64(shown+lead)/longRate) - at(pictureAt)
-			body := []byte{0x27, 1, byte(composition >> 16), byte(composition >> 8), byte(composition), 0, 0, 0, 9, 0x41}
+			// A slice's header begins as those of x264 do; its number stands for the rest.
+			body := []byte{0x27, 1, byte(composition >> 16), byte(composition >> 8), byte(composition), 0, 0, 0, longSlice - 4, 0x41, 0x9a, 0x24}
 			if v%longGOP == 0 {
-				body[0], body[9] = 0x17, 0x65
+				body[0] = 0x17
+				copy(body[9:], []byte{0x65, 0x88, 0x84})
 			}
-			err = e.Video(at(pictureAt), binary.BigEndian.AppendUint64(body, uint64(v)))
+			err = e.Video(at(pictureAt), appendNumber(body, v))
 		}
 		v++
 	}
@@ -364,17 +388,17 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *hls.ListedSegmen
 
 // frame checks one frame's number and place.
 func (x *longTrack) frame(f hls.Sample) error {
-	skip, per := 5, float64(x.rate)
+	skip, per := longSlice-numberSize, float64(x.rate)
 	if x.sound {
 		skip, per = 1, float64(x.rate)/aacFrame
 	}
 	if x.frames == x.last+1 && x.sound {
 		return nil // silence to the end of the last picture
 	}
-	if len(f.Data) != skip+8 {
+	if len(f.Data) != skip+numberSize {
 		return fmt.Errorf("a frame of %d bytes came, the last one was number %d", len(f.Data), x.frames-1)
 	}
-	n := int(binary.BigEndian.Uint64(f.Data[skip:]))
+	n := number(f.Data[skip:])
 	if x.frames == 0 && x.sound {
 		x.frames = n // sound from before the first picture is left out
 	}
