@@ -140,7 +140,11 @@ func (x *result) write(file string) error {
 // keepLogs saves what the services said, for whoever looks for a fault.
 func (c *trial) keepLogs() {
 	c.keepFile("requests.txt", []byte(c.witness.requests()))
-	for n, s := range append(c.all(), &harness.Server{Program: c.pub.Program, Role: "publisher"}) {
+	services := c.all()
+	if p, ok := c.pub.(*harness.Publisher); ok {
+		services = append(services, &harness.Server{Program: p.Program, Role: "publisher"})
+	}
+	for n, s := range services {
 		c.keepFile(fmt.Sprintf("%d-%s.log", n, s.Role), []byte(s.Log.String()))
 	}
 }

@@ -62,7 +62,7 @@ func drainRows() []row {
 				old := c.ingests[0]
 				_ = old.Cmd.Process.Signal(syscall.SIGTERM)
 				_ = c.pub.Wait(20 * time.Second) // closed by the ingest
-				c.returns(func() *harness.Publisher { return c.publishDemo(c.ingests[1]) })
+				c.returns(func() publisher { return c.publishDemo(c.ingests[1]) })
 				c.leaves(old)
 				c.restart(old)
 			},
@@ -87,7 +87,7 @@ func drainRows() []row {
 				}
 				_ = c.ingests[0].Cmd.Process.Signal(syscall.SIGTERM)
 				_ = c.pub.Wait(20 * time.Second)
-				c.returns(func() *harness.Publisher { return c.publishDemo(c.ingests[1]) })
+				c.returns(func() publisher { return c.publishDemo(c.ingests[1]) })
 				c.leaves(c.ingests[0])
 				c.restart(c.ingests[0])
 			},

@@ -43,7 +43,7 @@ func edgeRows() []row {
 				for _, s := range gone {
 					c.restart(s)
 				}
-				c.returns(func() *harness.Publisher { return c.publishDemo(c.ingests[0]) })
+				c.returns(func() publisher { return c.publishDemo(c.ingests[0]) })
 			},
 		},
 	}

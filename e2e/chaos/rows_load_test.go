@@ -32,7 +32,7 @@ func overloadRow() row {
 				keys = append(keys, c.newChannel(names[n]))
 			}
 			c.at()
-			var pubs []*harness.Publisher
+			var pubs []publisher
 			for _, key := range keys {
 				pubs = append(pubs, c.publishAs(c.ingests[0], key, common))
 				// Encoders have machines of their own: their start isn't to be the load.
@@ -84,7 +84,7 @@ func (c *trial) whatIsShed(rungs, channels []string, own map[string]string) stri
 }
 
 // endLoad ends publishers, and waits until no worker lacks room.
-func (c *trial) endLoad(pubs []*harness.Publisher) {
+func (c *trial) endLoad(pubs []publisher) {
 	for _, p := range pubs {
 		p.Kill()
 	}
@@ -102,7 +102,7 @@ func (c *trial) endLoad(pubs []*harness.Publisher) {
 
 // fullRow has a broadcast taken over by a worker that is full.
 func fullRow() row {
-	var load []*harness.Publisher
+	var load []publisher
 	return row{
 		name: "worker kill -9, the other one is full", times: 1,
 		shape: shape{workers: 1, level: 1, args: map[string][]string{"ingest": {"--grace", "10s"}, "transcode": {"--encode-cores", "1"}}},

@@ -12,18 +12,21 @@ import (
 )
 
 // publishDemo publishes the row's clip to an ingest, by way of its proxy if there is one.
-func (c *cluster) publishDemo(to *harness.Server) *harness.Publisher {
+func (c *cluster) publishDemo(to *harness.Server) publisher {
 	c.t.Helper()
 	return c.publishAs(to, c.key, c.shape.clip)
 }
 
-func (c *cluster) publishAs(to *harness.Server, key string, what harness.Clip) *harness.Publisher {
+func (c *cluster) publishAs(to *harness.Server, key string, what harness.Clip) publisher {
 	c.t.Helper()
 	at := to.RTMP
 	for n, i := range c.ingests {
 		if i == to && n < len(c.rtmpWires) {
 			at = c.rtmpWires[n].address
 		}
+	}
+	if what.MP4 {
+		return publishEnhanced(c.t, at, key, what)
 	}
 	return harness.PublishTo(c.t, "rtmp://"+at+"/live/"+key, []string{"-re", "-i", what.File(c.t), "-c", "copy"})
 }
@@ -33,7 +36,7 @@ const awayText = "streamer lost the connection"
 
 // away has the publisher gone for a time from now on. heal, unless nil, is what
 // must be well again for its return.
-func (c *trial) away(d time.Duration, gone, heal func(), back func() *harness.Publisher) {
+func (c *trial) away(d time.Duration, gone, heal func(), back func() publisher) {
 	c.t.Helper()
 	c.at()
 	gone()
@@ -65,7 +68,7 @@ const again = time.Second
 
 // returns brings the publisher back, and measures how soon after its first
 // keyframe the viewer has a picture again.
-func (c *trial) returns(back func() *harness.Publisher) {
+func (c *trial) returns(back func() publisher) {
 	c.t.Helper()
 	n := uint64(c.observer.discontinuities()) + 1
 	start := time.Now()
@@ -125,8 +128,8 @@ func publisherRows() []row {
 		r.breaks, r.stalls, r.longest = 1, 2, time.Duration(seconds)*time.Second+afterOutage
 		return r
 	}
-	demo := func(c *trial) func() *harness.Publisher {
-		return func() *harness.Publisher { return c.publishDemo(c.ingests[0]) }
+	demo := func(c *trial) func() publisher {
+		return func() publisher { return c.publishDemo(c.ingests[0]) }
 	}
 	var list []row
 	for _, seconds := range []int{2, 10, 40} {
@@ -159,14 +162,14 @@ func publisherRows() []row {
 			fault: func(c *trial, n int) {
 				next := others[n%len(others)]
 				next.File(c.t)
-				c.away(2*time.Second, c.pub.Kill, nil, func() *harness.Publisher { return c.publishAs(c.ingests[0], c.key, next) })
+				c.away(2*time.Second, c.pub.Kill, nil, func() publisher { return c.publishAs(c.ingests[0], c.key, next) })
 			},
 		},
 		row{
 			name: "publisher back at another ingest after 2 s", times: 2, target: target,
 			breaks: 1, stalls: 2, longest: 2*time.Second + afterOutage, shape: shape{ingests: 2},
 			fault: func(c *trial, n int) {
-				c.away(2*time.Second, c.pub.Kill, nil, func() *harness.Publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
+				c.away(2*time.Second, c.pub.Kill, nil, func() publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
 			},
 		},
 		row{
@@ -209,7 +212,7 @@ func ingestRows() []row {
 				c.away(time.Second, func() {
 					old.Kill()
 					c.pub.Kill()
-				}, nil, func() *harness.Publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
+				}, nil, func() publisher { return c.publishDemo(c.ingests[(n+1)%2]) })
 				c.restart(old)
 			},
 		},
@@ -221,7 +224,7 @@ func ingestRows() []row {
 					c.ingests[0].Kill()
 					c.pub.Kill()
 					c.restart(c.ingests[0])
-				}, nil, func() *harness.Publisher { return c.publishDemo(c.ingests[0]) })
+				}, nil, func() publisher { return c.publishDemo(c.ingests[0]) })
 			},
 		},
 	}

@@ -128,6 +128,14 @@ func workerRows() []row {
 			stalls: 1, longest: 10 * time.Second, warm: 20 * time.Second, settle: 12 * time.Second,
 			target: "nothing lost; the stall is stated",
 		},
+		{
+			name: "HEVC, worker kill -9", times: 5, fault: killWorker(false), late: 300 * time.Millisecond, shape: shape{clip: hevcClip},
+			target: "0 stalls; parts late by ≤ 300 ms",
+		},
+		{
+			name: "AV1, worker kill -9", times: 5, fault: killWorker(false), late: 300 * time.Millisecond, shape: shape{clip: av1Clip},
+			target: "0 stalls; parts late by ≤ 300 ms",
+		},
 	}
 	for i := range list {
 		list[i].remade = true

@@ -17,7 +17,7 @@ type trial struct {
 	row row
 	// broadcastID is the one that was live before the first fault.
 	broadcastID string
-	pub         *harness.Publisher
+	pub         publisher
 	observer    *observer
 	witness     *witness
 	recording   *recording // of the log, where the row is remade
