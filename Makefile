@@ -9,6 +9,10 @@ SHELL := /bin/bash
 GO_FILES := $(shell find . -name '*.go' -not -path './web/node_modules/*' -o -name '*.lua' -o -name '*.sql')
 WEB_FILES := $(shell find web -type f -not -path 'web/node_modules/*' -not -path 'web/dist/*')
 UNIT_PACKAGES = $$(go list ./... | grep -v /e2e)
+# Those that wait for real time the longest begin first, and more of them run at once
+# than there are cores: three packages, and in each so many tests for each core.
+LONGEST = ./transcode/encode ./transcode ./edge ./cmd/millrace ./ingest
+SIDE_BY_SIDE = -p $$(($$(nproc) + 1)) -parallel $$((2 * $$(nproc)))
 # What tests of the whole run: the program as it was built.
 BUILT = E2E_BINARY=$(CURDIR)/bin/millrace
 
@@ -41,7 +45,7 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_FILES)
 .PHONY: test
 test: ## install what the tests need, then run all that decides whether a change is good
 	@scripts/need test
-	@scripts/timed build lint race web-test e2e chaos-short
+	@scripts/timed build lint+web-test race e2e chaos-short
 
 .PHONY: unit
 unit: ## run the Go tests without the race detector and without e2e, for a quick look
@@ -49,7 +53,7 @@ unit: ## run the Go tests without the race detector and without e2e, for a quick
 
 .PHONY: race
 race: web/dist/index.html ## run them with the race detector, as make test does
-	GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout 10m $(UNIT_PACKAGES)
+	GORACE=atexit_sleep_ms=0 go test -race -vet=off -timeout 10m $(SIDE_BY_SIDE) $(LONGEST) $(UNIT_PACKAGES)
 
 .PHONY: web-test
 web-test: web/node_modules/.package-lock.json ## run the tests of the pages
@@ -65,10 +69,10 @@ chaos: build ## inject every fault into the real processes and write docs/chaos.
 	ROWS='$(ROWS)' TIMES='$(TIMES)' CHAOS_REPORT=$(CURDIR)/docs/chaos.md $(BUILT) \
 		go test -count=1 -timeout 3h -tags chaos -run '^TestChaos$$' -v ./e2e/chaos | grep --line-buffered -vE '^ {8}'
 
-# Two rows at a time: each has a browser of its own.
+# Three rows at a time, of which each has a browser of its own, leave a third of two cores.
 .PHONY: chaos-short
 chaos-short: build ## the few faults that CI injects, each once: part of make test
-	CHAOS_SHORT=1 $(BUILT) go test -count=1 -vet=off -timeout 10m -tags chaos -parallel 2 -run '^TestChaos$$' ./e2e/chaos
+	CHAOS_SHORT=1 $(BUILT) go test -count=1 -vet=off -timeout 10m -tags chaos -parallel 3 -run '^TestChaos$$' ./e2e/chaos
 
 .PHONY: soak
 soak: build ## overload for SOAK (20m30s) with memory plotted into docs/images/soak.svg

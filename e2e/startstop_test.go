@@ -37,7 +37,7 @@ func TestStartAndStop(t *testing.T) {
 	if strings.Contains(s.Log.String(), s.Key) {
 		t.Error("the stream key is in the log")
 	}
-	p := s.PublishClip(t, s.Key, longClip)
+	p := s.PublishClip(t, s.Key, shortClip) // which is made sooner: all other tests wait for this one
 	s.AwaitLive("demo", "")
 	children := harness.Descendants(s.Cmd.Process.Pid)
 	if !slices.ContainsFunc(children, harness.IsProgram("redis-server")) || !slices.ContainsFunc(children, harness.IsProgram("ffmpeg")) {
@@ -57,6 +57,8 @@ func TestStartAndStop(t *testing.T) {
 	if strings.Contains(s.Log.String(), `"level":"ERROR"`) || strings.Contains(s.Log.String(), "panic") {
 		t.Errorf("errors in the log:\n%s", s.Log.String())
 	}
+
+	t.Parallel() // the times that a machine of its own is needed for are taken
 
 	// The second start finds the channel, and its key still works.
 	key := s.Key

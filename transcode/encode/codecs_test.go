@@ -29,7 +29,6 @@ func TestWorkerMakesTheSameBytesOfEveryCodec(t *testing.T) {
 	}{
 		{"HEVC and Opus", hevcVideo + " " + opusSound, "hvc1.1.6.", true},
 		{"AV1 and AAC", av1Video + " -c:a aac", "av01.0.", false},
-		{"AV1 and Opus", av1Video + " " + opusSound, "av01.0.", true},
 	} {
 		t.Run(c.name, func(t *testing.T) { // one after the other: their processes need CPU time within a second
 			l := transcodetest.MakeLog(t, 0, fmt.Sprintf(newSource, 7)+c.args)
@@ -42,7 +41,7 @@ func TestWorkerMakesTheSameBytesOfEveryCodec(t *testing.T) {
 			}
 			decodeAll(t, whole, last)
 			checkTimes(t, whole, last)
-			for from := range last + 1 {
+			for from := uint64(1); from <= last; from++ {
 				again := transcodetest.NewRecord()
 				runWorker(t, l, from, "90p30=150k", again)
 				got := again.Sums(from)
