@@ -44,8 +44,8 @@ var (
 	}
 )
 
-// Publish admits a publisher: it makes the service the fronts' publishers.
-func (s *Service) Publish(ctx context.Context, p front.Request) (front.Publication, error) {
+// admit makes an encoder the publisher of its channel's broadcast.
+func (s *Service) admit(ctx context.Context, p front.Request) (*publisher, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	rights, err := s.lookUp(ctx, credentials.Typed(p.Key))

@@ -28,6 +28,9 @@ const (
 	minHoldBack = 12 * media.VideoTimescale / 10
 	// tracksWait is how long the tracks and the frame rate are waited for.
 	tracksWait = time.Second
+	// picturesWait is how long pictures are waited for that are announced, but of which
+	// nothing comes while sound does.
+	picturesWait = 5 * time.Second
 	// rateFrames is how many frames measure the frame rate.
 	rateFrames = 12
 	// silenceAfter is how far audio may fall behind video before silence is

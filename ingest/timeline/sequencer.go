@@ -31,6 +31,7 @@ type Sequencer struct {
 	clock     *clock
 	gathering bool
 	since     time.Time // of the first unit gathered
+	began     time.Time // when the first unit came
 	held      []heldUnit
 	video     *media.Codec
 	audio     *media.Codec

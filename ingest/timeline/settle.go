@@ -17,7 +17,7 @@ func (s *Sequencer) push(u media.Unit, now time.Time) {
 		return
 	}
 	if s.since.IsZero() {
-		s.since = now
+		s.since, s.began = now, now
 	}
 	s.held = append(s.held, heldUnit{u, now})
 	s.heldBytes += len(u.Payload)
@@ -74,7 +74,8 @@ func (s *Sequencer) gathered(now time.Time) bool {
 			first = s.held[i].unit.DTS
 		}
 	}
-	if frames == 0 && s.PicturesDue() {
+	announced := s.claimed > 0 && now.Sub(s.began) < picturesWait
+	if frames == 0 && (s.PicturesDue() || announced) {
 		s.keepNewestSound(last)
 		s.since = now // the wait begins with the first keyframe
 		return false
