@@ -107,7 +107,7 @@ func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summ
 	if u.PTS != u.DTS {
 		h.bFrames = true
 	}
-	if u.RandomAccess {
+	if u.Start() > media.IntraStart {
 		if u.DTS > h.lastKeyframe {
 			h.interval = u.DTS - h.lastKeyframe
 		}

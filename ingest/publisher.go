@@ -305,7 +305,7 @@ func (p *publisher) Write(u media.Unit) error {
 		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}
-	if u.Track == media.Video && u.RandomAccess {
+	if u.Track == media.Video && s.seq.Start(&u, now) > media.NoStart {
 		if o := s.seq.Codec(media.Video).Orientation(u.Payload); o != p.turned {
 			p.turned = o
 			p.note(pictureAdvice(s.seq.Codec(media.Video), o))

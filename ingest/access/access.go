@@ -88,8 +88,8 @@ func (a *Assembler) Config(record []byte) error {
 }
 
 // Take takes the payload of one message, which it keeps, and the times of the
-// picture in it.
-func (a *Assembler) Take(dts, composition media.Ticks, payload []byte) error {
+// picture in it; claimed where the encoder calls that a keyframe.
+func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []byte) error {
 	a.message++
 	parts, exact, fault := a.grammar.split(payload)
 	if fault != "" {
@@ -119,6 +119,9 @@ func (a *Assembler) Take(dts, composition media.Ticks, payload []byte) error {
 		default:
 			whole = false
 		}
+	}
+	if a.open != nil && a.open.message == a.message {
+		a.open.access.Claimed = claimed
 	}
 	if begun > 1 {
 		a.sink.Fault(front.FaultSeveral)

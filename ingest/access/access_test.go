@@ -77,7 +77,7 @@ func assemble(t testing.TB, format media.Format, record []byte, list []message) 
 		}
 	}
 	for _, m := range list {
-		if err := a.Take(m.dts, m.composition, slices.Clone(m.payload)); err != nil {
+		if err := a.Take(m.dts, m.composition, false, slices.Clone(m.payload)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -341,7 +341,7 @@ func TestNothingWaits(t *testing.T) {
 		}
 		whole := 0
 		for i, m := range c.list {
-			if err := a.Take(m.dts, m.composition, m.payload); err != nil {
+			if err := a.Take(m.dts, m.composition, false, m.payload); err != nil {
 				t.Fatal(err)
 			}
 			if i+1 == len(c.list) || c.list[i+1].dts != m.dts {
@@ -374,7 +374,7 @@ func TestPicturesDontWaitForSound(t *testing.T) {
 	if err := a.Sound(5 * ms); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Take(m.dts, m.composition, m.payload); err != nil {
+	if err := a.Take(m.dts, m.composition, false, m.payload); err != nil {
 		t.Fatal(err)
 	}
 	for at := media.Ticks(0); at <= 120*ms; at += 20 * ms {

@@ -103,7 +103,7 @@ func frameHead(b byte) head {
 		return head{}
 	}
 	key := kind == 0 && shown
-	return head{hidden: !shown, key: key, idr: key, intra: kind == 0 || kind == 2}
+	return head{hidden: !shown, key: key, idr: key, intra: key}
 }
 
 func (g *av1Grammar) activate(_ *part, keyframe bool) (*media.Codec, [][]byte, error) {

@@ -74,10 +74,10 @@ func assembleAny(t *testing.T, format byte, b []byte) {
 			err = a.Sound(at + media.Ticks(after)*ms)
 		case fuzzBack:
 			at -= 20 * media.Ticks(after) * ms
-			err = a.Take(at, 0, payload)
+			err = a.Take(at, 0, false, payload)
 		default:
 			at += media.Ticks(after) * ms
-			err = a.Take(at, 0, payload)
+			err = a.Take(at, 0, false, payload)
 		}
 		if refusal, ok := err.(*front.Refusal); err != nil && (!ok || refusal.Text == "") {
 			t.Fatal(err)

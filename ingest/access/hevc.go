@@ -84,6 +84,7 @@ func (g *hevcGrammar) look(nalu []byte) (part, front.Fault) {
 		p.disposable = kind < hevcSubLayers && kind%2 == 0
 	case kind == hevcPrefixSEI:
 		p.role = prefix
+		p.frames, p.recovery = media.HEVCRecoveryPoint(nalu)
 	case kind == hevcSuffixSEI || kind >= hevcDolbyRPU:
 		p.role = suffix
 	case kind >= hevcVPS && kind <= hevcPPS:

@@ -119,7 +119,7 @@ func TestPictureBoundaries(t *testing.T) {
 			for ; i < len(c.pieces) && c.pieces[i].message == n; i++ {
 				b = append(b, coded([][]byte{c.pieces[i].nalu()}, length(4))...)
 			}
-			if err := a.Take(media.Ticks(n)*10*ms, 0, b); err != nil {
+			if err := a.Take(media.Ticks(n)*10*ms, 0, false, b); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -39,7 +39,7 @@ func TestParameterSetsChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range list {
-			if err := a.Take(m.dts, m.composition, m.payload); err != nil {
+			if err := a.Take(m.dts, m.composition, false, m.payload); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -55,6 +55,7 @@ type packet struct {
 	timestamp   uint32
 	offset      time.Duration
 	composition media.Ticks
+	keyframe    bool // the encoder calls it one
 	data        []byte
 }
 
@@ -64,7 +65,7 @@ func (d *demuxer) video(timestamp uint32, body []byte) error {
 	if err != nil {
 		return d.refuse(err)
 	}
-	return d.take(&packet{media.Video, v.Kind, v.Format, v.Track, v.Further, timestamp, v.Offset, v.Composition, v.Data})
+	return d.take(&packet{media.Video, v.Kind, v.Format, v.Track, v.Further, timestamp, v.Offset, v.Composition, v.Keyframe, v.Data})
 }
 
 // audio takes the body of an audio message, which it keeps. An error ends the publication.
@@ -73,7 +74,7 @@ func (d *demuxer) audio(timestamp uint32, body []byte) error {
 	if err != nil {
 		return d.refuse(err)
 	}
-	return d.take(&packet{media.Audio, a.Kind, a.Format, a.Track, a.Further, timestamp, a.Offset, 0, a.Data})
+	return d.take(&packet{media.Audio, a.Kind, a.Format, a.Track, a.Further, timestamp, a.Offset, 0, false, a.Data})
 }
 
 // metadata takes an onMetaData. Of what it claims only the frame rate matters: codecs and sizes are
@@ -161,7 +162,7 @@ func (d *demuxer) picture(t *track, p *packet) error {
 		d.dropped(droppedMalformed)
 		return nil
 	}
-	return t.pictures.Take(d.clock.at(p.track, p.timestamp, p.offset), p.composition, p.data)
+	return t.pictures.Take(d.clock.at(p.track, p.timestamp, p.offset), p.composition, p.keyframe, p.data)
 }
 
 // assembled takes what is made of a demuxer's messages.

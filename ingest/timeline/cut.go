@@ -63,36 +63,45 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 
 // placeVideo puts a picture into the log, with a mark before it where one is due.
 func (s *Sequencer) placeVideo(u media.Unit, now time.Time) {
+	start := s.Start(&u, now)
+	u.RandomAccess = start >= media.OpenStart
 	if s.hold.on && !s.release(&u, now) {
 		return
 	}
+	fresh := s.brk || !s.opened
 	at := u.DTS + s.shift
-	if u.RandomAccess {
+	// With leading pictures a segment begins with the first of them, which is shown
+	// before the one that decoding starts at.
+	clean := start == media.CleanStart || fresh && start > media.NoStart || start == media.OpenStart && (u.PTS <= at+s.step/2 || s.hold.broken)
+	if clean {
 		at = u.PTS
 	}
 	if s.opened {
-		s.settleTarget(at, u.RandomAccess && !s.jumped)
+		s.settleTarget(at, start > media.NoStart && !s.jumped)
 		early := s.outlasts(at, u.DTS)
 		at, u.DTS, u.PTS = at-early, u.DTS-early, u.PTS-early
 	}
 	elapsed := at - s.mark.Start
 	switch {
-	case u.RandomAccess && (s.brk || !s.opened):
-		s.openAtKeyframe(&u, now)
+	case fresh && start > media.NoStart:
+		s.openAtStart(&u, at, clean, now)
 		s.firstKeyframe = cmp.Or(s.firstKeyframe, u.PTS)
 	case !s.opened:
 		return // after a pause: nothing can be decoded before the first keyframe
-	case u.RandomAccess:
-		if elapsed >= segmentDuration || s.hold.broken || (!s.mark.Independent() && elapsed >= dependentDuration) {
-			s.openAtKeyframe(&u, now)
+	case start > media.NoStart:
+		elapsed = u.PTS - s.mark.Start // its leading pictures don't shorten a segment that goes without them
+		if elapsed >= segmentDuration || s.hold.broken || s.midGOP && elapsed >= dependentDuration {
+			s.openAtStart(&u, at, clean, now)
 		}
 	default:
 		if td := s.target(); td > 0 && (elapsed > td-cutAhead && at > s.maxPTS || elapsed+s.step > td) {
 			// The GOP outlasts the target duration. Where at > maxPTS no later
 			// frame is shown before this one, and the pictures divide cleanly.
 			s.open(at, false, now)
+			s.midGOP = true
 		}
 	}
+	s.starts.pass(&u, s.video.Format)
 	s.maxPTS = max(s.maxPTS, u.PTS)
 	s.put(relay.Entry{Unit: &u})
 	s.hold.picture(u, s.soundEnd(), s.tail.End())
@@ -111,6 +120,23 @@ func (s *Sequencer) outlasts(at, dts media.Ticks) (early media.Ticks) {
 	}
 	most := dts - (s.tail.Last() - s.shift) - media.TicksPerMillisecond // decode times rise
 	return max(0, min(at-s.mark.Start-s.target(), most))
+}
+
+// openAtStart opens a segment at a picture that decoding can start at: right there,
+// with clean, or so that all is right only later.
+func (s *Sequencer) openAtStart(u *media.Unit, at media.Ticks, clean bool, now time.Time) {
+	m := &s.mark
+	if s.brk || !s.opened {
+		m.Recode = false
+	}
+	m.Recode = m.Recode || s.video.Format == media.H264 && u.Start() != media.CleanStart
+	if clean {
+		s.openAtKeyframe(u, now)
+	} else {
+		s.open(at, false, now)
+	}
+	s.starts.begin(m.Sequence, u)
+	s.midGOP = false
 }
 
 // openAtKeyframe opens a segment that decoding can start at. Where its composition
@@ -222,6 +248,9 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	m.Time = s.wallTime(start)
 	if independent || fresh {
 		m.DecodeFrom = m.Sequence
+		s.starts.points = []point{{sequence: m.Sequence}}
+	} else {
+		m.DecodeFrom = s.starts.decodeFrom()
 	}
 	if s.grid != nil {
 		m.AudioStart = s.grid.atOrAfter(start)

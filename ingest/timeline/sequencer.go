@@ -46,6 +46,8 @@ type Sequencer struct {
 	delay     media.Ticks // what is added to the clock's times
 
 	// Of the segment that is open, in the video's decode order.
+	starts        starts
+	midGOP        bool        // it begins where decoding can't start
 	shift         media.Ticks // composition time of the keyframe that decoding starts at
 	maxPTS        media.Ticks
 	firstKeyframe media.Ticks
@@ -70,6 +72,7 @@ func (s *Sequencer) Attach(resumed bool) {
 	s.clock = newClock(s.end())
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.expected, s.claimed, s.mute = nil, nil, false, 0, false
+	s.starts = starts{}
 	s.hold, s.decoded, s.pushed = hold{}, 0, time.Time{}
 	s.brk, s.jumped, s.delay = resumed, false, 0
 }
@@ -200,7 +203,7 @@ func (s *Sequencer) Push(u media.Unit, now time.Time) (at media.Ticks, jumped bo
 	step := s.step
 	if u.Track == media.Audio {
 		step = s.audio.Step()
-	} else if !u.RandomAccess && s.Waiting() {
+	} else if s.Start(&u, now) == media.NoStart && s.Waiting() {
 		return s.clock.tracks[media.Video].last, false
 	}
 	composition := u.PTS - u.DTS

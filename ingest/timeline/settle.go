@@ -29,7 +29,7 @@ func (s *Sequencer) Tick(now time.Time) {
 	if !s.gathering || len(s.held) == 0 || !s.gathered(now) {
 		return
 	}
-	held := s.held
+	held := dropLeading(s.held)
 	s.gathering, s.held, s.heldBytes = false, nil, 0
 	s.settle(held)
 	s.phase = s.soundPhase(held)
@@ -41,7 +41,7 @@ func (s *Sequencer) Tick(now time.Time) {
 
 func (s *Sequencer) heldKeyframe() bool {
 	for i := range s.held {
-		if s.held[i].unit.RandomAccess {
+		if s.held[i].unit.Start() > media.IntraStart {
 			return true
 		}
 	}
@@ -268,7 +268,7 @@ func (s *Sequencer) soundPhase(held []heldUnit) media.Ticks {
 	started := !s.settings.Video
 	for i := range held {
 		switch u := &held[i].unit; {
-		case u.RandomAccess && !started:
+		case !started && u.Start() > media.IntraStart && u.Track == media.Video:
 			started, from = true, max(from, u.PTS)
 		case u.Track == media.Audio && started && u.DTS >= from:
 			return u.DTS

@@ -294,7 +294,7 @@ func checkNextMark(t fataler, i int, last, m relay.Mark, open bool, target media
 		t.Fatalf("entry %d: segment %d is %.3f s long", i, last.Sequence, (m.Start - last.Start).Seconds())
 	case m.Discontinuity != last.Discontinuity && (m.Discontinuity != last.Discontinuity+1 || !m.Independent()):
 		t.Fatalf("entry %d: discontinuity of %+v follows %+v", i, m, last)
-	case m.DecodeFrom > m.Sequence || m.DecodeFrom < m.Sequence && m.DecodeFrom != last.DecodeFrom:
+	case m.DecodeFrom > m.Sequence || m.DecodeFrom < last.DecodeFrom:
 		t.Fatalf("entry %d: decode_from of %+v follows %+v", i, m, last)
 	case m.Epoch < last.Epoch:
 		t.Fatalf("entry %d: epoch of %+v follows %+v", i, m, last)
@@ -331,7 +331,7 @@ func checkPictures(t fataler, entries []relay.Entry) {
 			}
 			newest, first = e.Unit.PTS, false
 		case e.Unit != nil && e.Unit.Track == media.Video:
-			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.RandomAccess) {
+			if e.Unit.PTS < mark.Start || first && mark.Independent() && (e.Unit.PTS != mark.Start || !e.Unit.RandomAccess && !mark.Recode) {
 				t.Fatalf("entry %d: a picture at %d follows the mark at %d", i, e.Unit.PTS, mark.Start)
 			}
 			newest, first = max(newest, e.Unit.PTS), false

@@ -141,18 +141,26 @@ func (s *Slice) SecondField(t *Slice) bool {
 	return s.Field && t.Field && s.Bottom != t.Bottom && s.FrameNum == t.FrameNum && !t.IDR
 }
 
+// seiRecoveryPoint is the kind of message that tells of a recovery point (D.1.1).
+const seiRecoveryPoint = 6
+
 // RecoveryPoint looks into a message of supplemental enhancement information, a
 // NAL unit without its length, for a recovery point (D.1.8): the pictures are
 // right again so many frames after the one that it belongs to.
 func RecoveryPoint(sei []byte) (frames int, ok bool) {
-	const recoveryPoint = 6
-	m := seiMessage(sei, 1, recoveryPoint)
-	if m == nil {
-		return 0, false
-	}
+	m := seiMessage(sei, 1, seiRecoveryPoint)
 	r := headerReader{b: m}
 	n := r.ue()
-	return int(n), r.err == nil && n < 1<<16
+	return int(n), m != nil && r.err == nil && n < 1<<16
+}
+
+// HEVCRecoveryPoint is RecoveryPoint of HEVC (ITU-T H.265, D.3.8), which counts
+// pictures in the order of showing. Where that lies before it, the count is 0.
+func HEVCRecoveryPoint(sei []byte) (frames int, ok bool) {
+	m := seiMessage(sei, 2, seiRecoveryPoint)
+	r := headerReader{b: m}
+	n := r.se()
+	return int(max(0, n)), m != nil && r.err == nil && n < 1<<16
 }
 
 // seiMessage returns the first message of a kind (7.3.2.3.1) that a NAL unit has

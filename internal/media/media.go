@@ -116,4 +116,6 @@ type Access struct {
 	Intra bool
 	// Disposable is set where no other picture refers to this one.
 	Disposable bool
+	// Claimed is set where the encoder calls it a keyframe, whatever it is.
+	Claimed bool
 }

@@ -72,6 +72,10 @@ type Mark struct {
 	// shows the last picture again and again. The pictures that it is decoded from
 	// stand behind the mark that DecodeFrom names.
 	Held bool `json:"held,omitempty"`
+	// Recode says that players which start with nothing but IDR pictures, as
+	// browsers do, can't start here with the source: who makes renditions puts one
+	// of its own, of the source's size, in its place.
+	Recode bool `json:"recode,omitempty"`
 	// Start is the first video frame's PTS, and the segment's start in every rendition.
 	Start media.Ticks `json:"start"`
 	// AudioStart is the first sample of the first audio frame of the segment,

@@ -20,7 +20,7 @@ type Tail struct {
 	marked   bool
 
 	shift media.Ticks // composition time of the random access point that decoding starts at
-	fresh bool        // the next picture is that point
+	fresh bool        // the next picture is that point, or the first one that was seen
 	last  media.Ticks // the newest picture's shifted decode time; of sound where there are no pictures
 	end   media.Ticks // where that frame ends
 
@@ -42,6 +42,9 @@ func (t *Tail) Add(e Entry) {
 	case e.Unit != nil:
 		if t.fresh {
 			t.fresh, t.shift = false, e.Unit.PTS-e.Unit.DTS
+			if !t.mark.Independent() {
+				t.shift = t.mark.Start - e.Unit.DTS
+			}
 		}
 		if !e.Unit.Preroll {
 			t.reach(e.Unit.DTS+t.shift, t.Step())
@@ -50,7 +53,7 @@ func (t *Tail) Add(e Entry) {
 }
 
 func (t *Tail) addMark(m Mark) {
-	if m.Kind == Open && m.Independent() {
+	if m.Kind == Open && (m.Independent() || !t.marked) {
 		t.fresh = true
 	}
 	if !t.marked || m.Discontinuity != t.mark.Discontinuity {
@@ -106,7 +109,7 @@ func (t *Tail) markAt(kind MarkKind, at media.Ticks) Mark {
 		m.Sequence++
 		at = max(at, t.mark.Start+1)
 	}
-	m.DecodeFrom, m.Start = m.Sequence, at
+	m.DecodeFrom, m.Recode, m.Start = m.Sequence, false, at
 	if t.sound != nil {
 		m.AudioStart = t.grid().AtOrAfter(at)
 	}

@@ -111,8 +111,17 @@ func (a *announcer) thumbnail(jpeg []byte) { a.send(message{data: jpeg}) }
 // putter returns what a rendition of the segment publishes by: it puts the same
 // media under the names of the rungs that it stands in for.
 func (a *announcer) putter(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
+	others := a.standInPutter(s, rendition)
 	return func(part index.Entry, data []byte, segment index.Entry) {
 		a.put(part, data, segment)
+		others(part, data, segment)
+	}
+}
+
+// standInPutter returns what puts a rendition of the segment under the names of
+// the rungs that it stands in for, and not under its own.
+func (a *announcer) standInPutter(s *segment, rendition string) func(index.Entry, []byte, index.Entry) {
+	return func(part index.Entry, data []byte, segment index.Entry) {
 		for _, shed := range s.shedFor(rendition) {
 			part.Rendition, segment.Rendition = shed.rung.Name, shed.rung.Name
 			a.put(part, data, segment)

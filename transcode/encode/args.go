@@ -26,9 +26,9 @@ type Job struct {
 	Rungs     []Rung
 	Preset    string
 	Thumbnail bool
-	// Skip leaves out pictures before this time, counted from the first one
-	// fed: for a segment that begins in the middle of a GOP.
-	Skip media.Ticks
+	// Preroll says that pictures of earlier segments are fed first, since the
+	// segment's own refer to them. What is shown before [prerollTime] is left out.
+	Preroll bool
 	// Hold shows the last picture alone, again and again.
 	Hold Hold
 	Look Look
@@ -41,9 +41,13 @@ type Hold struct {
 	Count        int
 }
 
+// prerollTime is when the first picture of a segment with a preroll is shown, by
+// the times that its process is fed: a preroll is never as long.
+const prerollTime media.Ticks = 100 * media.VideoTimescale
+
 // same reports whether a process for j can do k.
 func (j Job) same(k Job) bool {
-	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Skip == k.Skip && j.Hold == k.Hold && j.Look == k.Look && slices.Equal(j.Rungs, k.Rungs)
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Preroll == k.Preroll && j.Hold == k.Hold && j.Look == k.Look && slices.Equal(j.Rungs, k.Rungs)
 }
 
 // firstPipe is the file descriptor of the first output.
@@ -83,9 +87,9 @@ func (j Job) filter() string {
 	}
 	var b strings.Builder
 	b.WriteString("[0:v]" + j.Look.decoded())
-	if j.Skip > 0 {
+	if j.Preroll {
 		// A little less: decode and presentation times are rounded differently.
-		fmt.Fprintf(&b, "select='gte(t,%.4f)',", j.Skip.Seconds()-0.003)
+		fmt.Fprintf(&b, "select='gte(t,%.4f)',", prerollTime.Seconds()-0.003)
 	}
 	b.WriteString(j.Hold.filter())
 	fmt.Fprintf(&b, "split=%d", outputs)
@@ -119,8 +123,12 @@ func (j Job) encoder(r Rung) []string {
 	if r.FrameRate > 0 {
 		params += ":fps=" + strconv.FormatFloat(r.FrameRate, 'f', -1, 64)
 	}
+	keyframes := " -force_key_frames source -forced-idr 1"
+	if j.Preroll { // the source's own may be shown after pictures that follow them
+		keyframes = ""
+	}
 	return strings.Fields(fmt.Sprintf("-c:v libx264 -preset %s -tune zerolatency -bf 0 -threads 1"+
-		" -force_key_frames source -forced-idr 1 -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
+		keyframes+" -g 1000000 -keyint_min 1 -sc_threshold 0 -flags +cgop"+
 		" -fps_mode passthrough -enc_time_base 1:90000 -crf 26 -maxrate %d -bufsize %d -x264-params %s",
 		j.Preset, r.Bitrate, r.Bitrate, params))
 }

@@ -36,15 +36,17 @@ type encoding struct {
 	codec  *media.Codec // the source's
 	header *media.Init  // the source's
 	source Source
-	size   int           // bytes of the source so far
-	gop    []*media.Unit // since the random access point that decoding starts at
+	size   int       // bytes of the source so far
+	gop    []preroll // since the segment that decoding starts at
 
-	rungs []Rung // nil until they are settled
+	rungs   []Rung // nil until they are settled
+	recoded bool   // the first of them takes the source's place
 	shedding
 	// groups are the rungs that share a process; at least one, for the picture for listings.
 	groups    [][]Rung
 	broken    bool // the pictures that come can't be decoded by who saw held ones only
 	pictureIn int  // segments until a process makes just a picture for listings
+	prerolled bool // the newest segment is decoded from an earlier one on
 	outputs   chan output
 	spares    []*encoder // for the next segment, one for each group, or nil
 	spareAt   <-chan time.Time
@@ -107,22 +109,46 @@ func (e *encoding) configure(c *media.Codec, settings relay.Settings) (err error
 	return nil
 }
 
-// marked takes note of a mark of which the segment follows.
+// preroll is the pictures of a segment, for the decoding of later ones.
+type preroll struct {
+	sequence uint64
+	pictures []*media.Unit
+}
+
+// marked takes note of a mark of which the segment follows, whether or not it is
+// made: pictures before those that decoding starts at are forgotten.
 func (e *encoding) marked(m relay.Mark) {
-	if m.Independent() {
-		e.gop = nil // decoding starts at the next picture
-	}
+	e.gop = slices.DeleteFunc(e.gop, func(p preroll) bool { return p.sequence < m.DecodeFrom || m.Independent() })
+	e.gop = append(e.gop, preroll{sequence: m.Sequence})
 	e.broken = m.Held || e.broken && !m.Independent()
+}
+
+// lead is the pictures that are decoded before those that come.
+func (e *encoding) lead() (pictures []*media.Unit) {
+	for _, p := range e.gop {
+		pictures = append(pictures, p.pictures...)
+	}
+	return pictures
 }
 
 // open prepares a segment's pictures.
 func (e *encoding) open(s *segment) {
 	s.video, s.codec = true, e.codec
-	if e.broken {
+	m := s.tl.mark
+	e.replace(m.Recode)
+	switch {
+	case !e.broken:
+	case !e.recoded:
 		s.standIn = &rungWork{rung: e.sourceRung(), segment: s}
 		return
+	case m.Held:
+		return // its place is taken by a rung
 	}
 	s.source = newRendering(s.tl, e.Grant.Epoch, sourceName, e.header.Hash, SourceProfile(), 1)
+	if e.recoded {
+		s.source.publish = e.out.standInPutter(s, sourceName)
+		return
+	}
 	s.source.publish = e.out.putter(s, sourceName)
 	e.out.init(sourceName, e.header, index.Entry{Epoch: s.tl.mark.Epoch, Codec: e.codec.Name, Width: e.codec.Width, Height: e.codec.Height})
 }
@@ -130,10 +156,8 @@ func (e *encoding) open(s *segment) {
 // begin plans a new segment's rungs.
 func (e *encoding) begin(ctx context.Context, s *segment) {
 	e.addRungs(s)
-	if !s.tl.mark.Independent() {
-		// Pictures before the mark are decoded, not shown.
-		s.pictures = slices.Clone(e.gop)
-	}
+	s.pictures = e.lead() // these are decoded, not shown
+	e.prerolled = len(s.pictures) > 0
 	made := e.balance(s)
 	tooFarBehind := made < len(e.rungs)-e.shed
 	if e.midway(s) {
@@ -227,6 +251,7 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 		r.out.publish = e.out.putter(s, r.rung.Name)
 	}
 	e.using[enc] = run
+	enc.begin(s.tl.mark.Start)
 	enc.config(s.codec)
 	for _, u := range s.pictures {
 		enc.picture(u)
@@ -244,10 +269,13 @@ func (e *encoding) take(ctx context.Context, s *segment, u *media.Unit, at media
 		e.repeat(ctx, s, at)
 		return
 	}
-	if u.Preroll && u.RandomAccess {
-		e.gop = nil
+	if n := len(e.gop); n > 0 {
+		last := &e.gop[n-1]
+		if u.Preroll && u.RandomAccess {
+			e.gop, last.pictures = e.gop[n-1:], nil
+		}
+		last.pictures = append(last.pictures, u)
 	}
-	e.gop = append(e.gop, u)
 	if s == nil || !s.video || u.Preroll {
 		return
 	}

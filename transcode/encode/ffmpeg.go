@@ -197,7 +197,8 @@ type encoder struct {
 	gone     <-chan struct{} // closed when nobody reads out any more
 	exited   chan struct{}   // closed when the process has ended
 	fed      bool
-	base     media.Ticks // of the first picture fed
+	base     media.Ticks // what the times that it is fed are counted from
+	based    bool        // base is known
 	watchdog watchdog
 }
 
@@ -332,13 +333,23 @@ func (e *encoder) config(c *media.Codec) {
 	e.put(matroska.Header(c))
 }
 
-// picture feeds one access unit of the source. Times count from the first one,
-// so that the 31 bits of milliseconds of the FLV that comes back never wrap.
-func (e *encoder) picture(u *media.Unit) {
-	if !e.fed {
-		e.fed, e.base = true, u.DTS
+// begin says where the segment starts that is fed. Times count from its first
+// picture, or so that it starts at prerollTime: then the 31 bits of milliseconds of
+// the FLV that comes back never wrap.
+func (e *encoder) begin(start media.Ticks) {
+	if e.job.Preroll {
+		e.base, e.based = start-prerollTime, true
 	}
-	e.watchdog.fed(time.Now())
+}
+
+// picture feeds one access unit of the source.
+func (e *encoder) picture(u *media.Unit) {
+	if !e.based {
+		e.base, e.based = u.DTS, true
+	}
+	if e.fed = true; !e.job.Preroll || u.PTS >= e.base+prerollTime { // else nothing may be made of it
+		e.watchdog.fed(time.Now())
+	}
 	at := max(0, u.PTS-e.base) // of a publisher that shows a picture before it is decoded
 	e.put(matroska.AppendUnit(make([]byte, 0, len(u.Payload)+matroska.Overhead), at, u.RandomAccess, u.Payload))
 }

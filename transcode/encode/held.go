@@ -3,7 +3,6 @@ package encode
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 
 	"millrace/internal/media"
@@ -36,9 +35,7 @@ func (e *encoding) runOf(s *segment, works []*rungWork) *encodingRun {
 	for _, r := range works {
 		run.job.Rungs = append(run.job.Rungs, r.rung)
 	}
-	if len(s.pictures) > 0 && !s.tl.mark.Independent() {
-		run.job.Skip = s.tl.mark.Start - s.pictures[0].DTS
-	}
+	run.job.Preroll = len(s.pictures) > 0
 	return run
 }
 
@@ -58,7 +55,7 @@ func (e *encoding) repeat(ctx context.Context, s *segment, at media.Ticks) {
 // beginHeld plans a segment in which the last picture is held: one process makes all
 // renditions, whatever room there is, since it has little to do.
 func (e *encoding) beginHeld(ctx context.Context, s *segment) {
-	s.pictures = slices.Clone(e.gop)
+	s.pictures = e.lead()
 	e.addRungs(s)
 	s.made = len(s.rungs)
 	run := e.runOf(s, s.works())
@@ -66,7 +63,7 @@ func (e *encoding) beginHeld(ctx context.Context, s *segment) {
 	for i := range run.job.Rungs {
 		run.job.Rungs[i].Step, run.job.Rungs[i].FrameRate = 1, media.VideoTimescale/float64(run.job.Hold.Every)
 	}
-	run.job.Skip = 0
+	run.job.Preroll = false
 	s.runs = []*encodingRun{run}
 	e.waiting = append(e.waiting, s)
 	e.beginWaiting(ctx)

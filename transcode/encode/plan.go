@@ -21,6 +21,7 @@ const (
 // one: players know the renditions by name.
 func (e *encoding) plan() {
 	if e.rungs != nil {
+		e.replace(false)
 		e.rungs = refit(e.rungs, e.source.Width, e.source.Height)
 		e.shed = min(e.shed, e.mayShed()) // its format may be another one, too
 		if !e.Backfill {
@@ -39,6 +40,30 @@ func (e *encoding) plan() {
 		e.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", e.cost(e.rungs[e.shed:]))
 		e.shed++
 		e.calm = calmSegments // made again as soon as there is room
+	}
+	e.group()
+}
+
+// replace has the source's place taken by a rung of its size, or, without
+// recode, no longer so. It is shed before all others. A source that players don't
+// decode anyway has such a rung beside it.
+func (e *encoding) replace(recode bool) {
+	if recode = recode && !e.source.Rare; recode == e.recoded {
+		return
+	}
+	e.recoded = recode
+	if !recode {
+		e.rungs = e.rungs[1:]
+		e.shed = max(0, e.shed-1)
+	} else {
+		e.rungs = append([]Rung{e.sourceRung()}, e.rungs...)
+		if e.shed > 0 || !e.Backfill && !e.Budget.reserve(e, e.cost(e.rungs)) && e.mayShed() > 0 {
+			e.Log.Warn("there is no room to encode the source anew, which not every player can start with", "cost", e.cost(e.rungs))
+			e.shed++
+		}
+	}
+	if !e.Backfill {
+		e.Budget.force(e, e.cost(e.rungs[e.shed:]))
 	}
 	e.group()
 }
@@ -131,6 +156,9 @@ func (e *encoding) renditions(span float64) []index.Rendition {
 		MaxBitrate: int(float64(e.size) * 8 / span * bitrateHeadroom),
 	}}
 	for _, r := range e.rungs {
+		if r.Name == sourceName {
+			continue
+		}
 		list = append(list, index.Rendition{
 			Name: r.Name, Kind: media.Video, Codec: "avc1.64001f", // until its init says better
 			Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate,
@@ -146,7 +174,7 @@ func (e *encoding) startSpares(ctx context.Context) {
 		if e.spares[i] != nil || len(e.groups[i]) == 0 {
 			continue
 		}
-		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Look: e.source.Look}
+		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Preroll: e.prerolled, Look: e.source.Look}
 		spare, err := e.FFmpeg.startEncoder(ctx, job, e.outputs)
 		if err != nil {
 			e.Log.Error("no spare encoder", "err", err)

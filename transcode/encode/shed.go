@@ -54,14 +54,14 @@ func (s *shedding) awake(now time.Time) {
 	s.looked = now
 }
 
-// mayShed is how many rungs may be shed. A source that every player can play
-// stands in for all of its rungs; of any other one the lowest rung is always
+// mayShed is how many rungs may be shed. A source that every player can play, and
+// start with, stands in for all of its rungs; of any other one the lowest rung is always
 // made, whatever room there is, since browsers would have no picture at all. Only
 // where even that falls so far behind that segments aren't begun (maxUnmade) do
 // these become gaps.
 func (e *encoding) mayShed() int {
 	n := len(e.rungs)
-	if n > 0 && e.source.Rare {
+	if n > 0 && (e.recoded || e.source.Rare) {
 		n--
 	}
 	return n
@@ -165,7 +165,7 @@ func (e *encoding) standIn(s *segment, made int) {
 	switch {
 	case made > 0:
 		name, init = s.rungs[missing].rung.Name, nil // its init comes with its media
-	case s.source == nil:
+	case s.standIn != nil:
 		name, init = sourceName, nil
 	case !s.codec.Universal:
 		for _, r := range s.rungs {
