@@ -338,14 +338,21 @@ func TestCutSilence(t *testing.T) {
 
 func TestPartDuration(t *testing.T) {
 	for _, c := range []struct {
-		rate float64
-		step int
-		want string // of seconds
+		rate  float64
+		step  int
+		sound int    // of the sound, 1,024 samples a frame
+		want  string // of seconds
 	}{
-		{30, 1, "0.343"}, {60, 2, "0.340"}, {29.97, 1, "0.344"}, {25, 1, "0.330"}, {24, 1, "0.343"}, {1, 1, "1.010"},
+		{30, 1, 48000, "0.343"}, {60, 2, 48000, "0.340"}, {29.97, 1, 48000, "0.344"}, {25, 1, 48000, "0.330"}, {24, 1, 48000, "0.343"}, {1, 1, 48000, "1.010"},
+		{30, 1, 44100, "0.343"}, {30, 1, 22050, "0.343"}, {30, 1, 16000, "0.443"}, {25, 1, 8000, "0.810"}, {30, 1, 0, "0.343"},
 	} {
-		if got := fmt.Sprintf("%.3f", partDuration(c.rate, c.step).Seconds()); got != c.want {
-			t.Errorf("%v fps: %s s, want %s", c.rate, got, c.want)
+		var sound media.Ticks
+		if c.sound > 0 {
+			sound = media.Samples(1024).Ticks(c.sound) + media.TicksPerMillisecond
+		}
+		part := partDuration(c.rate, c.step, sound)
+		if got := fmt.Sprintf("%.3f", part.Seconds()); got != c.want {
+			t.Errorf("%v fps, sound of %d Hz: %s s, want %s", c.rate, c.sound, got, c.want)
 		}
 	}
 }

@@ -122,8 +122,9 @@ func (s *Sequencer) settle(held []heldUnit) {
 		if frameRate > 40 {
 			st.FrameStep = int(math.Round(frameRate / 30))
 		}
-		st.PartDuration = partDuration(frameRate, st.FrameStep)
-		st.PartTarget = st.PartDuration + heardStep(cmp.Or(s.audio, silent)) + media.TicksPerMillisecond
+		sound := heardStep(cmp.Or(s.audio, silent)) + media.TicksPerMillisecond // by which parts of it may be longer
+		st.PartDuration = partDuration(frameRate, st.FrameStep, sound)
+		st.PartTarget = st.PartDuration + sound
 	default:
 		frame := heardStep(s.audio)
 		st.PartDuration = max(1, (media.VideoTimescale/3+frame/2)/frame)*frame + frame/3
@@ -153,13 +154,22 @@ func (s *Sequencer) emitSettings() {
 }
 
 // partDuration is what parts of pictures are cut to: whole frames near a third of a second and
-// a margin of less than a frame for timestamps that are rounded to milliseconds.
-func partDuration(frameRate float64, step int) media.Ticks {
+// a margin of less than a frame for timestamps that are rounded to milliseconds. Where frames of
+// sound are long it is more: parts must last at least 85 % of the part target (RFC 8216bis,
+// 4.4.4.9), which is longer by sound.
+func partDuration(frameRate float64, step int, sound media.Ticks) media.Ticks {
 	group := float64(step) / frameRate
-	n := math.Max(1, math.Round(1.0/3/group))
 	margin := math.Min(0.4/frameRate, 0.01)
+	n := math.Max(1, math.Round(1.0/3/group))
+	for n*group-rounded < 0.85*(n*group+margin+sound.Seconds()) {
+		n++
+	}
 	return media.Ticks((n*group + margin) * media.VideoTimescale)
 }
+
+// rounded is by how much a part may be shorter, in seconds, since timestamps are
+// rounded to milliseconds.
+const rounded = 0.001
 
 // commonRates are the frame rates that a measured one is taken for when near.
 var commonRates = []float64{10, 12, 15, 20, 24000.0 / 1001, 24, 25, 30000.0 / 1001, 30, 48, 50, 60000.0 / 1001, 60, 90, 100, 120, 144}

@@ -108,7 +108,7 @@ type Settings struct {
 	// FrameRate is the source's nominal rate, 0 without video.
 	FrameRate float64 `json:"frame_rate,omitempty"`
 	// FrameStep is how many source frames make one frame of a 30 fps rung (1
-	// up to 40 fps). Parts are cut only at multiples of it within a segment.
+	// up to 40 fps) at that rate. Parts begin with frames that such a rung takes.
 	FrameStep int `json:"frame_step,omitempty"`
 	// Started is the wall-clock time of the broadcast's first mark.
 	Started time.Time `json:"started"`

@@ -14,7 +14,10 @@ import (
 
 // packagerVersion is part of every profile: raise it whenever the packager
 // writes other bytes for the same log.
-const packagerVersion = 4
+const packagerVersion = 5
+
+// slowRate is below what a frame rate is no camera's usual one.
+const slowRate = 20
 
 // thumbnailWidth is that of the pictures for listings, in pixels.
 const thumbnailWidth = 480
@@ -107,11 +110,7 @@ func (j Job) filter() string {
 
 // scale is the part of the graph that makes one rung's pictures.
 func (j Job) scale(r Rung) string {
-	s := j.Look.scaled(r)
-	if r.Step > 1 {
-		s = fmt.Sprintf(`select='not(mod(n\,%d))',`, r.Step) + s
-	}
-	return s
+	return fmt.Sprintf("select='%s',", r.expression()) + j.Look.scaled(r)
 }
 
 // encoder returns the arguments of one rung's encoder. x264 is told the frame
@@ -121,7 +120,11 @@ func (j Job) scale(r Rung) string {
 func (j Job) encoder(r Rung) []string {
 	params := "vbv-init=0.3"
 	if r.FrameRate > 0 {
-		params += ":fps=" + strconv.FormatFloat(r.FrameRate, 'f', -1, 64)
+		rate := r.FrameRate
+		if rate < slowRate {
+			rate = 30 // what begins slowly may go on faster
+		}
+		params += ":fps=" + strconv.FormatFloat(rate, 'f', -1, 64)
 	}
 	keyframes := " -force_key_frames source -forced-idr 1"
 	if j.Preroll { // the source's own may be shown after pictures that follow them

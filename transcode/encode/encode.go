@@ -144,7 +144,7 @@ func (e *encoding) open(s *segment) {
 	case m.Held:
 		return // its place is taken by a rung
 	}
-	s.source = newRendering(s.tl, e.Grant.Epoch, sourceName, e.header.Hash, SourceProfile(), 1)
+	s.source = newRendering(s.tl, e.Grant.Epoch, sourceName, e.header.Hash, SourceProfile(), 0)
 	if e.recoded {
 		s.source.publish = e.out.standInPutter(s, sourceName)
 		return
@@ -247,7 +247,7 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 	}
 	for i, r := range run.works {
 		r.again = run.attempt > 1
-		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", run.job.profile(e.FFmpeg.build, i), run.job.Rungs[i].Step)
+		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", run.job.profile(e.FFmpeg.build, i), run.job.Rungs[i].gap())
 		r.out.publish = e.out.putter(s, r.rung.Name)
 	}
 	e.using[enc] = run

@@ -27,7 +27,8 @@ type Rung struct {
 	Lines         int
 	Width, Height int
 	FrameRate     float64
-	// Step is how many source frames make one of the rung's.
+	// Step is how many source frames make one of the rung's at the frame rate that was
+	// settled. Which ones it has is chosen by their times (picker).
 	Step int
 	// Bitrate is the cap in bits a second.
 	Bitrate int

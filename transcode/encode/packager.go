@@ -1,6 +1,7 @@
 package encode
 
 import (
+	"math"
 	"slices"
 
 	"millrace/internal/index"
@@ -12,13 +13,19 @@ import (
 // timeline is the frame times of one segment and where its parts begin. It
 // follows from the segment's mark and the log's times alone, and all
 // renditions are cut by it. Not safe for concurrent use.
+//
+// Frames come in groups, each of which begins with a picture that a 30 fps rung
+// takes; parts begin with a group. The settings fit the frame rate that was
+// settled: where another one comes, parts are cut by time, and the picture after
+// such a cut is decoded earlier or later than usual. When it is shown changes only
+// if it were shown before that.
 type timeline struct {
 	mark relay.Mark
-	// limit is the longest part; nominal the usual distance of two groups of
-	// frames; step how many frames a group has.
-	limit, nominal media.Ticks
-	step           int
+	// least and limit are the shortest and the longest part, nominal the usual
+	// distance of two groups.
+	least, limit, nominal media.Ticks
 
+	groups picker
 	times  []media.Ticks // of the frames, rising
 	cuts   []cut
 	group  int // index of the last group's first frame
@@ -33,44 +40,75 @@ type cut struct {
 }
 
 func newTimeline(m relay.Mark, s relay.Settings) *timeline {
-	t := &timeline{mark: m, limit: s.PartDuration, step: max(1, s.FrameStep), cuts: []cut{{at: m.Start}}}
+	t := &timeline{mark: m, limit: s.PartDuration, cuts: []cut{{at: m.Start}}}
+	// "at least 85% of the Part Target Duration" (RFC 8216bis, 4.4.4.9), and what
+	// rounding takes. Parts of sound are all independent, so they may be shorter.
+	t.least = min(t.limit, (85*s.PartTarget+99)/100+1)
 	switch {
 	case m.Held: // each repetition is a part
-		t.step, t.nominal = 1, t.limit
+		t.nominal = t.limit
 	case s.FrameRate > 0:
-		t.nominal = media.Ticks(float64(t.step) / s.FrameRate * media.VideoTimescale)
+		step := max(1, s.FrameStep)
+		t.groups.gap = rungGap(s.FrameRate/float64(step), step)
+		t.nominal = media.Ticks(float64(step) / s.FrameRate * media.VideoTimescale)
 	}
 	return t
 }
 
+func (t *timeline) last() cut { return t.cuts[len(t.cuts)-1] }
+
 // add takes the next frame's time and cuts a part before the frame that would
-// cross its limit: either before this one, if it would cross by the usual
-// distance, or before the one before it, whose end is known only now.
+// cross its limit: before this one, if it would cross by the usual distance, or
+// earlier, since how long a group lasts is known only now.
 func (t *timeline) add(at media.Ticks) {
 	n := len(t.times)
 	t.times = append(t.times, at)
-	if n == 0 || n%t.step != 0 {
+	if !t.groups.take(at) || n == 0 {
 		return
 	}
-	if last := t.cuts[len(t.cuts)-1]; at-last.at > t.limit && t.group > last.frame {
+	t.divide(at)
+	t.divideByTime(at, n)
+	t.group = n
+	if last := t.last(); n > last.frame && at-last.at >= t.least && at+t.nominal-last.at > t.limit {
+		t.cuts = append(t.cuts, cut{at, n})
+	}
+}
+
+// divide cuts before the last group if the part would else last too long until
+// end, and is long enough until that group.
+func (t *timeline) divide(end media.Ticks) {
+	if last := t.last(); end-last.at > t.limit && t.group > last.frame && t.times[t.group]-last.at >= t.least {
 		t.cuts = append(t.cuts, cut{t.times[t.group], t.group})
 	}
-	t.group = n
-	if last := t.cuts[len(t.cuts)-1]; at+t.nominal-last.at > t.limit {
-		t.cuts = append(t.cuts, cut{at, n})
+}
+
+// divideByTime cuts where no group begins at which the part can end: frame n is
+// decoded early, or where that were by much, the group before it late.
+func (t *timeline) divideByTime(at media.Ticks, n int) {
+	last := t.last()
+	early, late := at-last.at-t.limit, last.at+t.least-t.times[t.group]
+	if t.group > last.frame && early > t.limit/3 && early > late {
+		last = cut{last.at + t.least, t.group}
+		t.cuts = append(t.cuts, last)
+	}
+	if at-last.at > t.limit {
+		t.cuts = append(t.cuts, cut{last.at + t.limit, n})
 	}
 }
 
 // close ends the segment.
 func (t *timeline) close(end media.Ticks) {
 	t.closed = true
-	t.end = max(end, t.cuts[len(t.cuts)-1].at+1)
-	if n := len(t.times); n > 0 {
-		t.end = max(t.end, t.times[n-1]+1)
-		last := t.cuts[len(t.cuts)-1]
-		if t.end-last.at > t.limit && t.group > last.frame {
-			t.cuts = append(t.cuts, cut{t.times[t.group], t.group})
-		}
+	t.end = max(end, t.last().at+1)
+	n := len(t.times)
+	if n == 0 {
+		return
+	}
+	t.end = max(t.end, t.times[n-1]+1)
+	t.divide(t.end)
+	if last := t.last(); t.end-last.at > t.limit && t.group > last.frame {
+		// The last group comes too early for a cut: it is decoded later than usual.
+		t.cuts = append(t.cuts, cut{last.at + t.least, t.group})
 	}
 }
 
@@ -83,6 +121,14 @@ func (t *timeline) part(n int) (from, to cut, last, ok bool) {
 		return t.cuts[n], cut{t.end, len(t.times)}, true, true
 	}
 	return cut{}, cut{}, false, false
+}
+
+// before is the time that the frames before a cut are earlier than.
+func (t *timeline) before(c cut) media.Ticks {
+	if c.frame < len(t.times) {
+		return t.times[c.frame]
+	}
+	return math.MaxInt64
 }
 
 // nearest returns the time of a source frame within two milliseconds of at, or
@@ -114,7 +160,10 @@ type frame struct {
 type rendering struct {
 	tl    *timeline
 	entry index.Entry // what all entries of this segment share
-	step  int         // source frames per frame; 0 for audio
+	// picks are the source's frames that it has; looked is how many of them picks
+	// was asked for, due how many of those the part waited for has.
+	picks       picker
+	looked, due int
 	// grid is where the frames of sound lie; its zero value is of pictures.
 	grid media.Grid
 	// publish gets each part, and with the last one, whose data may be empty,
@@ -130,10 +179,10 @@ type rendering struct {
 	done     bool
 }
 
-// newRendering prepares a segment of pictures, of which step of the source make one.
-func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, step int) *rendering {
+// newRendering prepares a segment of pictures, which are at least gap apart.
+func newRendering(tl *timeline, writer jobs.Epoch, name, init, profile string, gap media.Ticks) *rendering {
 	return &rendering{
-		tl: tl, step: step,
+		tl: tl, picks: picker{gap: gap},
 		entry: index.Entry{
 			Writer: writer, Rendition: name, Init: init, Profile: profile,
 			Epoch: tl.mark.Epoch, Sequence: tl.mark.Sequence,
@@ -174,12 +223,18 @@ func (r *rendering) takeFrom(time int64) []frame {
 
 func (r *rendering) add(f frame) { r.frames = append(r.frames, f) }
 
-// expected is how many frames the part between two cuts has in this rendition.
+// expected is how many frames the part between two cuts, which is waited for, has
+// in this rendition.
 func (r *rendering) expected(from, to cut) int {
 	if r.audio() {
 		return r.grid.Count(to.at) - r.grid.Count(from.at)
 	}
-	return (to.frame+r.step-1)/r.step - (from.frame+r.step-1)/r.step
+	for ; r.looked < to.frame; r.looked++ {
+		if r.picks.take(r.tl.times[r.looked]) {
+			r.due++
+		}
+	}
+	return r.due
 }
 
 // advance writes the parts that are settled and whose frames are here.
@@ -191,8 +246,12 @@ func (r *rendering) advance(complete bool) {
 		if !ok {
 			return
 		}
+		before := to.at
+		if !r.audio() {
+			before = r.tl.before(to)
+		}
 		n := 0
-		for n < len(r.frames) && r.frames[n].at < to.at {
+		for n < len(r.frames) && r.frames[n].at < before {
 			n++
 		}
 		switch want := r.expected(from, to); {
@@ -209,33 +268,17 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	part := r.entry
 	part.Type, part.Part, part.Independent = index.TypePart, r.parts, false
 	part.Duration = to.at - from.at
-	f := media.Fragment{Number: uint32(r.tl.mark.Sequence*index.MaxParts) + uint32(r.parts) + 1, DecodeTime: uint64(r.scaled(from.at)), Samples: make([]media.Sample, n)}
-	end := r.scaled(to.at)
+	f := media.Fragment{Number: uint32(r.tl.mark.Sequence*index.MaxParts) + uint32(r.parts) + 1, DecodeTime: uint64(r.scaled(from.at))}
 	if r.audio() {
 		f.DecodeTime = uint64(r.grid.Origin) + uint64(r.grid.Count(from.at))*uint64(r.grid.Frame)
 		part.Duration = (media.Samples(n) * r.grid.Frame).Ticks(r.grid.Rate)
 		part.Independent = true
-	}
-	for i := range n {
-		fr := &r.frames[i]
-		start, until := fr.time, end
-		if i == 0 {
-			if !r.audio() {
-				// Where the picture at the cut is missing, since the encoder's
-				// stream broke off among B-frames, the next one is shown earlier.
-				start = min(start, r.scaled(from.at))
-			}
-			f.DecodeTime = uint64(start)
-			part.Independent = part.Independent || fr.key
+		f.Samples = r.sound(n)
+	} else {
+		f.Samples = r.pictures(from, to, n)
+		for i := range f.Samples {
+			part.Independent = part.Independent || i == 0 && f.Samples[i].Sync
 		}
-		if i+1 < n {
-			until = r.frames[i+1].time
-		}
-		d := max(1, until-start)
-		if r.audio() {
-			d = int64(r.grid.Frame)
-		}
-		f.Samples[i] = media.Sample{Duration: uint32(d), CompositionOffset: fr.offset, Sync: r.audio() || fr.key, Payload: fr.payload}
 	}
 	size := 0
 	for i := range f.Samples {
@@ -254,6 +297,7 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	}
 	r.frames = r.frames[n:]
 	r.next++
+	r.due = 0
 	var segment index.Entry
 	if last {
 		segment = r.entry
@@ -263,6 +307,37 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	if n > 0 || last {
 		r.publish(part, data, segment)
 	}
+}
+
+// sound gives the samples of the next n frames of sound.
+func (r *rendering) sound(n int) []media.Sample {
+	samples := make([]media.Sample, n)
+	for i := range samples {
+		samples[i] = media.Sample{Duration: uint32(r.grid.Frame), Sync: true, Payload: r.frames[i].payload}
+	}
+	return samples
+}
+
+// pictures gives the samples of the next n frames, which last from one cut to
+// another. The first one is decoded at the cut even if its own time is another
+// one, as in a timeline that is cut by time, or where the picture at the cut is
+// missing since the encoder's stream broke off among B-frames. When it is shown
+// doesn't change, but that nothing is decoded after that.
+func (r *rendering) pictures(from, to cut, n int) []media.Sample {
+	samples := make([]media.Sample, n)
+	start := from.at
+	for i := range samples {
+		fr := &r.frames[i]
+		until := to.at
+		if i+1 < n {
+			until = max(start+1, r.frames[i+1].at)
+		}
+		shown := fr.at + media.Ticks(fr.offset)
+		offset := max(shown-start, min(0, media.Ticks(fr.offset)))
+		samples[i] = media.Sample{Duration: uint32(max(1, until-start)), CompositionOffset: int32(offset), Sync: fr.key, Payload: fr.payload}
+		start = until
+	}
+	return samples
 }
 
 func (r *rendering) scaled(t media.Ticks) int64 {

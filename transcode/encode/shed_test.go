@@ -124,7 +124,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 				old := &segment{tl: newTimeline(relay.Mark{Start: start - 2*second}, settings)}
 				old.tl.cuts[0].at = start - lag // what is written until there
 				r := &rungWork{segment: old, again: c.again}
-				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", 1)
+				r.out = newRendering(old.tl, jobs.Epoch{}, "96p30", "", "p", 0)
 				old.rungs = []*rungWork{r}
 				s := &segment{tl: newTimeline(relay.Mark{Start: start}, settings)}
 				w.segments.list = []*segment{old, s}
