@@ -36,7 +36,8 @@ type rendition struct {
 	// asking is the open segment while it is asked whether it can be served as
 	// it stands.
 	asking *playlist.Segment
-	rate   bitrate
+	// rates are measured over the complete segments that are listed.
+	rates rates
 	// revision rises with each change of what snapshots show.
 	revision uint64
 }
@@ -203,7 +204,7 @@ func (r *rendition) complete(e *index.Entry) {
 		size += p.Size
 	}
 	if e.Type == index.TypeSegment {
-		s.Epoch, s.Profile, s.Size = e.Epoch, e.Profile, e.Size
+		s.Epoch, s.Profile, s.Size, s.Frames = e.Epoch, e.Profile, e.Size, e.Frames
 		if e.Parts > 0 && e.Parts != len(s.Parts) {
 			s.Parts = nil // some were never heard of: list none rather than a part of them
 		} else if s.Size == 0 {
@@ -212,7 +213,6 @@ func (r *rendition) complete(e *index.Entry) {
 		if s.Duration == 0 {
 			s.Duration = sum
 		}
-		r.rate.add(s.Size, s.Duration, r.media.Target())
 	} else {
 		r.completeGap(&s, sum)
 	}
@@ -226,6 +226,7 @@ func (r *rendition) list(s *playlist.Segment) {
 	delete(r.drafts, r.next)
 	r.next++
 	r.stalled, r.lagging, r.asking = time.Time{}, time.Time{}, nil
+	r.rates = measure(r.media.Segments, r.media.Target())
 	r.touch()
 }
 

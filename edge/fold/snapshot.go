@@ -18,6 +18,7 @@ type Snapshot struct {
 // Rendition is what is known of a rendition at one moment. It is immutable.
 type Rendition struct {
 	playlist.Media
+	// Info is what was told of it; the frame rate is the one measured, once it is.
 	Info index.Rendition
 	// Inits are, by hash, the ingest epochs under which an init section may lie
 	// in S3, the newest first.
@@ -70,7 +71,8 @@ func (f *Fold) unchanged(before *Snapshot) bool {
 func (r *rendition) snapshot() *Rendition {
 	s := &Rendition{Media: r.media, Info: r.info, Inits: r.inits, revision: r.revision}
 	s.Segments = s.Segments[:len(s.Segments):len(s.Segments)]
-	s.Peak, s.Average = r.rate.measured(r.info.MaxBitrate)
+	s.Peak, s.Average = r.rates.bitrate(r.info.MaxBitrate)
+	s.Info.FrameRate = r.rates.frameRate(r.info.FrameRate)
 	return s
 }
 

@@ -38,6 +38,8 @@ type Segment struct {
 	Duration media.Ticks
 	// Size is in bytes, 0 where unknown.
 	Size int
+	// Frames is how many pictures it has, 0 where unknown.
+	Frames int
 	// Time is its program date-time.
 	Time time.Time
 	// Discontinuity is its discontinuity sequence number, Breaks how much that

@@ -121,6 +121,8 @@ type Entry struct {
 	Part int `json:"part,omitempty"`
 	// Parts is how many parts a segment has.
 	Parts int `json:"parts,omitempty"`
+	// Frames is how many pictures a segment has.
+	Frames int `json:"frames,omitempty"`
 	// Profile is part of the object's name.
 	Profile string `json:"profile,omitempty"`
 	// Duration is the part's or the segment's.
@@ -185,7 +187,7 @@ func (e *Entry) validate() error {
 		if e.Rendition == "" {
 			return fmt.Errorf("decode index entry: a %s entry without a rendition", e.Type)
 		}
-		if e.Part < 0 || e.Part >= MaxParts || e.Parts < 0 || e.Parts > MaxParts || e.Size < 0 || e.Duration < 0 {
+		if e.Part < 0 || e.Part >= MaxParts || e.Parts < 0 || e.Parts > MaxParts || e.Frames < 0 || e.Size < 0 || e.Duration < 0 {
 			return fmt.Errorf("decode index entry: a %s entry of %s with a number out of range", e.Type, e.Rendition)
 		}
 	case TypePause, TypeEnd:

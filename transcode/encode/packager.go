@@ -176,6 +176,7 @@ type rendering struct {
 	complete bool
 	duration media.Ticks // of the parts written
 	size     int
+	samples  int
 	done     bool
 }
 
@@ -293,6 +294,7 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 		}
 		r.parts++
 		r.size += part.Size
+		r.samples += n
 		r.duration += part.Duration
 	}
 	r.frames = r.frames[n:]
@@ -303,6 +305,9 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 		segment = r.entry
 		r.done = true
 		segment.Type, segment.Parts, segment.Size, segment.Duration = index.TypeSegment, r.parts, r.size, r.duration
+		if !r.audio() {
+			segment.Frames = r.samples
+		}
 	}
 	if n > 0 || last {
 		r.publish(part, data, segment)
