@@ -28,6 +28,8 @@ const (
 	// trustFor is how long after Redis was away a record's age says nothing about
 	// its holder: ingest couldn't renew the record meanwhile.
 	trustFor = 5 * time.Second
+	// probeKey is written to see whether Redis takes writes.
+	probeKey = "millrace:probe"
 )
 
 // The states of a channel.
@@ -65,7 +67,7 @@ type channels struct {
 	one   *cache[Channel]
 	// many has two keys: listLive and listAll.
 	many *cache[[]Channel]
-	// away is when Redis last failed to answer; nil: it never has.
+	// away is when Redis last failed to answer or to take a write; nil: it never has.
 	away atomic.Pointer[time.Time]
 }
 
@@ -174,8 +176,7 @@ func (c *channels) broadcast(ctx context.Context, name string) (Channel, error) 
 		c.away.Store(&now)
 		return ch, err
 	}
-	away := c.away.Load()
-	if ch.State = stateOf(r, away != nil && time.Since(*away) < trustFor); ch.State == stateOffline {
+	if ch.State = stateOf(r, c.ageless(ctx, r)); ch.State == stateOffline {
 		return ch, nil
 	}
 	ch.Viewers, err = viewers.Count(ctx, c.redis, name)
@@ -190,6 +191,22 @@ func (c *channels) broadcast(ctx context.Context, name string) (Channel, error) 
 		ch.Thumbnail = &thumbnail
 	}
 	return ch, nil
+}
+
+// ageless reports whether a record's age says nothing about its holder: Redis was away
+// a moment ago, or it takes no writes, as with a full disk or memory. Then its holder
+// can't renew it, and the pictures go on all the same.
+func (c *channels) ageless(ctx context.Context, r lease.Record) bool {
+	away := c.away.Load()
+	if away != nil && time.Since(*away) < trustFor {
+		return true
+	}
+	if r.State == lease.Ended || r.Age <= leaseDead || c.redis.Set(ctx, probeKey, 1, time.Second).Err() == nil {
+		return false
+	}
+	now := time.Now()
+	c.away.Store(&now)
+	return true
 }
 
 // stateOf tells a channel's state from its lease. With ageless, the record's age
