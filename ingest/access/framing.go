@@ -22,31 +22,31 @@ var startCode = []byte{0, 0, 1}
 // length of four bytes before it, and nothing is between them.
 func (f *framing) split(payload []byte) (nalus [][]byte, exact bool, fault front.Fault) {
 	coded := hasStartCode(payload)
-	sizes := []int{f.size}
-	if f.size != 4 {
-		sizes = append(sizes, 4)
+	if coded && f.starts { // it can be read both ways by chance
+		if nalus = splitStartCodes(payload); f.allPlausible(nalus) {
+			return bounded(nalus, false)
+		}
 	}
-	for _, size := range sizes {
-		if coded && f.starts {
-			break // it can be read both ways by chance
-		}
+	for _, size := range []int{f.size, 4} {
 		nalus, exact, ok := f.lengths(payload, size)
-		if ok && len(nalus) <= maxParts && (!coded || f.allPlausible(nalus)) {
+		if ok && (!coded || f.allPlausible(nalus)) {
 			f.starts = false
-			return nalus, exact, ""
-		}
-		if ok && len(nalus) > maxParts {
-			return nil, false, front.FaultTooLarge
+			return bounded(nalus, exact)
 		}
 	}
 	if !coded {
 		return nil, false, front.FaultLengths
 	}
 	f.starts = true
-	if nalus = splitStartCodes(payload); len(nalus) > maxParts {
+	return bounded(splitStartCodes(payload), false)
+}
+
+// bounded returns what split does, if there aren't too many NAL units.
+func bounded(list [][]byte, exact bool) (nalus [][]byte, whole bool, fault front.Fault) {
+	if len(list) > maxParts {
 		return nil, false, front.FaultTooLarge
 	}
-	return nalus, false, ""
+	return list, exact, ""
 }
 
 // lengths cuts a payload by lengths of size bytes. Zeros behind the last NAL unit
