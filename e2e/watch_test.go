@@ -24,7 +24,7 @@ import (
 
 // TestWatchPage is a viewer's evening: the page is open before the streamer
 // comes, plays, changes quality, is loaded again, sees the end and the next
-// broadcast.
+// broadcast. The source's samples aren't square: it, too, is shown in its shape.
 func TestWatchPage(t *testing.T) {
 	t.Parallel()
 	s := harness.StartAll(t)
@@ -37,7 +37,7 @@ func TestWatchPage(t *testing.T) {
 		}
 	}
 
-	p := s.PublishClip(t, s.Key, longClip)
+	p := s.PublishClip(t, s.Key, wideClip)
 	began := b.WaitPlaying(30 * time.Second)
 	for _, c := range b.TakeComplaints() {
 		if !strings.Contains(c, "404") {
@@ -144,6 +144,9 @@ func switchesQuality(b *harness.Browser) {
 	levels := harness.Eval[[]level](b, "window.millrace.hls.levels.map(l => ({Width: l.width, Height: l.height}))")
 	if len(levels) != 3 {
 		b.T.Fatalf("levels %v, want 3", levels)
+	}
+	if top := slices.MaxFunc(levels, func(a, b level) int { return a.Height - b.Height }); top != (level{640, 360}) {
+		b.T.Errorf("the source is listed as %v, want 640x360", top)
 	}
 	before := b.Stats()
 	for i, want := range levels {

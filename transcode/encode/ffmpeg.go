@@ -32,6 +32,8 @@ const (
 type FFmpeg struct {
 	path  string
 	build string // version, configuration and library versions: part of every rung's profile
+	// keepsHDR is set where the filters are missing that make SDR of HDR.
+	keepsHDR bool
 }
 
 // FindFFmpeg asks the program for its build, and that it has what is needed.
@@ -56,7 +58,15 @@ func FindFFmpeg(ctx context.Context, path string) (*FFmpeg, error) {
 			return nil, fmt.Errorf("%s was built without the encoder %s: install your system's full ffmpeg package, or name another program with --ffmpeg", path, name)
 		}
 	}
-	return &FFmpeg{path: path, build: string(out)}, nil
+	filters, err := ask("-filters")
+	if err != nil {
+		return nil, err
+	}
+	f := &FFmpeg{path: path, build: string(out)}
+	for _, name := range []string{"zscale", "tonemap"} {
+		f.keepsHDR = f.keepsHDR || !bytes.Contains(filters, []byte(" "+name+" "))
+	}
+	return f, nil
 }
 
 // output is one thing that an encoder's process made.
@@ -225,7 +235,9 @@ func (f *FFmpeg) startUnbound(ctx context.Context, job Job) (*encoder, error) {
 	if job.Thumbnail {
 		pipes++
 	}
-	p, readers, err := f.start(ctx, job.args(), pipes)
+	able := job
+	able.Look.keepHDR = f.keepsHDR // the build, which tells, is part of the profile
+	p, readers, err := f.start(ctx, able.args(), pipes)
 	if err != nil {
 		return nil, err
 	}

@@ -197,6 +197,8 @@ const (
 	decodeCostHEVC = 0.0055
 	decodeCostAV1  = 0.0045
 	encodeCost     = 0.016
+	fieldsCost     = 0.001 // of the source's pixels, where fields are joined
+	toneMapCost    = 0.02
 	// startCost is that of a process for each segment of two seconds, in cores.
 	startCost = 0.025
 )
@@ -213,9 +215,16 @@ func EstimateCost(src Source, rungs []Rung) float64 {
 	case media.AV1:
 		decode = decodeCostAV1
 	}
+	if src.Look.Fields {
+		decode += fieldsCost
+	}
+	encode := encodeCost
+	if src.Look.tonesMapped() {
+		encode += toneMapCost
+	}
 	cost := startCost + decode*float64(src.Width*src.Height)*src.FrameRate/1e6
 	for _, r := range rungs {
-		cost += encodeCost * float64(r.Width*r.Height) * r.FrameRate / 1e6
+		cost += encode * float64(r.Width*r.Height) * r.FrameRate / 1e6
 	}
 	return cost
 }

@@ -73,6 +73,23 @@ func TestFullRungBitrate(t *testing.T) {
 	}
 }
 
+// What not every player can play has a rung of its size, in any format; joining
+// fields and mapping HDR cost something.
+func TestRareSources(t *testing.T) {
+	src := Source{Format: media.H264, Rare: true, Width: 1920, Height: 1080, FrameRate: 25, Step: 1}
+	rungs := BuildLadder(nil, src)
+	if len(rungs) != 5 || rungs[0].Name != "1080p25" || rungs[0].Width != 1920 {
+		t.Fatalf("the rungs of 4:2:2 are %+v", rungs)
+	}
+	plain := EstimateCost(src, rungs)
+	src.Look.Fields = true
+	fields := EstimateCost(src, rungs)
+	src.Look.Colour.Transfer = 16
+	if hdr := EstimateCost(src, rungs); fields <= plain || hdr <= fields {
+		t.Errorf("it costs %v, interlaced %v, in HDR %v", plain, fields, hdr)
+	}
+}
+
 func TestParseLadderRefuses(t *testing.T) {
 	for _, text := range []string{"480p", "480p30", "480p30=1400", "481p30=1400k", "9000p30=1400k", "480p0=1400k", "480p15=1400k", "48p30=100k", strings.Repeat("480p30=1400k,", 9) + "480p30=1400k"} {
 		if _, err := ParseLadder(text); err == nil {

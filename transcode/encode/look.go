@@ -16,7 +16,12 @@ type Look struct {
 	Colour media.Colour
 	// Fields is set where a frame may consist of two fields, which are made one picture.
 	Fields bool
+	// keepHDR leaves HDR what it is.
+	keepHDR bool
 }
+
+// tonesMapped reports whether SDR is made of HDR.
+func (l Look) tonesMapped() bool { return l.Colour.Range() != media.SDR && !l.keepHDR }
 
 // bigWidth and bigHeight are from where on a picture whose colours nobody states
 // is taken for high definition, which has those of BT.709, by most players.
@@ -62,7 +67,7 @@ func (l Look) scaled(r Rung) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "scale=%d:%d:flags=bicubic+accurate_rnd+bitexact:out_range=tv", r.Width, r.Height)
 	switch {
-	case l.Colour.Range() != media.SDR:
+	case l.tonesMapped():
 		b.WriteString("," + toneMapping)
 	case l.Colour.Matrix == media.RGB:
 		fmt.Fprintf(&b, ":out_color_matrix=bt709,format=yuv420p,setparams=colorspace=%d,", media.BT709)
@@ -77,7 +82,7 @@ func (l Look) scaled(r Rung) string {
 // of all JPEGs.
 func (l Look) listed() string {
 	s := fmt.Sprintf("scale=%d:trunc(ow/dar/2+0.5)*2:flags=bilinear,setsar=1,", thumbnailWidth)
-	if l.Colour.Range() != media.SDR {
+	if l.tonesMapped() {
 		s += toneMapping
 	}
 	return s + "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p"

@@ -167,3 +167,88 @@ func TestRungsHaveTheSourcesColours(t *testing.T) {
 		})
 	}
 }
+
+// HDR comes out in the ordinary range: grey stays grey, as bright as it is meant.
+func TestHDRIsToneMapped(t *testing.T) {
+	rung := Rung{Name: "90p25", Width: 160, Height: 90, FrameRate: 25, Step: 1, Bitrate: 1_000_000}
+	for _, c := range []struct {
+		name            string
+		transfer, value int // the value is of 10 bits
+		low, high       int // of what comes out
+	}{
+		{"PQ, paper white (203 cd/m²)", 16, 64 + 508, 150, 220},
+		{"PQ, dark", 16, 64 + 150, 0, 40},
+		{"PQ, a light (1000 cd/m²)", 16, 64 + 659, 240, 255},
+		{"HLG, paper white", 18, 64 + 657, 150, 220},
+		{"HLG, black", 18, 64, 0, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			codec, units := drawn(t, "color=gray:s=320x180:r=25:d=0.12",
+				fmt.Sprintf("format=yuv420p10le,lutyuv=y=%d:u=512:v=512,setparams=color_primaries=9:color_trc=%d:colorspace=9:range=tv", c.value, c.transfer), "")
+			made, frames, _ := rungOf(t, codec, units, rung)
+			if made == nil || made.Picture.Colour != (media.Colour{Primaries: 1, Transfer: 1, Matrix: 1}) || !made.Universal || len(frames) != len(units) {
+				t.Fatalf("%d pictures of %d: %+v", len(frames), len(units), made)
+			}
+			got := seen(t, file(t, made, frames), "mp4", made.Picture.Colour)
+			for i, v := range got {
+				if v < c.low || v > c.high || int(math.Abs(float64(v-got[0]))) > 3 {
+					t.Fatalf("colour %d is %d: %v, want grey of %d to %d", i%3, v, got[:3], c.low, c.high)
+				}
+			}
+		})
+	}
+}
+
+// Frames of two fields are made one picture each, however they are coded, and those
+// that only might have been stay as they are.
+func TestFieldsAreJoined(t *testing.T) {
+	rung := Rung{Name: "180p25", Width: 320, Height: 180, FrameRate: 25, Step: 1, Bitrate: 6_000_000}
+	for _, c := range []struct {
+		name, filter, options string
+		combed                bool
+	}{
+		{"interlaced", "tinterlace=interleave_top,fieldorder=tff,format=yuv420p", "-flags +ildct+ilme -x264-params tff=1", true},
+		{"bottom field first", "tinterlace=interleave_bottom,fieldorder=bff,format=yuv420p", "-flags +ildct+ilme -x264-params bff=1", true},
+		{"progressive, said to be interlaced", "fps=25,format=yuv420p", "-x264-params fake-interlaced=1", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			codec, units := drawn(t, "testsrc2=s=320x180:r=50:d=0.6,scroll=horizontal=0.03", c.filter, c.options)
+			if !codec.Picture.Interlaced {
+				t.Fatalf("the source isn't interlaced: %+v", codec)
+			}
+			made, frames, _ := rungOf(t, codec, units, rung)
+			if made == nil || made.Picture.Interlaced || len(frames) != len(units) {
+				t.Fatalf("%d pictures of %d: %+v", len(frames), len(units), made)
+			}
+			before, after := combs(t, file(t, codec, units)), combs(t, file(t, made, frames))
+			if c.combed != (before > 4) || after > 2 {
+				t.Errorf("lines differ from their neighbours by %.2f before, by %.2f after", before, after)
+			}
+		})
+	}
+}
+
+// combs is how much, on average, a line differs from both of its neighbours where
+// those are alike.
+func combs(t *testing.T, file []byte) float64 {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), testenv.FFmpeg(t), strings.Fields("-v error -f mp4 -i pipe:0 -pix_fmt gray -f rawvideo pipe:1")...)
+	cmd.Stdin = bytes.NewReader(file)
+	out, err := cmd.Output()
+	const width, height = 320, 180
+	if err != nil || len(out) < width*height {
+		t.Fatalf("%d bytes were decoded: %v", len(out), err)
+	}
+	sum, n := 0.0, 0
+	for at := width; at+width < len(out); at++ {
+		above, here, below := int(out[at-width]), int(out[at]), int(out[at+width])
+		if at/width%height == 0 || at/width%height == height-1 || above-below > 8 || below-above > 8 {
+			continue
+		}
+		sum += math.Abs(float64(here - (above+below)/2))
+		n++
+	}
+	return sum / float64(n)
+}

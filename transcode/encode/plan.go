@@ -155,13 +155,17 @@ func (e *encoding) renditions(span float64) []index.Rendition {
 		Width: e.codec.Width, Height: e.codec.Height, FrameRate: e.source.FrameRate, Range: e.codec.Picture.Colour.Range(),
 		MaxBitrate: int(float64(e.size) * 8 / span * bitrateHeadroom),
 	}}
+	rungRange := media.SDR
+	if e.FFmpeg.keepsHDR {
+		rungRange = list[0].Range
+	}
 	for _, r := range e.rungs {
 		if r.Name == sourceName {
 			continue
 		}
 		list = append(list, index.Rendition{
 			Name: r.Name, Kind: media.Video, Codec: "avc1.64001f", // until its init says better
-			Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate,
+			Width: r.Width, Height: r.Height, FrameRate: r.FrameRate, MaxBitrate: r.Bitrate, Range: rungRange,
 		})
 	}
 	return list
