@@ -32,11 +32,35 @@ func (s *Sequencer) Tick(now time.Time) {
 	held := dropLeading(s.held)
 	s.gathering, s.held, s.heldBytes = false, nil, 0
 	s.settle(held)
+	held = interleave(held)
 	s.phase = s.soundPhase(held)
 	s.brk = true
 	for i := range held {
 		s.sequence(held[i].unit, held[i].now)
 	}
+}
+
+// interleave orders pictures and sound by their times, each in the order in which it
+// came: a picture is whole when the next one comes, and sound that goes with it was
+// here first.
+func interleave(held []heldUnit) []heldUnit {
+	var pictures, sounds, all []heldUnit
+	for _, h := range held {
+		if h.unit.Track == media.Video {
+			pictures = append(pictures, h)
+		} else {
+			sounds = append(sounds, h)
+		}
+	}
+	for _, p := range pictures {
+		n := 0
+		for n < len(sounds) && sounds[n].unit.DTS < p.unit.DTS {
+			n++
+		}
+		all = append(append(all, sounds[:n]...), p)
+		sounds = sounds[n:]
+	}
+	return append(all, sounds...)
 }
 
 func (s *Sequencer) heldKeyframe() bool {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
 // gathered are pictures shown at these times, in milliseconds.
@@ -82,4 +83,37 @@ func TestSettledRate(t *testing.T) {
 			t.Errorf("%s: settled on %v, want %v", c.name, got, c.want)
 		}
 	}
+}
+
+// A picture that is known to be whole only when the next one comes is behind the sound
+// that goes with it: nothing of that is lost at the start.
+func TestPicturesThatComeAfterTheirSound(t *testing.T) {
+	s := newStudio()
+	s.connect(hd, stereo)
+	var late *packet
+	for _, p := range (source{rate: 30, gops: []int{60}, seconds: 4, sound: stereo}).packets() {
+		switch {
+		case p.sound:
+			s.push(p)
+			continue
+		case late != nil:
+			s.push(*late)
+		}
+		late = &p
+	}
+	s.seq.Finish()
+	checkLog(t, s.entries)
+	var mark *relay.Mark
+	for _, e := range s.entries {
+		if e.Mark != nil && mark == nil {
+			mark = e.Mark
+		}
+		if u := e.Unit; u != nil && u.Track == media.Audio {
+			if late := u.DTS - mark.Start; late > media.TicksPerMillisecond || len(u.Payload) != 1 {
+				t.Errorf("sound begins %s after the pictures, with %d bytes", late.Duration(), len(u.Payload))
+			}
+			return
+		}
+	}
+	t.Error("there is no sound")
 }

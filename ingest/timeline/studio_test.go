@@ -154,16 +154,20 @@ func (s *studio) playWhile(src source, wanted func(packet) bool) {
 			continue
 		}
 		s.now = began.Add(time.Duration((p.at - src.from) * float64(time.Second)))
-		u := media.Unit{Track: media.Video, DTS: media.Ticks(math.Round(p.at*1000)) * ms, RandomAccess: p.idr, Payload: []byte{2}}
-		if p.sound {
-			u.Track, u.Payload = media.Audio, []byte{1}
-		}
-		u.PTS = u.DTS + p.composition
-		if _, jumped := s.seq.Push(u, s.now); jumped {
-			s.jumps++
-		}
+		s.push(p)
 	}
 	s.now = began.Add(time.Duration(src.seconds * float64(time.Second)))
+}
+
+func (s *studio) push(p packet) {
+	u := media.Unit{Track: media.Video, DTS: media.Ticks(math.Round(p.at*1000)) * ms, RandomAccess: p.idr, Payload: []byte{2}}
+	if p.sound {
+		u.Track, u.Payload = media.Audio, []byte{1}
+	}
+	u.PTS = u.DTS + p.composition
+	if _, jumped := s.seq.Push(u, s.now); jumped {
+		s.jumps++
+	}
 }
 
 // marks gives the marks in short: sequence@seconds since the first, P or E
