@@ -89,9 +89,7 @@ func TestStorageOutlivesFaultsOfS3(t *testing.T) {
 			if got := len(readIndex(t, db, "b", segments)); got != segments {
 				t.Errorf("%d entries in the index, want %d", got, segments)
 			}
-			if s := p.Safe(); s != segments {
-				t.Errorf("safe is %d, want %d", s, segments)
-			}
+			awaitSafe(t, p, segments)
 			r.waitUntil("the spool is empty", func(u *uploader) bool { return len(u.items) == 0 })
 		})
 	}
@@ -210,7 +208,5 @@ func TestStorageMemoryWithoutS3(t *testing.T) {
 			t.Errorf("segment %d isn't in S3", n)
 		}
 	}
-	if s := p.Safe(); s != 60 {
-		t.Errorf("safe is %d, want 60", s)
-	}
+	awaitSafe(t, p, 60)
 }

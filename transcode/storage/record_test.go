@@ -218,9 +218,7 @@ func TestStorageTellsOfWhatItStoredBeforeItDied(t *testing.T) {
 		publish(t, p, "v", n)
 	}
 	first.waitUploaded()
-	if s := p.Safe(); s != 5 {
-		t.Errorf("safe is %d, want 5", s)
-	}
+	awaitSafe(t, p, 5)
 	first.stop()
 	server.Start()
 	again := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolDir: dir})

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -77,6 +78,18 @@ func (r *rig) waitUntil(what string, is func(*uploader) bool) {
 func (r *rig) waitUploaded() {
 	r.t.Helper()
 	r.waitUntil("all is uploaded", func(u *uploader) bool { return u.empty() })
+}
+
+// awaitSafe waits until so many segments are safe: that is noted after the upload,
+// by another goroutine.
+func awaitSafe(t *testing.T, p *Writer, n uint64) {
+	t.Helper()
+	testenv.Eventually(t, 30*time.Second, func() error {
+		if s := p.Safe(); s != n {
+			return fmt.Errorf("safe is %d, want %d", s, n)
+		}
+		return nil
+	})
 }
 
 func (r *rig) waitSpooled() {

@@ -214,9 +214,7 @@ func TestSpoolOutOfOrder(t *testing.T) {
 	if count[index.TypeGap] < 20 || count[index.TypeSegment] < 5 || count[index.TypeGap]+count[index.TypeSegment] != 40 {
 		t.Errorf("the index has %v", count)
 	}
-	if s := p.Safe(); s != 40 {
-		t.Errorf("safe is %d, want 40", s)
-	}
+	awaitSafe(t, p, 40)
 }
 
 // A worker that takes its broadcast up again may make a segment before the

@@ -47,9 +47,7 @@ func TestStorage(t *testing.T) {
 	if count[index.TypeBroadcast] != 1 || count[index.TypeInit] != 2 || count[index.TypeSegment] != 6 || count[index.TypeGap] != 1 || count[index.TypeEnd] != 1 {
 		t.Errorf("the index has %v", count)
 	}
-	if s := p.Safe(); s != 6 {
-		t.Errorf("safe is %d, want 6: a6 doesn't exist", s)
-	}
+	awaitSafe(t, p, 6) // a6 doesn't exist
 	r.stop()
 	if n := value(t, r.metrics.uploads.WithLabelValues("ok")); n != 8 {
 		t.Errorf("%g uploads, want 8", n)
@@ -98,9 +96,7 @@ func TestStorageSurvivesS3(t *testing.T) {
 			if got := len(readIndex(t, db, "b", 20)); got != 20 {
 				t.Errorf("%d entries in the index, want 20", got)
 			}
-			if s := p.Safe(); s != 20 {
-				t.Errorf("safe is %d, want 20", s)
-			}
+			awaitSafe(t, p, 20)
 		})
 	}
 }
@@ -168,9 +164,7 @@ func TestStorageDropsTheOldest(t *testing.T) {
 	if ok, err := bucket.Exists(t.Context(), objects.InitKey("b", 7, "v", "i")); err != nil || !ok {
 		t.Errorf("the init section was dropped: %v", err)
 	}
-	if s := p.Safe(); s != 30 {
-		t.Errorf("safe is %d, want 30", s)
-	}
+	awaitSafe(t, p, 30)
 }
 
 func TestStorageRestart(t *testing.T) {
@@ -211,9 +205,7 @@ func TestStorageRestart(t *testing.T) {
 			t.Errorf("segment %d in S3 is %q, %v", n, got, err)
 		}
 	}
-	if s := p.Safe(); s != 5 {
-		t.Errorf("safe is %d, want 5", s)
-	}
+	awaitSafe(t, p, 5)
 }
 
 // What gives way to newer segments in a spool that an earlier process left is a
@@ -335,9 +327,7 @@ func TestStorageConflict(t *testing.T) {
 	if n := value(t, r.metrics.uploads.WithLabelValues("conflict")); n != 1 {
 		t.Errorf("%g conflicts, want 1: they aren't retried", n)
 	}
-	if s := p.Safe(); s != 2 {
-		t.Errorf("safe is %d, want 2", s)
-	}
+	awaitSafe(t, p, 2)
 	if err := p.Part(partEntry("v", 1, 0), []byte("else")); !errors.Is(err, errDiffers) {
 		t.Errorf("a part with other bytes: %v, want %v", err, errDiffers)
 	}
@@ -451,7 +441,5 @@ func TestPublicationConcurrently(t *testing.T) {
 	readIndex(t, db, "b", segments*len(renditions)+1)
 	cancel()
 	readers.Wait()
-	if s := p.Safe(); s != segments {
-		t.Errorf("safe is %d, want %d", s, segments)
-	}
+	awaitSafe(t, p, segments)
 }
