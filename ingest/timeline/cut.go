@@ -136,7 +136,7 @@ func (s *Sequencer) openAtStart(u *media.Unit, at media.Ticks, clean bool, now t
 		s.open(at, false, now)
 	}
 	s.starts.begin(m.Sequence, u)
-	s.midGOP = false
+	s.midGOP, s.hold.broken = false, false
 }
 
 // openAtKeyframe opens a segment that decoding can start at. Where its composition

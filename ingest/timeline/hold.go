@@ -33,6 +33,7 @@ const (
 // hold is what is known of the pictures that may have to be held.
 type hold struct {
 	gop   []media.Unit // in decode order, since the random access point
+	again int // of them, where the newest gradual refresh begins
 	bytes int
 	cut   bool        // it is only the random access point of a group of pictures that was too large
 	sound media.Ticks // where the sound ended when the newest picture came
@@ -59,15 +60,30 @@ func (h *hold) picture(u media.Unit, sound, end media.Ticks) {
 func (h *hold) keep(u media.Unit) {
 	switch {
 	case u.RandomAccess:
-		h.gop, h.bytes, h.cut = nil, 0, false
+		h.gop, h.again, h.bytes, h.cut = nil, 0, 0, false
+	case u.Start() == media.GradualStart:
+		h.refresh()
 	case h.cut || len(h.gop) == 0:
 		return
 	case h.bytes+len(u.Payload) > maxHoldBytes:
-		h.gop, h.bytes, h.cut = h.gop[:1], len(h.gop[0].Payload), true
+		h.gop, h.again, h.bytes, h.cut = h.gop[:1], 0, len(h.gop[0].Payload), true
 		return
 	}
 	h.gop = append(h.gop, u)
 	h.bytes += len(u.Payload)
+}
+
+// refresh notes that a gradual refresh begins: the pictures from the one before on
+// are enough, since that one is over.
+func (h *hold) refresh() {
+	if h.cut {
+		h.gop, h.bytes, h.cut = nil, 0, false
+	}
+	for i := range h.gop[:h.again] {
+		h.bytes -= len(h.gop[i].Payload)
+	}
+	h.gop = h.gop[h.again:]
+	h.again = len(h.gop)
 }
 
 // soundEnd is where the sound ends.
@@ -192,6 +208,8 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 		}
 		h.on, h.ended = false, at
 		switch {
+		case u.Start() == media.GradualStart:
+			h.broken = true // and so it opens a segment
 		case !u.RandomAccess:
 			h.broken = true
 			s.open(at, false, now)

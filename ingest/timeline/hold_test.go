@@ -89,3 +89,39 @@ func TestRarePictures(t *testing.T) {
 	checkLog(t, s.entries)
 	checkPictures(t, s.entries)
 }
+
+// Without random access points the held picture is decoded from a whole refresh.
+func TestHoldAfterGradualRefresh(t *testing.T) {
+	s := newStudio()
+	s.connect(hd, stereo)
+	refresh := media.Access{Recovery: true, RecoveryFrames: 59}
+	send := func(from, to int) {
+		for i := from; i < to; i++ {
+			u := media.Unit{Track: media.Video, DTS: media.Ticks(i) * 3000, PTS: media.Ticks(i) * 3000, Payload: []byte{2}}
+			if i%60 == 0 {
+				u.Access = refresh
+			}
+			if i == 0 {
+				u.RandomAccess, u.Access.IDR = true, true
+			}
+			s.seq.Push(u, s.now)
+			s.play(source{from: float64(i) / 30, seconds: 1. / 30, sound: stereo})
+		}
+	}
+	send(0, 30*7)
+	s.play(source{from: 7, seconds: 5, sound: stereo})
+	send(30*12, 30*18)
+	s.seq.Finish()
+	if got, want := s.marks(), "0@0 1@2<0 2@4<1 3@6<2 H4@7 H5@9.06<4 H6@11.12<4 7@12<4 8@14<7 9@16<8 E10@18"; got != want {
+		t.Errorf("marks are\n%s, want\n%s", got, want)
+	}
+	lead := 0
+	for _, e := range s.entries {
+		if e.Unit != nil && e.Unit.Preroll {
+			lead++
+		}
+	}
+	if lead != 90 { // from 4 s on: the refresh that began at 6 s isn't over
+		t.Errorf("%d pictures lead to the held one", lead)
+	}
+}
