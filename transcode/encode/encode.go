@@ -379,7 +379,7 @@ func (e *encoding) exited(ctx context.Context, enc *encoder, run *encodingRun, x
 	}
 	if x.err == nil && s.tl.closed {
 		seconds := (s.tl.end - s.tl.mark.Start).Seconds()
-		e.Budget.spent(x.cpu, seconds*EstimateCost(e.source, enc.job.Rungs))
+		e.Budget.spent(x.cpu, seconds*EstimateCost(e.came(s, enc.job)))
 		e.Metrics.encodeSeconds.Add(x.cpu.Seconds())
 		for _, r := range run.works {
 			r.advance(true)

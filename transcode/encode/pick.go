@@ -2,6 +2,7 @@ package encode
 
 import (
 	"fmt"
+	"slices"
 
 	"millrace/internal/media"
 )
@@ -49,4 +50,26 @@ func (r Rung) gap() media.Ticks { return rungGap(r.FrameRate, r.Step) }
 // expression is what FFmpeg's select filter chooses the same pictures by.
 func (r Rung) expression() string {
 	return fmt.Sprintf(`isnan(prev_selected_t)+gte(t-prev_selected_t\,%.6f)`, r.gap().Seconds())
+}
+
+// came returns the source and a job's rungs at the frame rate that a closed segment
+// has, which may be another than was settled: what encoding costs on this machine is
+// learned from it.
+func (e *encoding) came(s *segment, j Job) (Source, []Rung) {
+	src, rungs := e.source, slices.Clone(j.Rungs)
+	if j.Hold.Every > 0 {
+		return src, rungs
+	}
+	seconds := (s.tl.end - s.tl.mark.Start).Seconds()
+	src.FrameRate = float64(len(s.tl.times)) / seconds
+	for i := range rungs {
+		p, n := picker{gap: rungs[i].gap()}, 0
+		for _, at := range s.tl.times {
+			if p.take(at) {
+				n++
+			}
+		}
+		rungs[i].FrameRate = float64(n) / seconds
+	}
+	return src, rungs
 }

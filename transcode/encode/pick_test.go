@@ -6,6 +6,7 @@ import (
 
 	"millrace/internal/index"
 	"millrace/internal/media"
+	"millrace/internal/relay"
 	"millrace/transcode/transcodetest"
 )
 
@@ -73,6 +74,25 @@ func TestPickerIsSteady(t *testing.T) {
 	for i, at := range frameTimes(3000, 30) {
 		if !p.take(at + media.Ticks(i*7919%10-5)*media.TicksPerMillisecond) {
 			t.Fatalf("picture %d of 30 fps with jitter", i)
+		}
+	}
+}
+
+// What encoding costs is learned from the pictures that there were: a source that
+// was settled at 5 fps and comes at 60 doesn't make all others look dear.
+func TestCostOfWhatCame(t *testing.T) {
+	for _, c := range []struct{ settled, comes, source, rung float64 }{
+		{30, 30, 30, 30}, {5, 60, 60, 30}, {30, 5, 5, 5}, {30, 60, 60, 30},
+	} {
+		e := &encoding{source: Source{Width: 640, Height: 360, FrameRate: c.settled, Step: 1}}
+		rungs := BuildLadder(nil, e.source)
+		s := &segment{tl: newTimeline(relay.Mark{}, settledOn(c.settled))}
+		for _, at := range frameTimes(int(2*c.comes), c.comes) {
+			s.tl.add(at)
+		}
+		s.tl.close(2 * media.VideoTimescale)
+		if src, made := e.came(s, Job{Rungs: rungs}); src.FrameRate != c.source || made[0].FrameRate != c.rung || rungs[0].FrameRate != c.settled {
+			t.Errorf("settled at %v, %v come: the cost is of %v and of %v", c.settled, c.comes, src.FrameRate, made[0].FrameRate)
 		}
 	}
 }
