@@ -104,8 +104,8 @@ func (p *publisher) Fault(f front.Fault) {
 	if f.LosesPicture() {
 		p.fault, p.faulted = f, now
 	}
-	if f == front.FaultParameterSets && now.Sub(p.keyframe) < setsLate {
-		return // it began between two keyframes
+	if f == front.FaultParameterSets && s.seq.Codec(media.Video) == nil && now.Sub(p.keyframe) < setsLate {
+		return // it began between two keyframes, with which they come
 	}
 	p.note([]advice{{problem(f), f.Advice()}})
 }

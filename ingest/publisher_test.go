@@ -408,15 +408,21 @@ func TestPublisherFurtherTracks(t *testing.T) {
 }
 
 // The streamer is told how pictures are packed wrongly, by a name of its own, and
-// doesn't hear instead that keyframes are missing. Parameter sets may be on their way.
+// doesn't hear instead that keyframes are missing. Before the first parameter sets they
+// may be on their way.
 func TestPublisherFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := testBroadcast(t)
-		c := newCamera(t, b)
-		c.Fault(front.FaultParameterSets)
-		if c.advice() != "" {
-			t.Errorf("at once it is told %s", c.advice())
+		early, err := b.attach(front.Request{}, credentials.Channel{}, time.Now(), time.Now())
+		if err != nil {
+			t.Fatal(err)
 		}
+		early.Fault(front.FaultParameterSets)
+		if early.advice() != "" {
+			t.Errorf("at once it is told %s", early.advice())
+		}
+		early.End(true)
+		c := newCamera(t, b)
 		c.film(25*15, func(i int) bool {
 			c.Fault(front.FaultParameterSets)
 			return i == 0
