@@ -89,7 +89,7 @@ var pure = []string{
 	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist",
 	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
 	// State machines of services.
-	"ingest/grant.go", "ingest/health.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",
+	"ingest/grant.go", "ingest/health.go", "ingest/keyframes.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",
 }
 
 // impure are the packages by which code reaches the world, and clock what reads it.

@@ -37,6 +37,10 @@ const (
 	problemInterlaced problem = "interlaced"
 	problemHDR        problem = "hdr"
 	problemTurned     problem = "turned"
+
+	problemNoPictures     problem = "no_pictures"
+	problemFalseKeyframes problem = "false_keyframes"
+	problemOpenGOP        problem = "open_gop"
 )
 
 // problems lists all of them, for the metrics.
@@ -44,6 +48,7 @@ var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
 	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned,
+	problemNoPictures, problemFalseKeyframes, problemOpenGOP,
 }...)
 
 // faults are what a front finds.
@@ -84,6 +89,7 @@ type health struct {
 	hasAudio     bool
 	begun        bool
 	noKeyframe   bool
+	keyframes    keyframes
 }
 
 // summary is what the metrics and the log show of a window.
@@ -101,9 +107,10 @@ func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summ
 		if !h.unshown.IsZero() && now.Sub(h.unshown) > lateBeginning {
 			found = append(found, advice{problemBeginning, fmt.Sprintf("the first %.0f s couldn't be shown: the stream began without a keyframe", now.Sub(h.unshown).Seconds())})
 		}
-		*h = health{begun: true, start: now, startDTS: u.DTS, lastKeyframe: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, rate: h.rate, hasAudio: h.hasAudio}
+		*h = health{begun: true, start: now, startDTS: u.DTS, lastKeyframe: u.DTS, windowAt: u.DTS, lastAudio: h.lastAudio, nominal: h.nominal, rate: h.rate, hasAudio: h.hasAudio, keyframes: h.keyframes}
 		h.frames-- // those of a window lie between its first and its last
 	}
+	h.keyframes.take(u)
 	if u.PTS != u.DTS {
 		h.bFrames = true
 	}
@@ -122,7 +129,7 @@ func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summ
 	}
 	if since := u.DTS - h.lastKeyframe; since > 10*media.VideoTimescale && !h.noKeyframe {
 		h.noKeyframe = true
-		found = append(found, noKeyframe(since.Duration()))
+		found = append(found, h.missing(since.Duration()))
 	}
 	if u.DTS-h.windowAt < healthWindow {
 		return found, nil
@@ -132,20 +139,22 @@ func (h *health) video(u *media.Unit, now time.Time) (found []advice, done *summ
 }
 
 // dropped takes a picture that comes before the first one that can be shown.
-func (h *health) dropped(now time.Time) (found []advice) {
+func (h *health) dropped(u *media.Unit, now time.Time) (found []advice) {
+	h.keyframes.take(u)
 	if h.unshown.IsZero() {
 		h.unshown = now
 	}
 	if since := now.Sub(h.unshown); since > 10*time.Second && !h.noKeyframe {
 		h.noKeyframe = true
-		found = append(found, noKeyframe(since))
+		found = append(found, h.missing(since))
 	}
 	return found
 }
 
-// noKeyframe says for how long no keyframe has come.
-func noKeyframe(since time.Duration) advice {
-	return advice{problemNoKeyframe, fmt.Sprintf("no keyframe for %.0f s: set the keyframe interval to 2 s in OBS under Output; at 30 s the stream is ended", since.Seconds())}
+// missing says for how long no keyframe has come, and why.
+func (h *health) missing(since time.Duration) advice {
+	_, a := h.keyframes.missing(since)
+	return a
 }
 
 // frameRate is what came in the newest window; settled where that isn't over, or
@@ -181,6 +190,7 @@ func (h *health) judge(at media.Ticks) (found []advice, sum *summary) {
 	if h.interval > 4*media.VideoTimescale {
 		say(problemKeyframes, "keyframe interval is %.0f s, set it to 2 s in OBS under Output: viewers start later and a failure is seen longer", h.interval.Seconds())
 	}
+	found = append(found, h.keyframes.advice()...)
 	h.bitrates = append(h.bitrates, bitrate)
 	if len(h.bitrates) > 6 {
 		h.bitrates = h.bitrates[1:]

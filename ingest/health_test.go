@@ -131,7 +131,7 @@ func TestHealthOfABeginningInMidGOP(t *testing.T) {
 			var advices []advice
 			var sum *summary
 			if since := i - 30*c.late; since < 0 {
-				advices = h.dropped(now)
+				advices = h.dropped(&media.Unit{}, now)
 			} else {
 				at := media.Ticks(since * 3000) // the timeline begins with the first keyframe
 				advices, sum = h.video(&media.Unit{DTS: at, PTS: at, RandomAccess: since%c.every == 0, Payload: make([]byte, 5000)}, now)

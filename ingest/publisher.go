@@ -18,6 +18,8 @@ import (
 const (
 	// publisherSilence ends a publisher that sends nothing.
 	publisherSilence = 30 * time.Second
+	// picturesLate is how long pictures that were announced may take to come.
+	picturesLate = 10 * time.Second
 	// keyframeLimit ends a publisher that sends no keyframe.
 	keyframeLimit = 30 * time.Second
 	// A publisher may make so many discontinuities at once, and one each breakEvery.
@@ -193,7 +195,7 @@ func (p *publisher) overdue(now time.Time) *front.Refusal {
 	case p.unreadable(now):
 		return &front.Refusal{Kind: front.Failed, Reason: front.Unreadable, Text: "No picture that could be shown for 30 s: " + p.fault.Advice() + "."}
 	default:
-		return &front.Refusal{Kind: front.Failed, Reason: front.NoKeyframe, Text: "No keyframe for 30 s: set the keyframe interval to 2 s (in OBS: Settings, Output, Keyframe Interval)."}
+		return p.health.keyframes.refusal()
 	}
 	return nil
 }
@@ -278,6 +280,7 @@ func (p *publisher) pictures(c *media.Codec) {
 		p.logger.Info("video", "codec", c.Name, "width", c.Width, "height", c.Height)
 	}
 	p.note(pictureAdvice(c, p.turned))
+	p.health.keyframes.format = c.Format
 	s.format, s.width, s.height, s.universal, s.picture = c.Format, c.Width, c.Height, c.Universal, c.Picture
 }
 
@@ -319,10 +322,13 @@ func (p *publisher) Write(u media.Unit) error {
 	if u.Track == media.Audio {
 		p.health.audio(s.seq.Newest())
 		p.held(s.seq.Held())
+		if since := now.Sub(p.keyframe); since > picturesLate && s.seq.PicturesDue() && !p.health.keyframes.came && !p.unreadable(now) {
+			p.note([]advice{p.health.missing(since)})
+		}
 		return nil
 	}
 	if s.seq.Waiting() {
-		p.note(p.health.dropped(now))
+		p.note(p.health.dropped(&u, now))
 		return nil
 	}
 	u.DTS, u.PTS = at, at+u.PTS-u.DTS

@@ -104,13 +104,16 @@ const (
 	Ended        Reason = "ended"
 	Silent       Reason = "silent"
 	NoKeyframe   Reason = "no_keyframe"
-	Unreadable   Reason = "unreadable"
-	Bitrate      Reason = "bitrate"
-	Breaks       Reason = "breaks"
-	AudioCodec   Reason = "audio_codec"
-	VideoCodec   Reason = "video_codec"
-	AudioConfig  Reason = "audio_config"
-	VideoConfig  Reason = "video_config"
+	NoPictures   Reason = "no_pictures"
+	// FalseKeyframes: decoding can't start at what the encoder calls keyframes.
+	FalseKeyframes Reason = "false_keyframes"
+	Unreadable     Reason = "unreadable"
+	Bitrate        Reason = "bitrate"
+	Breaks         Reason = "breaks"
+	AudioCodec     Reason = "audio_codec"
+	VideoCodec     Reason = "video_codec"
+	AudioConfig    Reason = "audio_config"
+	VideoConfig    Reason = "video_config"
 )
 
 const (
