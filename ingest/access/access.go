@@ -22,7 +22,8 @@ const (
 	// maxParts and maxBytes bound a picture; no log takes a larger one.
 	maxParts = 2048
 	maxBytes = 4 << 20
-	// maxHeldBytes bounds the pictures that are held back.
+	// maxHeldBytes bounds the messages in which the parts of a picture lie, and those
+	// of the pictures that are held back.
 	maxHeldBytes = 2 * maxBytes
 )
 
@@ -52,7 +53,8 @@ type Assembler struct {
 	sound   soundSpy // how far the sound has come
 	times   spreader
 
-	pending []part     // what belongs to the next picture
+	pending []part     // what belongs to the next picture,
+	waiting int        // and the bytes of the messages that it lies in
 	open    *picture   // further parts may come
 	held    []*picture // finished, with one time, which isn't believed yet
 	sent    *picture   // the newest one that was written
@@ -112,7 +114,7 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 			if began {
 				begun++
 			}
-		case p.role == prefix && len(a.pending) < maxParts/2:
+		case p.role == prefix && len(a.pending) < maxParts:
 			a.pending = append(a.pending, p)
 		case p.role == suffix && a.open != nil:
 			a.open.add(p)
@@ -130,7 +132,25 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 	if whole && begun == 1 && len(a.pending) == 0 && len(a.open.parts) == len(parts) {
 		a.open.payload = payload
 	}
+	a.bound(len(payload))
 	return a.settle()
+}
+
+// bound is called when a message of size bytes was taken: it drops what grows too large.
+func (a *Assembler) bound(size int) {
+	if a.waiting += size; len(a.pending) == 0 {
+		a.waiting = 0
+	} else if a.waiting > maxHeldBytes {
+		a.pending, a.waiting = a.pending[:0:0], 0
+	}
+	p := a.open
+	if p == nil || p.dropped {
+		return
+	}
+	if p.held += size; p.held > maxHeldBytes || p.bytes > maxBytes || len(p.parts) > maxParts {
+		p.dropped, p.parts, p.payload = true, nil, nil
+		a.sink.Fault(front.FaultTooLarge)
+	}
 }
 
 // slice takes what a picture is made of. began reports that it is the first part
@@ -202,7 +222,7 @@ func (a *Assembler) learning() bool {
 	}
 	bytes := 0
 	for _, p := range a.held {
-		bytes += p.bytes
+		bytes += p.held
 	}
 	return bytes < maxHeldBytes
 }
@@ -212,9 +232,7 @@ func (a *Assembler) close() {
 	if a.open == nil {
 		return
 	}
-	if a.open.bytes > maxBytes || len(a.open.parts) > maxParts {
-		a.sink.Fault(front.FaultTooLarge)
-	} else {
+	if !a.open.dropped {
 		a.held = append(a.held, a.open)
 	}
 	a.open = nil

@@ -46,6 +46,8 @@ type picture struct {
 	payload          []byte       // set where it is a message's, as it came
 	parts            [][]byte
 	bytes            int
+	held             int  // the bytes of the messages that they lie in
+	dropped          bool // it grew too large: it takes what belongs to it, and nothing comes of it
 	last             head // of the newest slice
 	zero             bool // the slice with its first macroblock is here
 	fields           int  // so many came, of a picture that comes in fields
@@ -54,8 +56,10 @@ type picture struct {
 
 func (p *picture) add(parts ...part) {
 	for _, x := range parts {
-		p.parts, p.payload = append(p.parts, x.data), nil
-		p.bytes += len(x.data) + 4
+		if !p.dropped {
+			p.parts, p.payload = append(p.parts, x.data), nil
+			p.bytes += len(x.data) + 4
+		}
 		if x.recovery {
 			p.access.Recovery, p.access.RecoveryFrames = true, x.frames
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"millrace/ingest/front"
 	"millrace/internal/media"
 )
 
@@ -184,4 +185,40 @@ func hevcAlone(list []message) (out []message) {
 		}
 	}
 	return out
+}
+
+// A picture that never ends, and what waits for one that never begins, are bounded
+// by the messages that they lie in; what comes after is whole again.
+func TestBounds(t *testing.T) {
+	r := &recorder{}
+	a := New(media.H264, r)
+	if err := a.Config(coded([][]byte{fieldSPS, fieldPPS(0)}, start(3))); err != nil {
+		t.Fatal(err)
+	}
+	take := func(dts media.Ticks, nalus ...[]byte) {
+		t.Helper()
+		if err := a.Take(dts, 0, false, coded(nalus, length(4))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	padding := append([]byte{12}, bytes.Repeat([]byte{0xff}, 1<<20)...) // filler, which isn't kept
+	take(0, piece{header: 0x65}.nalu(), padding)
+	for i := range uint32(20) {
+		take(0, piece{header: 0x65, mb: 1 + i}.nalu(), padding)
+	}
+	if a.open == nil || len(a.open.parts) > 0 || !slices.Equal(r.faults, []front.Fault{front.FaultTooLarge}) {
+		t.Errorf("faults %q", r.faults)
+	}
+	for range 20 {
+		take(0, sei, padding)
+	}
+	if n := len(a.pending); n > 8 {
+		t.Errorf("%d messages wait", n)
+	}
+	for i := range uint32(12) {
+		take(media.Ticks(i+1)*step, piece{header: 0x41, frame: i % 16, poc: 2 * i % 16}.nalu())
+	}
+	if err := a.Flush(); err != nil || len(r.units) != 12 || len(r.faults) > 1 {
+		t.Errorf("%d units, faults %q, %v", len(r.units), r.faults, err)
+	}
 }
