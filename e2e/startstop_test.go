@@ -21,11 +21,9 @@ import (
 // TestStartAndStop is the operator's side: it says quickly where to publish,
 // ends quickly with all that it started, and finds its data again.
 func TestStartAndStop(t *testing.T) {
-	start := time.Now()
+	said := stopwatch(t, "to say where to publish and watch", 3*time.Second)
 	s := harness.StartAll(t)
-	if took := time.Since(start); took > 3*time.Second {
-		t.Errorf("it took %s to say where to publish and watch", took)
-	}
+	said()
 	for _, want := range []string{"rtmp://" + s.RTMP + "/live", s.HTTP + "/demo"} {
 		if !strings.Contains(s.Out.String(), want) {
 			t.Errorf("it doesn't name %s:\n%s", want, s.Out.String())
@@ -44,14 +42,12 @@ func TestStartAndStop(t *testing.T) {
 		t.Errorf("children %v, want a redis-server and ffmpegs", children)
 	}
 
-	start = time.Now()
+	ended := stopwatch(t, "to end after Ctrl-C", 5*time.Second)
 	s.Interrupt()
 	if err := s.Wait(15 * time.Second); err != nil {
 		t.Errorf("after Ctrl-C: %v", err)
 	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it took %s to end after Ctrl-C", took)
-	}
+	ended()
 	harness.WaitGone(t, children)
 	p.Kill()
 	if strings.Contains(s.Log.String(), `"level":"ERROR"`) || strings.Contains(s.Log.String(), "panic") {
@@ -80,6 +76,24 @@ func TestStartAndStop(t *testing.T) {
 	s.AwaitLive("demo", "")
 	if err := orphan.Wait(5 * time.Second); err != nil {
 		t.Logf("the orphan: %v", err)
+	}
+}
+
+// stopwatch returns what is called when something is done that may take so long. It
+// judges on a machine that has had time left: beside other work every start takes
+// as long as that lets it.
+func stopwatch(t testing.TB, what string, limit time.Duration) (done func()) {
+	began, idle := time.Now(), harness.IdleShare()
+	return func() {
+		t.Helper()
+		took, left := time.Since(began), idle()
+		switch {
+		case took <= limit:
+		case left > busy:
+			t.Errorf("it took %s %s, at most %s", took, what, limit)
+		default:
+			t.Logf("it took %s %s; the machine was busy", took, what)
+		}
 	}
 }
 
