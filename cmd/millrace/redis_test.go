@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -107,6 +109,45 @@ func TestHungRedisServer(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// A redis-server that answers with an error doesn't hang: with a full disk it refuses
+// all but reads.
+func TestRedisServerThatRefuses(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			served.Go(func() {
+				defer conn.Close()
+				for b := make([]byte, 4096); ; {
+					n, err := conn.Read(b)
+					if err != nil {
+						return
+					}
+					commands := strings.Count(string(b[:n]), "*")
+					_, _ = conn.Write([]byte(strings.Repeat("-MISCONF Errors writing to the AOF file: No space left on device\r\n", commands)))
+				}
+			})
+		}
+	})
+	r := &redisChild{socket: socket}
+	if err := r.ping(t.Context()); err == nil || !r.alive(t.Context()) {
+		t.Errorf("ping says %v, alive %v", err, r.alive(t.Context()))
+	}
+	_ = l.Close()
+	served.Wait()
+	if r.alive(t.Context()) {
+		t.Error("nobody listens, and it is alive")
 	}
 }
 

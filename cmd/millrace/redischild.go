@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"millrace/internal/child"
 )
 
@@ -209,8 +211,8 @@ func (r *redisChild) watch(ctx context.Context, silent chan<- struct{}) {
 		case <-tick.C:
 		}
 		began := time.Now()
-		switch err := r.ping(ctx); {
-		case err == nil, began.Sub(answered) > 2*r.hangs: // it wasn't asked for so long: this process itself stood still
+		switch {
+		case r.alive(ctx), began.Sub(answered) > 2*r.hangs: // it wasn't asked for so long: this process itself stood still
 			answered = time.Now()
 		case time.Since(answered) > r.hangs:
 			close(silent)
@@ -247,6 +249,14 @@ func (r *redisChild) awaitAnswer(ctx context.Context) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// alive reports whether redis-server answers, be it with an error: with a full disk
+// it refuses even PING (MISCONF), and serves reads all the same.
+func (r *redisChild) alive(ctx context.Context) bool {
+	err := r.ping(ctx)
+	var answer redis.Error
+	return err == nil || errors.As(err, &answer)
 }
 
 // ping asks whether somebody answers on the socket.
