@@ -281,6 +281,7 @@ func (e *encoding) take(ctx context.Context, s *segment, u *media.Unit, at media
 	}
 	e.size += len(u.Payload)
 	s.tl.add(at)
+	s.tl.shown = append(s.tl.shown, u.PTS)
 	if s.source != nil {
 		s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), key: u.RandomAccess, payload: u.Payload})
 	}

@@ -27,6 +27,7 @@ type timeline struct {
 
 	groups picker
 	times  []media.Ticks // of the frames, rising
+	shown  []media.Ticks // when pictures are shown, in decode order
 	cuts   []cut
 	group  int // index of the last group's first frame
 	closed bool
@@ -160,8 +161,8 @@ type frame struct {
 type rendering struct {
 	tl    *timeline
 	entry index.Entry // what all entries of this segment share
-	// picks are the source's frames that it has; looked is how many of them picks
-	// was asked for, due how many of those the part waited for has.
+	// picks are the source's frames that it has, by decode times; looked is how many
+	// picks was asked for, due how many of those it has.
 	picks       picker
 	looked, due int
 	// grid is where the frames of sound lie; its zero value is of pictures.
@@ -235,7 +236,12 @@ func (r *rendering) expected(from, to cut) int {
 			r.due++
 		}
 	}
-	return r.due
+	if r.tl.closed && to.frame == len(r.tl.times) && len(r.tl.shown) == to.frame {
+		// Where the frame rate changes, an encoder with B-frames has other distances
+		// between decode times than between pictures, and a rung is made of these.
+		r.due = r.picks.of(r.tl.shown)
+	}
+	return r.due - r.samples
 }
 
 // advance writes the parts that are settled and whose frames are here.
@@ -299,7 +305,6 @@ func (r *rendering) write(from, to cut, n int, last bool) {
 	}
 	r.frames = r.frames[n:]
 	r.next++
-	r.due = 0
 	var segment index.Entry
 	if last {
 		segment = r.entry
@@ -335,7 +340,7 @@ func (r *rendering) pictures(from, to cut, n int) []media.Sample {
 		fr := &r.frames[i]
 		until := to.at
 		if i+1 < n {
-			until = max(start+1, r.frames[i+1].at)
+			until = max(start+1, min(r.frames[i+1].at, to.at-media.Ticks(n-1-i)))
 		}
 		shown := fr.at + media.Ticks(fr.offset)
 		offset := max(shown-start, min(0, media.Ticks(fr.offset)))

@@ -25,6 +25,17 @@ func (p *picker) take(at media.Ticks) bool {
 	return true
 }
 
+// of returns how many of some pictures are taken by a picker of the same gap.
+func (p *picker) of(shown []media.Ticks) (n int) {
+	fresh := picker{gap: p.gap}
+	for _, at := range slices.Sorted(slices.Values(shown)) {
+		if fresh.take(at) {
+			n++
+		}
+	}
+	return n
+}
+
 // pickJitter is how much earlier than at its time a picture may come: no whole
 // number of milliseconds, so that a distance is never just as long as a gap.
 const pickJitter = 5 * media.TicksPerMillisecond / 4
@@ -63,13 +74,8 @@ func (e *encoding) came(s *segment, j Job) (Source, []Rung) {
 	seconds := (s.tl.end - s.tl.mark.Start).Seconds()
 	src.FrameRate = float64(len(s.tl.times)) / seconds
 	for i := range rungs {
-		p, n := picker{gap: rungs[i].gap()}, 0
-		for _, at := range s.tl.times {
-			if p.take(at) {
-				n++
-			}
-		}
-		rungs[i].FrameRate = float64(n) / seconds
+		p := picker{gap: rungs[i].gap()}
+		rungs[i].FrameRate = float64(p.of(s.tl.times)) / seconds
 	}
 	return src, rungs
 }

@@ -1,6 +1,7 @@
 package encode
 
 import (
+	"fmt"
 	"math"
 	"testing"
 
@@ -101,9 +102,15 @@ func TestCostOfWhatCame(t *testing.T) {
 // 30 and of 5 are taken whole, from any segment on, and the parts keep to the settings.
 func TestRungOfAVaryingFrameRate(t *testing.T) {
 	t.Parallel()
+	for _, bFrames := range []int{0, 2} {
+		t.Run(fmt.Sprintf("%d B-frames", bFrames), func(t *testing.T) { testVarying(t, bFrames) })
+	}
+}
+
+func testVarying(t *testing.T, bFrames int) {
 	l := transcodetest.MakeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=60 -t 6 -pix_fmt yuv420p"+
 		" -vf select='lt(t\\,2)+lt(t\\,4)*not(mod(n\\,2))+gte(t\\,4)*not(mod(n\\,12))' -fps_mode vfr"+
-		" -c:v libx264 -preset ultrafast -bf 0 -force_key_frames expr:gte(t,n_forced*2) -sc_threshold 0 -g 1000")
+		fmt.Sprintf(" -c:v libx264 -preset ultrafast -bf %d", bFrames)+" -force_key_frames expr:gte(t,n_forced*2) -sc_threshold 0 -g 1000")
 	rec := transcodetest.NewRecord()
 	runWorker(t, l, 0, "96p30=150k", rec)
 	for sequence, want := range []struct{ source, rung int }{{120, 60}, {60, 60}, {10, 10}} {
@@ -127,6 +134,7 @@ func TestRungOfAVaryingFrameRate(t *testing.T) {
 		}
 	}
 	decodeAll(t, rec, 2)
+	checkTimes(t, rec, 2)
 	later := transcodetest.NewRecord()
 	runWorker(t, l, 1, "96p30=150k", later)
 	for k, sum := range rec.Sums(1) {
