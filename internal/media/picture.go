@@ -227,8 +227,11 @@ func (p Picture) check() error {
 
 // setPicture takes what the configuration says of the pictures.
 func (c *Codec) setPicture(p Picture) error {
-	c.Picture = p
 	c.Width, c.Height = p.Shown()
+	if c.Width == p.Width && c.Height == p.Height {
+		p.Aspect = Aspect{} // or players would believe what we don't
+	}
+	c.Picture = p
 	return p.check()
 }
 

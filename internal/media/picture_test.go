@@ -226,6 +226,14 @@ func TestShown(t *testing.T) {
 	}
 }
 
+// An aspect that isn't believed isn't handed on either.
+func TestAbsurdAspect(t *testing.T) {
+	var c Codec
+	if err := c.setPicture(Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}}); err != nil || c.Width != 640 || !c.Picture.Aspect.Square() {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func FuzzParseSPS(f *testing.F) {
 	for _, name := range []string{"sar", "hdi", "crop444", "bt709", "hrd"} {
 		_, record := madeRecord(f, name)

@@ -3,6 +3,7 @@ package encode
 import (
 	"bytes"
 	"fmt"
+	imagejpeg "image/jpeg"
 	"math"
 	"os/exec"
 	"strings"
@@ -165,6 +166,22 @@ func TestRungsHaveTheSourcesColours(t *testing.T) {
 				t.Errorf("the colours of the picture for listings are off by %d", off)
 			}
 		})
+	}
+}
+
+// The picture for listings has the shape that the source is shown in, however wide.
+func TestListedShape(t *testing.T) {
+	for filter, want := range map[string]string{
+		"scale=176:144,setsar=16/11": "480x270",
+		"scale=96:176,setsar=1":      "480x880",
+		"scale=4096:16,setsar=2/1":   "480x2",
+	} {
+		codec, units := drawn(t, bars, filter+",format=yuv420p", "")
+		_, _, jpeg := rungOf(t, codec, units, Rung{Name: "r", Width: 64, Height: 36, FrameRate: 25, Step: 1, Bitrate: 100_000})
+		c, err := imagejpeg.DecodeConfig(bytes.NewReader(jpeg))
+		if got := fmt.Sprintf("%dx%d", c.Width, c.Height); err != nil || got != want {
+			t.Errorf("%s: %s, want %s, %v", filter, got, want, err)
+		}
 	}
 }
 
