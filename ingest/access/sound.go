@@ -10,11 +10,18 @@ import (
 // leaves out what no decoder could make sense of. Its zero value has seen nothing. Not
 // safe for concurrent use.
 type Sound struct {
-	codec  *media.Codec     // in force
-	early  int              // units that came before any configuration
-	passed bool             // an access unit of codec was returned
-	next   media.ADTSHeader // what the newest frame says that codec doesn't describe
+	codec  *media.Codec // in force
+	early  int          // units that came before any configuration
+	passed bool         // an access unit of codec was returned
+	// element is what units begin with, and odd what the newest one does that is otherwise.
+	element, odd media.AACElement
+	next         media.ADTSHeader // what the newest frame says that codec doesn't describe
+	times        int              // how often in a row
 }
+
+// How often in a row units amid a stream must say of themselves what the configuration
+// doesn't, until they are believed: behind a sync word, and without.
+const twice, surely = 2, 8
 
 // earliest is how many units may come before their configuration until that is a fault.
 const earliest = 50
@@ -48,21 +55,26 @@ func (s *Sound) Take(payload []byte) ([]Frame, front.Fault) {
 	return []Frame{{s.codec, payload}}, fault
 }
 
-// look compares an access unit with the configuration: mono that is called stereo, and
-// the other way round, is what decoders stumble over.
+// look compares an access unit with the configuration, and with how those before it begin:
+// mono that is called stereo, and the other way round, is what decoders stumble over.
 func (s *Sound) look(payload []byte) front.Fault {
 	if !s.codec.Universal {
 		return "" // FFmpeg decodes it
 	}
-	channels, err := media.AACChannels(payload)
-	if err != nil {
+	e, err := media.FirstAACElement(payload)
+	switch {
+	case err != nil:
+		s.next = media.ADTSHeader{}
+		return front.FaultSoundFrames
+	case e.Channels == s.codec.Channels && (e == s.element || !s.passed || e == s.odd):
+		s.next, s.element, s.odd = media.ADTSHeader{}, e, media.AACElement{}
+		return ""
+	case e.Channels == s.codec.Channels:
+		s.odd = e
 		return front.FaultSoundFrames
 	}
-	if channels == 0 || channels == s.codec.Channels {
-		s.next = media.ADTSHeader{}
-		return ""
-	}
-	if h, ok := media.HeaderOf(s.codec, channels); ok && s.adopt(h, payload) {
+	if h, ok := media.HeaderOf(s.codec, e.Channels); ok && s.adopt(h, payload, surely) {
+		s.element = e
 		return front.FaultSoundConfig
 	}
 	return front.FaultSoundFrames
@@ -76,7 +88,7 @@ func (s *Sound) adts(payload []byte) (frames []Frame, fault front.Fault) {
 	}
 	for i := range list {
 		f := &list[i]
-		if !s.adopt(f.Header, f.Blocks[0]) {
+		if !s.adopt(f.Header, f.Blocks[0], twice) {
 			fault = front.FaultSoundFrames
 			continue
 		}
@@ -93,14 +105,16 @@ func (s *Sound) adts(payload []byte) (frames []Frame, fault front.Fault) {
 }
 
 // adopt makes what a frame says of itself the configuration, where that is something
-// else and this isn't a single frame amid others. It reports whether the frame can be used.
-func (s *Sound) adopt(h media.ADTSHeader, block []byte) bool {
+// else, and said so many times in a row where other frames came before. It reports whether the frame can be used.
+func (s *Sound) adopt(h media.ADTSHeader, block []byte, times int) bool {
 	if s.codec != nil && h.Describes(s.codec) {
 		s.next = media.ADTSHeader{}
 		return true
 	}
-	known := s.next == h
-	if s.next = h; s.passed && !known {
+	if s.next != h {
+		s.next, s.times = h, 0
+	}
+	if s.times++; s.passed && s.times < times {
 		return false
 	}
 	record, err := h.Config(block)

@@ -243,8 +243,8 @@ func TestDemuxTracks(t *testing.T) {
 	// In one message.
 	d = newDemuxTest()
 	body(d.audio, "\x95\x10mp4a\x01\x00\x00\x02\x12\x10\x00\x00\x00\x02\x11\x90")
-	body(d.audio, "\x95\x11mp4a\x01\x00\x00\x03one\x00\x00\x00\x04zero")
-	if len(d.configs) != 1 || d.configs[0].Rate != 48000 || len(d.units) != 1 || string(d.units[0].Payload) != "zero" || len(d.left) != 2 {
+	body(d.audio, "\x95\x11mp4a\x01\x00\x00\x03one\x00\x00\x00\x04\x21\x10\x04\x60")
+	if len(d.configs) != 1 || d.configs[0].Rate != 48000 || len(d.units) != 1 || string(d.units[0].Payload) != "\x21\x10\x04\x60" || len(d.left) != 2 {
 		t.Errorf("%q, %+v, left out: %q", d.codecs(), d.units, d.left)
 	}
 }

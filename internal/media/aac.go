@@ -2,6 +2,7 @@ package media
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/Eyevinn/mp4ff/mp4"
 )
@@ -48,16 +49,24 @@ const (
 	elementEnd
 )
 
-// AACChannels returns how many channels the first element of an access unit of AAC
-// has that has any: 1 or 2, and 0 where that isn't known. It fails where no
-// decoder could make sense of the unit. Of the error resilient types it knows nothing.
-func AACChannels(payload []byte) (int, error) {
+// AACElement is the first element with sound of an access unit of AAC. It is comparable.
+type AACElement struct {
+	// Channels is 1 or 2.
+	Channels int
+	tag      int
+}
+
+// FirstAACElement looks at how an access unit of AAC-LC in mono or stereo begins. It
+// fails where no decoder could make sense of that.
+func FirstAACElement(payload []byte) (e AACElement, err error) {
 	for r := (&bitReader{b: payload}); r.left() >= 3; {
-		switch r.read(3) {
-		case elementSingle:
-			return 1, nil
-		case elementPair:
-			return 2, nil
+		switch id := r.read(3); id {
+		case elementSingle, elementPair:
+			e = AACElement{id + 1, r.read(4)}
+			if id == elementSingle || !r.flag() { // common_window
+				r.read(8) // global_gain
+			}
+			return e, checkWindow(r)
 		case elementData:
 			r.read(4)
 			aligned, n := r.flag(), r.read(8)
@@ -74,13 +83,38 @@ func AACChannels(payload []byte) (int, error) {
 				n += r.read(8) - 1
 			}
 			r.skip(8 * n)
-		case elementEnd:
-			return 0, errors.New("parse AAC: an access unit has no channel")
+		case elementProgram:
+			readProgram(r)
+			r.align()
+			r.skip(8 * r.read(8))
 		default:
-			return 0, nil
+			return e, fmt.Errorf("parse AAC: an access unit begins with the element %d", id)
 		}
 	}
-	return 0, errCutShort
+	return e, errCutShort
+}
+
+// checkWindow looks at an ics_info (14496-3, 4.4.2.1) of AAC-LC.
+func checkWindow(r *bitReader) error {
+	const (
+		short     = 2 // of the window sequences, the one of eight short windows
+		mostLong  = 51
+		mostShort = 15
+	)
+	reserved, sequence := r.flag(), r.read(2)
+	r.read(1) // window_shape
+	bad := reserved
+	if sequence == short {
+		bad = bad || r.read(4) > mostShort
+		r.read(7) // scale_factor_grouping
+	} else {
+		bad = bad || r.read(6) > mostLong
+		bad = bad || r.flag() // there is no prediction in AAC-LC
+	}
+	if r.err == nil && bad {
+		return errors.New("parse AAC: an access unit's windows make no sense")
+	}
+	return r.err
 }
 
 // aacSilence returns an AAC-LC frame of silence for 1 or 2 channels, at any

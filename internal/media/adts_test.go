@@ -164,7 +164,7 @@ func FuzzSplitADTS(f *testing.F) {
 				if c, err := ParseCodec(AAC, record); err == nil && !x.Header.Describes(c) {
 					t.Fatalf("%+v doesn't describe %+v", x.Header, c)
 				}
-				_, _ = AACChannels(block)
+				_, _ = FirstAACElement(block)
 			}
 		}
 	})

@@ -281,14 +281,16 @@ func codecOf(t *testing.T, f Format, record []byte) *Codec {
 	return c
 }
 
-func TestAACChannels(t *testing.T) {
+func TestFirstAACElement(t *testing.T) {
 	filled := &bitAppender{}
 	for _, f := range [][2]int{{elementFill, 3}, {15, 4}, {3, 8}, {0, 8 * 17}, {elementData, 3}, {0, 4}, {1, 1}, {1, 8}} {
 		filled.write(f[0], f[1])
 	}
 	filled.align()
 	filled.write(0xff, 8)
-	filled.write(elementPair, 3)
+	for _, f := range [][2]int{{elementPair, 3}, {0, 4}, {1, 1}, {0, 4}, {49, 6}, {0, 1}} {
+		filled.write(f[0], f[1])
+	}
 	for _, c := range []struct {
 		name     string
 		payload  []byte
@@ -302,10 +304,14 @@ func TestAACChannels(t *testing.T) {
 		{"the sync word of ADTS", []byte{0xff, 0xf1, 0x4c, 0x80}, 0, true},
 		{"a filling past the end", []byte{0xdf, 0xff, 0xff}, 0, true},
 		{"data past the end", []byte{0x81, 0xff, 0xff}, 0, true},
-		{"low frequencies first", []byte{0x60, 0, 0}, 0, false},
+		{"low frequencies first", []byte{0x60, 0, 0}, 0, true},
+		{"a reserved bit", []byte{0x21, 0x90, 0x04, 0x60}, 0, true},
+		{"more bands than there are", []byte{0x21, 0x0f, 0xf4, 0x60}, 0, true},
+		{"prediction", []byte{0x21, 0x10, 0x24, 0x60}, 0, true},
+		{"the first element alone", []byte{0x21}, 0, true},
 	} {
-		if n, err := AACChannels(c.payload); n != c.channels || (err != nil) != c.bad {
-			t.Errorf("%s: %d channels, %v", c.name, n, err)
+		if e, err := FirstAACElement(c.payload); e.Channels != c.channels && !c.bad || (err != nil) != c.bad {
+			t.Errorf("%s: %+v, %v", c.name, e, err)
 		}
 	}
 }
