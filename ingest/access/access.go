@@ -48,6 +48,7 @@ type Assembler struct {
 	codec   *media.Codec
 
 	message int      // counts those that were taken
+	faulty  int      // the newest of which a part was dropped
 	seen    int      // pictures that were finished
 	pieces  bool     // this encoder sends a picture in several messages
 	sound   soundSpy // how far the sound has come
@@ -103,7 +104,7 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 	for _, p := range parts {
 		p, fault := a.grammar.look(p)
 		if fault != "" {
-			a.sink.Fault(fault)
+			a.fault(fault)
 		}
 		switch {
 		case p.role == slice:
@@ -136,6 +137,12 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 	return a.settle()
 }
 
+// fault tells that a part of this message is dropped.
+func (a *Assembler) fault(f front.Fault) {
+	a.faulty = a.message
+	a.sink.Fault(f)
+}
+
 // bound is called when a message of size bytes was taken: it drops what grows too large.
 func (a *Assembler) bound(size int) {
 	if a.waiting += size; len(a.pending) == 0 {
@@ -163,6 +170,9 @@ func (a *Assembler) slice(p part, dts, composition media.Ticks) (began bool, err
 		a.pending = a.pending[:0]
 		return false, nil
 	}
+	if a.open == nil && p.follows && a.faulty == a.message {
+		return false, nil // it goes with the slice before it
+	}
 	if a.open == nil && (p.follows || a.sent != nil && a.sent.takes(&p, a.message, dts)) {
 		// Where pictures are waited for already, the sound said too early that one was over.
 		a.pieces, a.sound.off = true, a.sound.off || a.pieces
@@ -181,7 +191,7 @@ func (a *Assembler) begin(p part, dts, composition media.Ticks) error {
 	recovery := slices.ContainsFunc(a.pending, func(p part) bool { return p.recovery })
 	codec, inBand, err := a.grammar.activate(&p, p.idr || recovery && p.intra)
 	if err != nil {
-		a.sink.Fault(front.FaultParameterSets)
+		a.fault(front.FaultParameterSets)
 		a.pending = a.pending[:0]
 		return nil
 	}

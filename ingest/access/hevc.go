@@ -74,8 +74,11 @@ func (g *hevcGrammar) look(nalu []byte) (part, front.Fault) {
 	switch {
 	case kind <= hevcLastSlice || kind >= hevcBLA && kind <= hevcCRA:
 		first, pps, err := media.ParseHEVCSlice(nalu)
+		if err != nil {
+			return p, front.FaultUnits
+		}
 		sps, ok := g.spsOf[pps]
-		if err != nil || !ok || g.sps[sps] == nil {
+		if !ok || g.sps[sps] == nil {
 			return p, front.FaultParameterSets
 		}
 		p.role, p.first, p.follows, p.sps = slice, first, !first, sps

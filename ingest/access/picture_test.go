@@ -173,6 +173,21 @@ func TestHEVC(t *testing.T) {
 	}
 }
 
+// A first slice that can't be read takes the rest of its picture with it, and says
+// nothing of how the encoder sends pictures.
+func TestHEVCDamagedSlice(t *testing.T) {
+	track := encode(t, "-c:v", "libx265", "-tag:v", "hvc1", "-preset", "ultrafast", "-x265-params", "keyint=10:min-keyint=10:scenecut=0:slices=3:ctu=16:open-gop=0:log-level=error")
+	list := plain(track)
+	damaged := slices.Clone(list)
+	n := nalus(list[12].payload)
+	damaged[12].payload = coded(append([][]byte{n[0][:3]}, n[1:]...), length(4))
+	damaged[12].payload[6] = 0x80 // the number of the PPS is cut off
+	r := assemble(t, media.HEVC, track.Codec.Record, damaged)
+	if !slices.Equal(r.faults, []front.Fault{front.FaultUnits}) || len(r.units) != len(list)-1 || !bytes.Equal(r.units[12].Payload, list[13].payload) {
+		t.Errorf("faults %q, %d units", r.faults, len(r.units))
+	}
+}
+
 // hevcAlone makes a message of each slice, with what is before it.
 func hevcAlone(list []message) (out []message) {
 	for _, m := range list {
