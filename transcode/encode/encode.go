@@ -247,7 +247,7 @@ func (e *encoding) beginRun(ctx context.Context, run *encodingRun) {
 	}
 	for i, r := range run.works {
 		r.again = run.attempt > 1
-		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", run.job.profile(e.FFmpeg.build, i), run.job.Rungs[i].gap())
+		r.out = newRendering(s.tl, e.Grant.Epoch, r.rung.Name, "", run.job.profile(e.FFmpeg.buildFor(run.job.Look), i), run.job.Rungs[i].gap())
 		r.out.publish = e.out.putter(s, r.rung.Name)
 	}
 	e.using[enc] = run

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type FFmpeg struct {
 	build string // version, configuration and library versions: part of every rung's profile
 	// keepsHDR is set where the filters are missing that make SDR of HDR.
 	keepsHDR bool
+	cpu      string // what the processor can do
 }
 
 // FindFFmpeg asks the program for its build, and that it has what is needed.
@@ -62,11 +64,32 @@ func FindFFmpeg(ctx context.Context, path string) (*FFmpeg, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &FFmpeg{path: path, build: string(out)}
+	f := &FFmpeg{path: path, build: string(out), cpu: cpuFlags()}
 	for _, name := range []string{"zscale", "tonemap"} {
 		f.keepsHDR = f.keepsHDR || !bytes.Contains(filters, []byte(" "+name+" "))
 	}
 	return f, nil
+}
+
+// buildFor names what decides, besides its arguments, which bytes a process makes:
+// the build and, where tones are mapped, the processor, since the light of a picture
+// is reckoned in floating point, in as large vectors as there are.
+func (f *FFmpeg) buildFor(l Look) string {
+	if !l.tonesMapped() || f.keepsHDR {
+		return f.build
+	}
+	return f.build + f.cpu
+}
+
+// cpuFlags returns the processor's features as Linux lists them; empty where it doesn't.
+func cpuFlags() string {
+	info, _ := os.ReadFile("/proc/cpuinfo") // without it, workers take each other for alike
+	for line := range strings.Lines(string(info)) {
+		if name, flags, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "flags" || strings.TrimSpace(name) == "Features" {
+			return strings.TrimSpace(flags)
+		}
+	}
+	return ""
 }
 
 // output is one thing that an encoder's process made.

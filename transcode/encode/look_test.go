@@ -269,3 +269,15 @@ func combs(t *testing.T, file []byte) float64 {
 	}
 	return sum / float64(n)
 }
+
+// Only where tones are mapped do the bytes depend on the processor.
+func TestProfileNamesTheProcessor(t *testing.T) {
+	f, other := &FFmpeg{build: "b", cpu: "avx2"}, &FFmpeg{build: "b", cpu: "avx512"}
+	sdr, hdr := LookOf(media.Picture{Width: 640, Height: 360}), Look{Colour: media.Colour{Primaries: 9, Transfer: 16, Matrix: 9}}
+	if f.buildFor(sdr) != other.buildFor(sdr) || f.buildFor(hdr) == other.buildFor(hdr) {
+		t.Errorf("SDR %q and %q, HDR %q and %q", f.buildFor(sdr), other.buildFor(sdr), f.buildFor(hdr), other.buildFor(hdr))
+	}
+	if cpuFlags() == "" {
+		t.Error("this processor has no features")
+	}
+}
