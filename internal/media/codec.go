@@ -152,7 +152,9 @@ func (c *Codec) Silence() []byte {
 func (c *Codec) WithFrame(samples Samples) *Codec {
 	d := *c
 	d.FrameSamples = samples
-	d.Universal = c.Universal && samples == c.FrameSamples
+	if c.Universal && samples != c.FrameSamples {
+		d.Universal, d.Variety = false, "AAC of several frames in one"
+	}
 	return &d
 }
 
