@@ -40,12 +40,22 @@ func (x *Rendition) checkHint(before, after *MediaPlaylist, h *hinted) error {
 		}
 		return nil
 	}
-	uri := firstNewPart(before, after)
-	if uri == "" {
+	part := firstNewPart(before, after)
+	if part == nil {
 		return nil // nothing new: the end, or a pause
 	}
+	uri := part.URI
 	if uri != h.uri {
 		return x.checkWrongHint(h, uri)
+	}
+	if part.Gap {
+		// What is listed as missing can't be had (4.4.4.9): a worker that showed another
+		// rung's media died, and nobody goes on with that. Whether there may be a gap,
+		// those say who compare what came.
+		if a := <-h.answer; a.err != nil || a.Status != http.StatusNotFound {
+			return fmt.Errorf("the hinted part %s is listed as missing: %d %w, want 404", h.uri, a.Status, a.err)
+		}
+		return nil
 	}
 	a := <-h.answer
 	if x.r.lenient && (a.err != nil || a.Status != http.StatusOK) {
@@ -85,12 +95,12 @@ func withoutProfile(uri string) string {
 	return name[:strings.LastIndexByte(name, '.')+1]
 }
 
-// firstNewPart returns the URI of the part that came first after a playlist.
-func firstNewPart(before, after *MediaPlaylist) string {
+// firstNewPart returns the part that came first after a playlist, nil for none.
+func firstNewPart(before, after *MediaPlaylist) *ListedPart {
 	sequence, part := before.Next()
 	s := after.Find(sequence)
 	if s == nil || part >= len(s.Parts) {
-		return ""
+		return nil
 	}
-	return s.Parts[part].URI
+	return &s.Parts[part]
 }
