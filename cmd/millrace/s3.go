@@ -22,7 +22,7 @@ import (
 )
 
 // s3Start bounds the start of the S3 server.
-const s3Start = 10 * time.Second
+const s3Start = 30 * time.Second
 
 // s3Keys are the credentials of our own S3 server, kept in the data directory.
 type s3Keys struct {

@@ -42,6 +42,9 @@ type FFmpeg struct {
 func FindFFmpeg(ctx context.Context, path string) (*FFmpeg, error) {
 	ask := func(what string) ([]byte, error) {
 		out, err := exec.CommandContext(ctx, path, "-hide_banner", "-loglevel", "error", what).CombinedOutput()
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = cause // not "signal: killed"
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s doesn't run: %w: %.200s", path, err, bytes.TrimSpace(out))
 		}
