@@ -58,7 +58,7 @@ var publishCases = []struct {
 	},
 	{
 		clip: harness.Clip{Name: "pictureonly", Seconds: "14", Size: "640x360", Rate: "30", Video: []string{"-g", "60"}},
-		want: []string{"160p30", "240p30", "source"},
+		want: []string{"160p30", "240p30", "audio", "source"}, // silence, until sound may come
 	},
 	{
 		clip: harness.Clip{
@@ -115,6 +115,7 @@ func TestPublish(t *testing.T) {
 					t.Errorf("%s: no delta update in %d reloads", x.Name, x.Reloads)
 				}
 				switch {
+				case x.Name == "audio" && tt.clip.Audio == nil: // there is nothing to compare silence with
 				case x.Name == "audio" && tt.encoded:
 					hls.CheckEncodedSound(t, x, input)
 				case x.Name == "audio":
