@@ -33,7 +33,7 @@ const (
 // hold is what is known of the pictures that may have to be held.
 type hold struct {
 	gop   []media.Unit // in decode order, since the random access point
-	again int // of them, where the newest gradual refresh begins
+	again int          // of them, where the newest gradual refresh begins
 	bytes int
 	cut   bool        // it is only the random access point of a group of pictures that was too large
 	sound media.Ticks // where the sound ended when the newest picture came
