@@ -446,7 +446,9 @@ func TestTakeoverUsesWarmEncoders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now.Width, now.Height, now.FrameRate, now.Handoff.Settings = 320, 180, 30, *l.Events[0].Settings
+	settings, video := l.Events[0].Settings, l.Events[1].Codec
+	now.Width, now.Height, now.FrameRate, now.Handoff.Settings = 320, 180, 30, *settings
+	now.Format, now.Universal, now.Picture = video.Format, video.Universal, video.Picture
 	if err := lease.Renew(t.Context(), db, "demo", now); err != nil {
 		t.Fatal(err)
 	}
