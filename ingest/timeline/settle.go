@@ -31,7 +31,10 @@ func (s *Sequencer) Tick(now time.Time) {
 	}
 	held := dropLeading(s.held)
 	s.gathering, s.held, s.heldBytes = false, nil, 0
-	s.settle(held)
+	first := !s.settled
+	if s.settle(held); first { // else there is no room before
+		spreadBurst(held, s.step)
+	}
 	held = interleave(held)
 	s.phase = s.soundPhase(held)
 	s.brk = true
