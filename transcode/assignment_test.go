@@ -227,7 +227,7 @@ func TestDrainHandsOverAtAMark(t *testing.T) {
 	}()
 	await(t, "the worker wants to leave", func() bool { return a.progress().Leaving })
 	startWorker(t, db, bucket, nil)
-	next := a.progress().Finished + 1
+	next := a.progress().Finished + 3 // the other one claims the broadcast before that
 	b := src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: 7, Grant: 2}, Live: next, Backfill: next, Index: true})
 	if b.address == a.address {
 		t.Error("the worker that leaves took the broadcast again")

@@ -235,7 +235,7 @@ func (s *source) offer(db redis.UniversalClient, g jobs.Grant) *testClaim {
 // await waits until is is true.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	testenv.Eventually(t, 30*time.Second, func() error {
+	testenv.Eventually(t, 2*time.Minute, func() error { // what has low priority waits long on a busy machine
 		if !is() {
 			return fmt.Errorf("waited in vain until %s", what)
 		}
@@ -354,7 +354,7 @@ func awaitStored(t *testing.T, bucket *objects.Bucket, want map[string]string) {
 			}
 		}
 	}()
-	_ = testenv.Until(t.Context(), 20*time.Second, func() error { // the difference is told above
+	_ = testenv.Until(t.Context(), time.Minute, func() error { // the difference is told above
 		if got = stored(t, bucket); !maps.Equal(got, want) {
 			return errors.New("S3 has something else")
 		}
