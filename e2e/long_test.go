@@ -137,6 +137,9 @@ const (
 	longSlice  = 4 + 3 + numberSize
 )
 
+// longPair is how a pair of channels begins whose spectrum is empty.
+var longPair = []byte{0x21, 0, 0}
+
 // appendNumber appends a frame's number, without a byte that is zero: in a slice
 // three of those mean something.
 func appendNumber(b []byte, n int) []byte {
@@ -173,7 +176,7 @@ func (l longStream) publish(ctx context.Context, e *harness.Encoder, read *longR
 	for v, a := 0, 0; err == nil && (v < pictures || a < sounds); {
 		pictureAt, soundAt := float64(v)/longRate, float64(a)*aacFrame/float64(l.rate)
 		if a < sounds && soundAt < pictureAt || v >= pictures {
-			body := appendNumber([]byte{0xaf, 1, 0x21}, a)
+			body := appendNumber(append([]byte{0xaf, 1}, longPair...), a)
 			err = e.Audio(at(soundAt), body)
 			a++
 			continue
@@ -390,7 +393,7 @@ func (x *longTrack) take(ctx context.Context, base *url.URL, l *hls.ListedSegmen
 func (x *longTrack) frame(f hls.Sample) error {
 	skip, per := longSlice-numberSize, float64(x.rate)
 	if x.sound {
-		skip, per = 1, float64(x.rate)/aacFrame
+		skip, per = len(longPair), float64(x.rate)/aacFrame
 	}
 	if x.frames == x.last+1 && x.sound {
 		return nil // silence to the end of the last picture

@@ -193,6 +193,22 @@ func (s *Sequencer) openHeld(start media.Ticks, now time.Time) {
 	}
 }
 
+// repeatUntil shows the held picture again up to a picture at a place and with a decode
+// time, so that it never lasts longer than a part, and each time at least as long as
+// a picture usually does.
+func (s *Sequencer) repeatUntil(at, dts media.Ticks) {
+	h := &s.hold
+	for h.next < at {
+		if most := min(at, dts+s.shift) - s.step; h.next > most {
+			h.next = max(most, s.tail.Last()+s.step)
+		}
+		if h.next-s.shift+media.TicksPerMillisecond > dts || h.next >= at {
+			return
+		}
+		s.repeat()
+	}
+}
+
 // release handles the first picture that comes while the last one is held. It
 // reports whether the picture is to be shown; otherwise it is shown at a time that
 // has passed, and only decoded for those that follow.
@@ -203,9 +219,7 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	case h.cut && !u.RandomAccess:
 		return false // what it refers to is missing
 	case shown && (u.RandomAccess || !s.brk):
-		for least := media.Ticks(media.TicksPerMillisecond); h.next+least <= at && h.next-s.shift+least <= u.DTS; {
-			s.repeat() // none of them lasts longer than a part
-		}
+		s.repeatUntil(at, u.DTS)
 		h.on, h.ended = false, at
 		switch {
 		case u.Start() == media.GradualStart:

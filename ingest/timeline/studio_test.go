@@ -278,11 +278,8 @@ func checkLog(t fataler, entries []relay.Entry) {
 	}
 }
 
-// jitter is how far the timestamps of a script may be off. A segment that is meant
-// to last the target duration may be longer by that at both of its ends: what counts
-// is its duration rounded to seconds (RFC 8216bis, 4.4.3.1).
-const jitter = 4 * ms
-
+// checkNextMark checks what may follow a mark. A segment's duration counts when it is
+// rounded to seconds (RFC 8216bis, 4.4.3.1).
 func checkNextMark(t fataler, i int, last, m relay.Mark, open bool, target media.Ticks) {
 	t.Helper()
 	want := last.Sequence
@@ -296,7 +293,7 @@ func checkNextMark(t fataler, i int, last, m relay.Mark, open bool, target media
 		t.Fatalf("entry %d: start %d follows %d", i, m.Start, last.Start)
 	case m.Time.Before(last.Time):
 		t.Fatalf("entry %d: %v follows %v", i, m.Time, last.Time)
-	case open && target > 0 && m.Start-last.Start > target+2*jitter:
+	case open && target > 0 && m.Start-last.Start >= target+media.VideoTimescale/2:
 		t.Fatalf("entry %d: segment %d is %.3f s long", i, last.Sequence, (m.Start - last.Start).Seconds())
 	case m.Discontinuity != last.Discontinuity && (m.Discontinuity != last.Discontinuity+1 || !m.Independent()):
 		t.Fatalf("entry %d: discontinuity of %+v follows %+v", i, m, last)
