@@ -39,6 +39,8 @@ const (
 	maxThumbnail = 2 << 20
 	// thumbnailFor is how long a picture is kept.
 	thumbnailFor = 2 * time.Second
+	// thumbnailPatience is how long the first picture of a broadcast is waited for.
+	thumbnailPatience = 3 * time.Second
 	// hotFor is how long after a request for a part the next ones are fetched
 	// ahead of requests.
 	hotFor = 3 * time.Second
@@ -87,7 +89,7 @@ func (b *broadcast) loadInit(ctx context.Context, a *fold.Address) ([]byte, erro
 func (b *broadcast) loadThumbnail(ctx context.Context, now time.Time) ([]byte, error) {
 	o := object{kind: fold.KindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
 	return b.load(ctx, o, func(ctx context.Context) ([]byte, error) {
-		data, err := b.race(ctx, 0, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
+		data, err := b.race(ctx, thumbnailPatience, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
 		if err == nil && len(data) > maxThumbnail {
 			return nil, errSize
 		}

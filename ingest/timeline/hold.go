@@ -215,7 +215,7 @@ func (s *Sequencer) repeatUntil(at, dts media.Ticks) {
 func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	h := &s.hold
 	at := s.shownAt(u)
-	switch shown := at > s.tail.Last() && u.PTS >= at && u.DTS >= h.dts+media.TicksPerMillisecond; {
+	switch shown := at > max(s.tail.Last(), s.mark.Start) && u.PTS >= at && u.DTS >= h.dts+media.TicksPerMillisecond; {
 	case h.cut && !u.RandomAccess:
 		return false // what it refers to is missing
 	case shown && (u.RandomAccess || !s.brk):
