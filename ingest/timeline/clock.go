@@ -11,6 +11,8 @@ const (
 	jumpBack  = 3 * media.VideoTimescale
 	// jumpBackSame is the same against the newest one of its own track.
 	jumpBackSame = media.VideoTimescale / 2
+	// maxStray is how many units of one track may go on far behind the other one.
+	maxStray = 16
 	// timelineStart is where a broadcast's timeline begins: decode times lie
 	// before presentation times and must not be negative.
 	timelineStart media.Ticks = 10 * media.VideoTimescale
@@ -30,6 +32,17 @@ type trackClock struct {
 	started bool
 	base    media.Ticks // the offset in force on this track
 	last    media.Ticks // the last result
+	stray   int         // units in a row that only this track goes on with
+}
+
+// strays reports whether a unit goes on where the track stopped, though all else is
+// far ahead: with B-frames, a few that come after a hole belong before it.
+func (tr *trackClock) strays(t, last media.Ticks) bool {
+	if t <= last || t > last+jumpAhead || tr.stray >= maxStray {
+		return false
+	}
+	tr.stray++
+	return true
 }
 
 func newClock(origin media.Ticks) *clock {
@@ -43,8 +56,10 @@ func newClock(origin media.Ticks) *clock {
 // follows it). Of a picture, later is how much later it is shown; rest is for how
 // long nothing may have come that the publisher lacks.
 func (c *clock) at(track media.Kind, own, later, step, rest media.Ticks) (t media.Ticks, jumped bool) {
-	plausible := func(t, last media.Ticks) bool { return c.plausible(t, t+max(0, later), last, rest) }
 	tr := &c.tracks[track]
+	plausible := func(t, last media.Ticks) bool {
+		return c.plausible(t, t+max(0, later), last, rest) || tr.strays(t, last)
+	}
 	if !tr.started {
 		tr.started = true
 		if !c.based {
@@ -70,7 +85,9 @@ func (c *clock) at(track media.Kind, own, later, step, rest media.Ticks) (t medi
 	}
 	// Decode times must rise; a late frame keeps its place in the order.
 	t = max(t, tr.last+media.TicksPerMillisecond)
-	tr.last = t
+	if tr.last = t; t >= c.newest-jumpBack {
+		tr.stray = 0
+	}
 	c.newest = max(c.newest, t)
 	return t, jumped
 }

@@ -65,7 +65,7 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 func (s *Sequencer) placeVideo(u media.Unit, now time.Time) {
 	start := s.Start(&u, now)
 	u.RandomAccess = start >= media.OpenStart
-	if s.hold.on && !s.release(&u, now) {
+	if s.hold.on && !s.release(&u, now) || s.behindHold(&u) {
 		return
 	}
 	fresh := s.brk || !s.opened

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"millrace/internal/media"
+	"millrace/internal/relay"
 )
 
 // Pictures after a hole. An encoder with B-frames derives decode times from those of
@@ -34,10 +35,26 @@ func (s *Sequencer) rest(now time.Time) media.Ticks {
 // afterHole gives a picture after a hole a decode time that is near its own
 // presentation.
 func (s *Sequencer) afterHole(u *media.Unit) {
-	if s.opened && u.PTS-u.DTS > s.shift+max(usualReorder, 4*s.step) {
-		u.DTS = max(u.PTS-s.shift, s.decoded+media.TicksPerMillisecond)
+	switch later := u.PTS - u.DTS; {
+	case later <= s.reorder+max(usualReorder, 4*s.step):
+		s.reorder = max(s.reorder, later)
+	case s.opened:
+		u.DTS = u.PTS - s.reorder
 	}
-	s.decoded = max(s.decoded, u.DTS)
+	u.DTS = max(u.DTS, s.decoded+media.TicksPerMillisecond)
+	s.decoded = u.DTS
+}
+
+// behindHold handles a picture after a hole that is shown before its end: those that
+// follow refer to it. It reports whether the picture was one.
+func (s *Sequencer) behindHold(u *media.Unit) bool {
+	if !s.hold.broken || u.RandomAccess || u.PTS >= s.mark.Start {
+		return false
+	}
+	s.hold.keep(*u)
+	u.Preroll = true
+	s.put(relay.Entry{Unit: u})
+	return true
 }
 
 // shownAt is a picture's place: where a segment begins that begins with it.

@@ -49,9 +49,9 @@ func TestPictureAfterHole(t *testing.T) {
 		s.connect(hd, stereo)
 		s.play(source{rate: 30, gops: []int{60}, seconds: 4, sound: stereo})
 		after := func() {
-			for i := range media.Ticks(2) {
-				dts := 4*media.VideoTimescale + i*3000
-				u := media.Unit{Track: media.Video, DTS: dts, PTS: dts + 5*media.VideoTimescale, RandomAccess: i == 0, Payload: []byte{2}}
+			for i, later := range []media.Ticks{5 * media.VideoTimescale, 0, 5 * media.VideoTimescale} { // the second one belongs before it
+				dts := 4*media.VideoTimescale + media.Ticks(i)*3000
+				u := media.Unit{Track: media.Video, DTS: dts, PTS: dts + later, Payload: []byte{2}}
 				if _, jumped := s.seq.Push(u, s.now); jumped {
 					t.Error("a jump was seen")
 				}
@@ -64,9 +64,9 @@ func TestPictureAfterHole(t *testing.T) {
 		if !early {
 			after()
 		}
-		s.play(source{from: 9.0667, seconds: 3, rate: 30, gops: []int{60}, sound: stereo})
+		s.play(source{from: 9.1, seconds: 3, rate: 30, gops: []int{60}, sound: stereo})
 		s.seq.Finish()
-		if got, want := s.marks(), "0@0 1@2 H2@4 H3@6.06<2 H4@8.12<2 5@9 6@11.07 E7@12.07"; got != want {
+		if got, want := s.marks(), "0@0 1@2 H2@4 H3@6.06<2 H4@8.12<2 5@9<2 6@9.1 7@11.1 E8@12.1"; got != want {
 			t.Errorf("early %v: marks are\n%s, want\n%s", early, got, want)
 		}
 		checkLog(t, s.entries)

@@ -53,6 +53,7 @@ type Sequencer struct {
 	firstKeyframe media.Ticks
 	hold          hold
 	decoded       media.Ticks // the newest decode time of a picture
+	reorder       media.Ticks // how much later than decoded pictures usually are shown, at most
 	pushed        time.Time   // when the newest unit came
 	grid          *soundGrid
 	sounding      *media.Codec // the codec that grid and log have
@@ -73,7 +74,7 @@ func (s *Sequencer) Attach(resumed bool) {
 	s.gathering, s.held, s.heldBytes, s.since = true, nil, 0, time.Time{}
 	s.video, s.audio, s.expected, s.claimed, s.mute = nil, nil, false, 0, false
 	s.starts = starts{}
-	s.hold, s.decoded, s.pushed = hold{}, 0, time.Time{}
+	s.hold, s.decoded, s.reorder, s.pushed = hold{}, 0, 0, time.Time{}
 	s.brk, s.jumped, s.delay = resumed, false, 0
 }
 

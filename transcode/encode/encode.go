@@ -276,13 +276,15 @@ func (e *encoding) take(ctx context.Context, s *segment, u *media.Unit, at media
 		}
 		last.pictures = append(last.pictures, u)
 	}
-	if s == nil || !s.video || u.Preroll {
+	if s == nil || !s.video || u.Preroll && s.tl.mark.Held {
 		return
 	}
-	e.size += len(u.Payload)
-	s.tl.add(at)
-	s.tl.shown = append(s.tl.shown, u.PTS)
-	if s.source != nil {
+	if !u.Preroll {
+		e.size += len(u.Payload)
+		s.tl.add(at)
+		s.tl.shown = append(s.tl.shown, u.PTS)
+	}
+	if s.source != nil && !u.Preroll {
 		s.source.add(frame{time: int64(at), at: at, offset: int32(u.PTS - at), key: u.RandomAccess, payload: u.Payload})
 	}
 	s.pictures = append(s.pictures, u)
