@@ -304,7 +304,7 @@ func (p *publisher) Write(u media.Unit) error {
 		return nil
 	}
 	composition := u.PTS - u.DTS
-	if composition > timeline.MaxComposition && s.seq.Held() == 0 || composition < -timeline.MaxComposition || len(u.Payload) > relay.MaxPayload {
+	if composition > timeline.MaxComposition+media.TicksOf(s.seq.Held()) || composition < -timeline.MaxComposition || len(u.Payload) > relay.MaxPayload {
 		p.broadcast.service.metrics.dropped.WithLabelValues("malformed").Inc()
 		return nil
 	}

@@ -64,6 +64,10 @@ func (s *Sequencer) sequenceVideo(u media.Unit, now time.Time) {
 // placeVideo puts a picture into the log, with a mark before it where one is due.
 func (s *Sequencer) placeVideo(u media.Unit, now time.Time) {
 	start := s.Start(&u, now)
+	if start == media.NoStart && u.PTS < s.leading {
+		return // it refers past the picture that decoding starts at
+	}
+	s.leading = 0
 	u.RandomAccess = start >= media.OpenStart
 	if s.hold.on && !s.release(&u, now) || s.behindHold(&u) {
 		return
@@ -148,6 +152,10 @@ func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
 		s.delay += d
 		u.DTS, u.PTS = u.DTS+d, u.PTS+d
 	}
+	if u.Start() == media.OpenStart && s.wallAt != 0 && u.PTS-u.DTS > s.shift {
+		// Its leading pictures go: it is decoded in place of the last of them.
+		u.DTS, s.leading = u.PTS-s.shift, u.PTS
+	}
 	s.shift, s.hold.broken = u.PTS-u.DTS, false
 	s.open(u.PTS, true, now)
 }
@@ -156,7 +164,11 @@ func (s *Sequencer) sequenceAudio(u media.Unit, now time.Time) {
 	if !s.settings.Video && (s.brk || !s.opened) {
 		s.open(u.DTS, true, now)
 	}
-	if s.hold.on && s.brk {
+	if !s.hold.on && s.opened && s.settings.Video && s.grid != nil && s.pending() && u.DTS-s.end() >= s.holdAfter() {
+		s.silenceUntil(u.DTS) // no picture brings the mark that this sound waits for
+		s.holdPicture(now)
+	}
+	if s.hold.on && s.breaksNow() {
 		s.breakHeld(now)
 	}
 	if !s.opened || s.grid == nil || s.pending() {
@@ -190,6 +202,12 @@ func (s *Sequencer) putAudio(payload []byte, now time.Time) {
 // pending reports whether the publisher's sound waits for the mark that brings its codec.
 func (s *Sequencer) pending() bool { return s.audio != nil && s.audio != s.sounding }
 
+// breaksNow reports whether the next mark that may begins a discontinuity. While a
+// picture is held, another codec of pictures waits for its first one.
+func (s *Sequencer) breaksNow() bool {
+	return s.brk && (!s.hold.on || s.jumped || s.pending())
+}
+
 // fillSilence keeps a track of sound that stopped at most silenceAfter behind, and one
 // that hasn't begun beside the pictures.
 func (s *Sequencer) fillSilence(at media.Ticks) {
@@ -216,7 +234,7 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 	if s.opened {
 		m.Sequence++
 	}
-	if s.brk && independent { // else the break waits for the next keyframe
+	if s.breaksNow() && independent { // else the break waits for the next keyframe
 		if s.wallAt != 0 {
 			m.Discontinuity++
 		}
@@ -234,13 +252,16 @@ func (s *Sequencer) open(start media.Ticks, independent bool, now time.Time) {
 		}
 		s.anchor(start, now)
 		if s.video != nil && s.settings.Video {
-			s.put(relay.Entry{Codec: s.video})
+			if !s.hold.on || s.coded == nil {
+				s.coded = s.video
+			}
+			s.put(relay.Entry{Codec: s.coded})
 		}
 		if s.audio != nil && s.settings.Audio {
 			s.sounding = s.audio
 			s.put(relay.Entry{Codec: s.audio})
 		}
-		s.brk, s.jumped = false, false
+		s.brk, s.jumped = s.hold.on && !s.coded.Equal(s.video), false
 	}
 	s.opened = true
 	m.Kind, m.Held = relay.Open, s.hold.on

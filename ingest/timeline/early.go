@@ -70,6 +70,7 @@ func (s *Sequencer) shownAt(u *media.Unit) media.Ticks {
 func (s *Sequencer) early(u media.Unit, now time.Time) bool {
 	h := &s.hold
 	at := s.shownAt(&u)
+	stuck := s.brk || s.pending() // the sound may wait for a picture
 	switch {
 	case len(h.early) > 0:
 	case !s.opened || s.brk || len(h.gop) == 0 || at-max(s.end(), h.next) < s.holdAfter():
@@ -78,8 +79,9 @@ func (s *Sequencer) early(u media.Unit, now time.Time) bool {
 		s.bridge(at, now)
 		return false
 	}
-	u.DTS, u.PTS = u.DTS-s.delay, u.PTS-s.delay                // that may change until it is placed
-	if h.early = append(h.early, u); len(h.early) > maxEarly { // the sound doesn't come
+	u.DTS, u.PTS = u.DTS-s.delay, u.PTS-s.delay // that may change until it is placed
+	h.earlyBytes += len(u.Payload)
+	if h.early = append(h.early, u); stuck || len(h.early) > maxEarly || h.earlyBytes > maxHoldBytes { // or doesn't come
 		s.bridge(s.firstEarly(), now)
 		for len(h.early) > 0 {
 			s.placeEarly(now)
@@ -102,6 +104,7 @@ func (s *Sequencer) firstEarly() media.Ticks { return s.shownAt(&s.hold.early[0]
 func (s *Sequencer) placeEarly(now time.Time) {
 	u := s.hold.early[0]
 	s.hold.early = s.hold.early[1:]
+	s.hold.earlyBytes -= len(u.Payload)
 	u.DTS, u.PTS = u.DTS+s.delay, u.PTS+s.delay
 	s.placeVideo(u, now)
 }
@@ -109,6 +112,9 @@ func (s *Sequencer) placeEarly(now time.Time) {
 // bridge holds the last picture up to one that is here.
 func (s *Sequencer) bridge(at media.Ticks, now time.Time) {
 	if !s.hold.on {
+		if at-s.end() < s.holdAfter() {
+			return
+		}
 		s.beginHold(now)
 	}
 	s.holdUntil(at, now)

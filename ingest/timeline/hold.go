@@ -22,7 +22,7 @@ const (
 	// picture that is back, so that it isn't late for what is shown by then.
 	holdMargin = media.VideoTimescale / 10
 	// maxHoldLead bounds how far the sound is taken to be ahead of the pictures.
-	maxHoldLead = media.VideoTimescale
+	maxHoldLead = jumpBack
 	// prerollEvery is how often, in segments, the pictures that the held one is decoded
 	// from are written again: less than the log's duration.
 	prerollEvery = 12
@@ -40,12 +40,14 @@ type hold struct {
 	lead  media.Ticks // how far it was ahead of that
 
 	on    bool
-	since media.Ticks  // where the last picture ended
-	next  media.Ticks  // where the next repetition goes
-	dts   media.Ticks  // the decode time of the newest one
-	marks int          // since gop was written
-	ended media.Ticks  // where the hold before ended
-	early []media.Unit // pictures that came before the sound of what they follow
+	since media.Ticks // where the last picture ended
+	next  media.Ticks // where the next repetition goes
+	dts   media.Ticks // the decode time of the newest one
+	marks int         // since gop was written
+	ended media.Ticks // where the hold before ended
+	// early are pictures that came before the sound of what they follow.
+	early      []media.Unit
+	earlyBytes int
 	// broken: the pictures that come can't be decoded by who saw the held one only.
 	broken bool
 }
@@ -162,7 +164,7 @@ func (s *Sequencer) breakHeld(now time.Time) {
 	for h.next < s.soundEnd() {
 		s.repeat()
 	}
-	h.next = max(s.soundEnd(), s.mark.Start+1)
+	h.next = max(s.soundEnd(), s.mark.Start+s.repeatEvery())
 	s.openHeld(h.next, now)
 	s.repeat()
 }
@@ -177,7 +179,7 @@ func (s *Sequencer) repeatEvery() media.Ticks {
 // at a discontinuity, what it is decoded from comes behind the mark.
 func (s *Sequencer) openHeld(start media.Ticks, now time.Time) {
 	h := &s.hold
-	if h.marks++; h.marks < prerollEvery && !s.brk {
+	if h.marks++; h.marks < prerollEvery && !s.breaksNow() {
 		s.open(start, false, now)
 		return
 	}
@@ -186,9 +188,11 @@ func (s *Sequencer) openHeld(start media.Ticks, now time.Time) {
 	// As if they had come right before.
 	last := &h.gop[len(h.gop)-1]
 	late := s.mark.Start - s.step - (last.DTS + s.shift)
-	for _, u := range h.gop {
+	for i, u := range h.gop {
 		u.Preroll = true
-		u.DTS, u.PTS = u.DTS+late, u.PTS+late
+		if u.DTS, u.PTS = u.DTS+late, u.PTS+late; i == 0 {
+			u.DTS = u.PTS - s.shift // as all that stands behind the mark
+		}
 		s.put(relay.Entry{Unit: &u})
 	}
 }
@@ -196,9 +200,12 @@ func (s *Sequencer) openHeld(start media.Ticks, now time.Time) {
 // repeatUntil shows the held picture again up to a picture at a place and with a decode
 // time, so that it never lasts longer than a part, and each time at least as long as
 // a picture usually does.
-func (s *Sequencer) repeatUntil(at, dts media.Ticks) {
+func (s *Sequencer) repeatUntil(at, dts media.Ticks, now time.Time) {
 	h := &s.hold
 	for h.next < at {
+		if h.next-s.mark.Start >= segmentDuration && at-h.next > segmentDuration {
+			s.openHeld(h.next, now)
+		}
 		if most := min(at, dts+s.shift) - s.step; h.next > most {
 			h.next = max(most, s.tail.Last()+s.step)
 		}
@@ -219,7 +226,7 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	case h.cut && !u.RandomAccess:
 		return false // what it refers to is missing
 	case shown && (u.RandomAccess || !s.brk):
-		s.repeatUntil(at, u.DTS)
+		s.repeatUntil(at, u.DTS, now)
 		h.on, h.ended = false, at
 		switch {
 		case u.Start() == media.GradualStart:
@@ -228,10 +235,14 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 			h.broken = true
 			s.open(at, false, now)
 		case !s.brk: // else it opens a segment anyway
-			s.openAtKeyframe(u, now)
+			s.openAtStart(u, u.PTS, true, now)
 		}
 		return true
 	}
+	if s.brk && !s.coded.Equal(s.video) {
+		return false // what is held is coded in another way
+	}
+	h.lead = max(h.lead, min(s.soundEnd()-at, maxHoldLead)) // the pictures are behind by that
 	if u.RandomAccess {
 		u.DTS = u.PTS - s.shift // as all that stands behind the mark
 	}

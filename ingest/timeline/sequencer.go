@@ -50,7 +50,9 @@ type Sequencer struct {
 	midGOP        bool        // it begins where decoding can't start
 	shift         media.Ticks // composition time of the keyframe that decoding starts at
 	maxPTS        media.Ticks
+	leading       media.Ticks // pictures shown before this one of an open GOP are left out
 	firstKeyframe media.Ticks
+	coded         *media.Codec // that the log has of the pictures
 	hold          hold
 	decoded       media.Ticks // the newest decode time of a picture
 	reorder       media.Ticks // how much later than decoded pictures usually are shown, at most

@@ -44,9 +44,10 @@ type encoding struct {
 	shedding
 	// groups are the rungs that share a process; at least one, for the picture for listings.
 	groups    [][]Rung
-	broken    bool // the pictures that come can't be decoded by who saw held ones only
-	pictureIn int  // segments until a process makes just a picture for listings
-	prerolled bool // the newest segment is decoded from an earlier one on
+	broken    bool   // the pictures that come can't be decoded by who saw held ones only
+	held      uint64 // the newest segment of these
+	pictureIn int    // segments until a process makes just a picture for listings
+	prerolled bool   // the newest segment is decoded from an earlier one on
 	outputs   chan output
 	spares    []*encoder // for the next segment, one for each group, or nil
 	spareAt   <-chan time.Time
@@ -120,7 +121,10 @@ type preroll struct {
 func (e *encoding) marked(m relay.Mark) {
 	e.gop = slices.DeleteFunc(e.gop, func(p preroll) bool { return p.sequence < m.DecodeFrom || m.Independent() })
 	e.gop = append(e.gop, preroll{sequence: m.Sequence})
-	e.broken = m.Held || e.broken && !m.Independent()
+	if m.Held {
+		e.held = m.Sequence
+	}
+	e.broken = m.Held || e.broken && m.DecodeFrom <= e.held
 }
 
 // lead is the pictures that are decoded before those that come.
@@ -375,9 +379,7 @@ func (e *encoding) exited(ctx context.Context, enc *encoder, run *encodingRun, x
 	defer e.beginWaiting(ctx)
 	s := run.segment
 	if x.err == nil && run.job.Hold.Every > 0 {
-		for _, r := range run.works {
-			r.advance(true)
-		}
+		e.heldMade(run)
 		return
 	}
 	if x.err == nil && s.tl.closed {

@@ -69,6 +69,20 @@ func (e *encoding) beginHeld(ctx context.Context, s *segment) {
 	e.beginWaiting(ctx)
 }
 
+// heldMade completes what a process made of a held picture. Of a rendition that it made
+// nothing of, the segment is a gap.
+func (e *encoding) heldMade(run *encodingRun) {
+	for _, r := range run.works {
+		if r.out.parts == 0 && len(r.out.frames) == 0 {
+			if r.failed = true; run.segment.tl.closed {
+				e.gap(r)
+			}
+			continue
+		}
+		r.advance(true)
+	}
+}
+
 // neverHeld gives up a segment whose mark came alone: nothing says what is held.
 func (e *encoding) neverHeld(s *segment) {
 	e.addRungs(s)

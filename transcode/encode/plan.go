@@ -62,6 +62,7 @@ func (e *encoding) replace(recode bool) {
 			e.shed++
 		}
 	}
+	e.shed = min(e.shed, e.mayShed()) // browsers can't do without
 	if !e.Backfill {
 		e.Budget.force(e, e.cost(e.rungs[e.shed:]))
 	}
@@ -175,10 +176,14 @@ func (e *encoding) renditions(span float64) []index.Rendition {
 func (e *encoding) startSpares(ctx context.Context) {
 	e.spareAt = nil
 	for i := range e.spares {
+		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Preroll: e.prerolled, Look: e.source.Look}
+		if old := e.spares[i]; old != nil && !old.job.same(job) {
+			e.spares[i] = nil
+			old.discard()
+		}
 		if e.spares[i] != nil || len(e.groups[i]) == 0 {
 			continue
 		}
-		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Preroll: e.prerolled, Look: e.source.Look}
 		spare, err := e.FFmpeg.startEncoder(ctx, job, e.outputs)
 		if err != nil {
 			e.Log.Error("no spare encoder", "err", err)
