@@ -38,6 +38,8 @@ func (s *Sequencer) afterHole(u *media.Unit) {
 	switch later := u.PTS - u.DTS; {
 	case later <= s.reorder+max(usualReorder, 4*s.step):
 		s.reorder = max(s.reorder, later)
+	case s.opened && u.PTS-s.shift-s.decoded >= s.holdAfter():
+		u.DTS = u.PTS - s.shift // the first one: none is shown between it and the hole
 	case s.opened:
 		u.DTS = u.PTS - s.reorder
 	}
