@@ -107,7 +107,9 @@ func (s *Sequencer) gathered(now time.Time) bool {
 		s.since = now // the wait begins with the first keyframe
 		return false
 	}
-	complete := sounds > 0 && frames >= rateFrames && plausible(s.claimed) // else the longer it is measured, the better
+	// Without a plausible claim, the longer the rate is measured, the better; a burst
+	// is waited for.
+	complete := sounds > 0 && frames >= rateFrames && plausible(s.claimed) && (last-first).Seconds() >= rateFrames/2/s.claimed
 	if s.settled {
 		complete = (frames > 0 || !s.settings.Video) && (sounds > 0 || !s.settings.Audio)
 	}
