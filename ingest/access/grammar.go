@@ -33,3 +33,14 @@ func newGrammar(f media.Format) grammar {
 	}
 	return &av1Grammar{}
 }
+
+// configured returns the codec of the record that came, if that is exact and can be
+// used, else of the one that was made of its sets.
+func configured(f media.Format, came []byte, exact bool, made []byte) (*media.Codec, error) {
+	if exact {
+		if codec, err := media.ParseCodec(f, came); err == nil {
+			return codec, nil
+		}
+	}
+	return media.ParseCodec(f, made)
+}

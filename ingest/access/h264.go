@@ -119,12 +119,7 @@ func (g *h264Grammar) configure(record []byte) (*media.Codec, error) {
 		return nil, nil
 	}
 	g.record = g.makeRecord(first)
-	if exact {
-		if codec, err := media.ParseCodec(media.H264, record); err == nil {
-			return codec, nil
-		}
-	}
-	return media.ParseCodec(media.H264, g.record)
+	return configured(media.H264, record, exact, g.record)
 }
 
 func (g *h264Grammar) activate(first *part, keyframe bool) (codec *media.Codec, inBand [][]byte, err error) {

@@ -161,12 +161,7 @@ func (g *hevcGrammar) configure(record []byte) (*media.Codec, error) {
 		return nil, nil
 	}
 	g.record = g.makeRecord(first)
-	if exact {
-		if codec, err := media.ParseCodec(media.HEVC, record); err == nil {
-			return codec, nil
-		}
-	}
-	return media.ParseCodec(media.HEVC, g.record)
+	return configured(media.HEVC, record, exact, g.record)
 }
 
 func (g *hevcGrammar) activate(first *part, keyframe bool) (codec *media.Codec, inBand [][]byte, err error) {

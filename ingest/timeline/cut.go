@@ -156,7 +156,7 @@ func (s *Sequencer) openAtKeyframe(u *media.Unit, now time.Time) {
 		// Its leading pictures go: it is decoded in place of the last of them.
 		u.DTS, s.leading = u.PTS-s.shift, u.PTS
 	}
-	s.shift, s.hold.broken = u.PTS-u.DTS, false
+	s.shift = u.PTS - u.DTS
 	s.open(u.PTS, true, now)
 }
 

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"millrace/internal/media"
-	"millrace/internal/relay"
 )
 
 // Pictures after a hole. An encoder with B-frames derives decode times from those of
@@ -53,9 +52,7 @@ func (s *Sequencer) behindHold(u *media.Unit) bool {
 	if !s.hold.broken || u.RandomAccess || u.PTS >= s.mark.Start {
 		return false
 	}
-	s.hold.keep(*u)
-	u.Preroll = true
-	s.put(relay.Entry{Unit: u})
+	s.preroll(u)
 	return true
 }
 

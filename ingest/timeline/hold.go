@@ -246,8 +246,13 @@ func (s *Sequencer) release(u *media.Unit, now time.Time) bool {
 	if u.RandomAccess {
 		u.DTS = u.PTS - s.shift // as all that stands behind the mark
 	}
-	h.keep(*u)
+	s.preroll(u)
+	return false
+}
+
+// preroll puts a picture into the log that is decoded for those that follow, and not shown.
+func (s *Sequencer) preroll(u *media.Unit) {
+	s.hold.keep(*u)
 	u.Preroll = true
 	s.put(relay.Entry{Unit: u})
-	return false
 }
