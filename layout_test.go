@@ -33,7 +33,7 @@ var walls = map[string][]string{
 		"internal/credentials", "internal/jobs", "internal/lease", "internal/media", "internal/private", "internal/rate", "internal/relay"},
 	"ingest/access":   {"ingest/front", "internal/media"},
 	"ingest/front":    {"internal/media"},
-	"ingest/rtmp":     {"ingest/access", "ingest/front", "internal/flv", "internal/media", "internal/rate", "internal/sparselog"},
+	"ingest/rtmp":     {"ingest/access", "ingest/front", "internal/flv", "internal/gate", "internal/media", "internal/rate", "internal/sparselog"},
 	"ingest/timeline": {"internal/media", "internal/relay"},
 
 	"transcode": {"transcode/encode", "transcode/logread", "transcode/storage",
@@ -54,6 +54,7 @@ var walls = map[string][]string{
 	"internal/child":       {},
 	"internal/credentials": {},
 	"internal/flv":         {"internal/media"},
+	"internal/gate":        {},
 	"internal/index":       {"internal/jobs", "internal/media"},
 	"internal/jobs":        {},
 	"internal/lease":       {"internal/jobs", "internal/media", "internal/relay"},

@@ -53,12 +53,12 @@ type connection struct {
 	net.Conn              // the raw connection
 	gortmp.DefaultHandler // for what needs no answer
 
-	gate    *gate
-	filter  *filter
-	ctx     context.Context // ends with the connection; kept here since go-rtmp's callbacks take none
-	cancel  context.CancelFunc
-	silence *time.Timer // ends a connection that doesn't publish
-	started time.Time
+	entrance *entrance
+	filter   *filter
+	ctx      context.Context // ends with the connection; kept here since go-rtmp's callbacks take none
+	cancel   context.CancelFunc
+	silence  *time.Timer // ends a connection that doesn't publish
+	started  time.Time
 
 	received   atomic.Int64 // bytes
 	publishing atomic.Bool
@@ -79,15 +79,15 @@ type connection struct {
 	refusal *front.Refusal // why it is ended from this side: the first reason counts
 }
 
-func newConnection(g *gate, raw net.Conn) *connection {
-	c := &connection{Conn: raw, gate: g, started: time.Now()}
-	cfg, metrics := &g.server.cfg, &g.server.metrics
-	c.ctx, c.cancel = context.WithCancel(g.ctx)
+func newConnection(e *entrance, raw net.Conn) *connection {
+	c := &connection{Conn: raw, entrance: e, started: time.Now()}
+	cfg, metrics := &e.server.cfg, &e.server.metrics
+	c.ctx, c.cancel = context.WithCancel(e.ctx)
 	c.filter = newFilter(countedConn{raw, func(n int) {
 		c.received.Add(int64(n))
 		metrics.received.Add(float64(n))
 		c.bound(n)
-	}}, cfg.Filter, g.server.drop)
+	}}, cfg.Filter, e.server.drop)
 	c.silence = time.AfterFunc(cfg.PublishTimeout, func() {
 		c.end(front.Refusal{
 			Kind: front.Failed, Reason: publishTimeout,
@@ -99,9 +99,9 @@ func newConnection(g *gate, raw net.Conn) *connection {
 
 // bound ends a connection that sends more than any broadcast needs.
 func (c *connection) bound(n int) {
-	limit := float64(c.gate.server.cfg.MaxBitrate) / 8
+	limit := float64(c.entrance.server.cfg.MaxBitrate) / 8
 	if c.flow.Add(float64(n), rate.Limit{PerSecond: limit, Size: front.BitrateSpan * limit}, time.Now()) {
-		c.end(*front.TooMuch(c.gate.server.cfg.MaxBitrate))
+		c.end(*front.TooMuch(c.entrance.server.cfg.MaxBitrate))
 	}
 }
 
@@ -189,7 +189,7 @@ func (c *connection) Close() error {
 	_ = c.Conn.Close() // all that mattered was said
 	c.cancel()
 	c.report(refusal, reject)
-	c.gate.forget(c)
+	c.entrance.forget(c)
 	return nil
 }
 
@@ -210,7 +210,7 @@ func (c *connection) sayWhy(r *front.Refusal) {
 // report counts and logs the connection's end: for debugging only if it never shook hands, as port
 // scanners and load balancers do.
 func (c *connection) report(refusal *front.Refusal, reject *filterError) {
-	s := c.gate.server
+	s := c.entrance.server
 	var reason, detail string
 	switch {
 	case refusal != nil:
@@ -219,7 +219,7 @@ func (c *connection) report(refusal *front.Refusal, reject *filterError) {
 	case reject != nil:
 		s.metrics.rejects.WithLabelValues(reject.reason).Inc()
 		reason, detail = reject.reason, reject.message
-	case c.gate.ctx.Err() != nil:
+	case c.entrance.ctx.Err() != nil:
 		reason = "shutting_down"
 	case c.unpublished:
 		reason = "unpublished"

@@ -49,7 +49,7 @@ func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.N
 	case key == "":
 		return c.refuse(&front.Refusal{Kind: front.Denied, Reason: noKey, Text: "The stream key is missing."})
 	}
-	pub, err := c.gate.server.cfg.Publishers.Publish(c.ctx, front.Request{
+	pub, err := c.entrance.server.cfg.Publishers.Publish(c.ctx, front.Request{
 		Key:     key,
 		Remote:  c.RemoteAddr().String(),
 		Encoder: c.encoder,
@@ -58,7 +58,7 @@ func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.N
 	if err != nil {
 		return c.refuse(err)
 	}
-	c.demux, c.unpublished = &demuxer{pub: pub, dropped: c.gate.server.drop}, false
+	c.demux, c.unpublished = &demuxer{pub: pub, dropped: c.entrance.server.drop}, false
 	c.publishing.Store(true)
 	c.silence.Stop()
 	return nil
@@ -173,6 +173,6 @@ func (c *connection) unpublish(clean bool) {
 	_ = c.demux.end() // whatever it says, the publisher is gone
 	c.demux, c.lastMetadata, c.unpublished = nil, nil, clean
 	c.publishing.Store(false)
-	c.silence.Reset(c.gate.server.cfg.PublishTimeout) // it may publish anew
+	c.silence.Reset(c.entrance.server.cfg.PublishTimeout) // it may publish anew
 	pub.End(clean)
 }

@@ -44,7 +44,7 @@ func (h libraryHook) Fire(e *logrus.Entry) error {
 		h.c.library = clip(last, 200)
 		return nil
 	}
-	h.c.gate.server.warn("go-rtmp warned", line)
+	h.c.entrance.server.warn("go-rtmp warned", line)
 	return nil
 }
 

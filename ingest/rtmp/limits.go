@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
 	gortmp "github.com/yutopp/go-rtmp"
 
+	"millrace/internal/gate"
 	"millrace/internal/rate"
 )
 
@@ -35,53 +35,53 @@ const (
 // stream key can't be guessed, but each try costs a look at Redis.
 var connects = rate.Limit{PerSecond: connectRate, Size: connectBurst}
 
-// gate is the listener that go-rtmp sees: only connections within the limits come through, and
+// entrance is the listener that go-rtmp sees: only connections within the limits come through, and
 // its Accept fails only for good.
-type gate struct {
+type entrance struct {
 	net.Listener
 	server *Server
 	gortmp *gortmp.Server
 	ctx    context.Context // Serve's: Accept takes none
 
 	failure error          // owned by Accept's goroutine
-	open    sync.WaitGroup // a count for each connection, and one for who waits to shut the gate
+	open    sync.WaitGroup // a count for each connection, and one for who waits to shut the entrance
 }
 
 // Accept returns the next connection, an *connection, that is within the limits.
-func (g *gate) Accept() (net.Conn, error) {
+func (e *entrance) Accept() (net.Conn, error) {
 	pause := minAcceptPause
 	for {
-		raw, err := g.Listener.Accept()
+		raw, err := e.Listener.Accept()
 		if err == nil {
 			pause = minAcceptPause
-			if conn := g.admit(raw); conn != nil {
+			if conn := e.admit(raw); conn != nil {
 				return conn, nil
 			}
 			continue
 		}
-		if g.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+		if e.ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 			// Out of file descriptors, most likely: it passes when connections end.
-			g.server.metrics.refused.WithLabelValues("accept_failed").Inc()
-			g.server.warn("can't accept an RTMP connection", err.Error())
+			e.server.metrics.refused.WithLabelValues("accept_failed").Inc()
+			e.server.warn("can't accept an RTMP connection", err.Error())
 			select {
-			case <-g.ctx.Done():
+			case <-e.ctx.Done():
 			case <-time.After(pause):
 			}
 			pause = min(2*pause, maxAcceptPause)
 			continue
 		}
-		if g.ctx.Err() == nil {
-			g.failure = fmt.Errorf("accept RTMP connections on %s: %w", g.Addr(), err)
+		if e.ctx.Err() == nil {
+			e.failure = fmt.Errorf("accept RTMP connections on %s: %w", e.Addr(), err)
 		}
-		_ = g.gortmp.Close() // or go-rtmp would call Accept for ever
+		_ = e.gortmp.Close() // or go-rtmp would call Accept for ever
 		return nil, err
 	}
 }
 
 // admit makes a connection of raw, or closes it and returns nil if there are too many.
-func (g *gate) admit(raw net.Conn) *connection {
-	s := g.server
-	address := addressOf(raw)
+func (e *entrance) admit(raw net.Conn) *connection {
+	s := e.server
+	address := gate.SourceOf(raw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -95,7 +95,7 @@ func (g *gate) admit(raw net.Conn) *connection {
 	}
 	reason := ""
 	switch {
-	case g.ctx.Err() != nil:
+	case e.ctx.Err() != nil:
 		reason = "shutting_down"
 	case from.open >= s.cfg.MaxConnectionsPerAddress:
 		reason = "too_many_from_address"
@@ -109,30 +109,30 @@ func (g *gate) admit(raw net.Conn) *connection {
 		_ = raw.Close() // nothing was said on it yet
 		return nil
 	}
-	c := newConnection(g, raw)
+	c := newConnection(e, raw)
 	s.conns[c] = struct{}{}
 	from.open++
 	s.metrics.connections.Inc()
-	g.open.Add(1)
+	e.open.Add(1)
 	return c
 }
 
-// shut stops accepting, and cuts the gate's connections.
-func (g *gate) shut() {
-	_ = g.Listener.Close() // it is closed already, or is now
-	g.server.mu.Lock()
-	defer g.server.mu.Unlock()
-	for c := range g.server.conns {
-		if c.gate == g {
+// shut stops accepting, and cuts its connections.
+func (e *entrance) shut() {
+	_ = e.Listener.Close() // it is closed already, or is now
+	e.server.mu.Lock()
+	defer e.server.mu.Unlock()
+	for c := range e.server.conns {
+		if c.entrance == e {
 			c.cut()
 		}
 	}
 }
 
 // forget takes a connection that has ended off the books.
-func (g *gate) forget(c *connection) {
-	s := g.server
-	address := addressOf(c.Conn)
+func (e *entrance) forget(c *connection) {
+	s := e.server
+	address := gate.SourceOf(c.Conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
@@ -141,7 +141,7 @@ func (g *gate) forget(c *connection) {
 	}
 	s.addresses[address].open--
 	s.metrics.connections.Dec()
-	g.open.Done()
+	e.open.Done()
 }
 
 // makeRoom cuts the oldest connection that doesn't publish: who only holds connections open keeps
@@ -182,19 +182,4 @@ func (s *Server) forgetAddresses(now time.Time) {
 			delete(s.addresses, address)
 		}
 	}
-}
-
-// addressOf is what the limit per address counts: an IPv4 address, or the /64 that one subscriber
-// of IPv6 has.
-func addressOf(c net.Conn) netip.Prefix {
-	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr, bits := ap.Addr().Unmap().WithZone(""), 32
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits) // bits fit the address
-	return p
 }

@@ -329,30 +329,6 @@ func TestRTMPAcceptErrors(t *testing.T) {
 	}
 }
 
-func TestAddressOf(t *testing.T) {
-	for address, want := range map[string]string{
-		"192.0.2.7:1":           "192.0.2.7/32",
-		"[::ffff:192.0.2.7]:1":  "192.0.2.7/32",
-		"[2001:db8:1:2:3::4]:1": "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1":      "fe80::/64",
-	} {
-		a, err := net.ResolveTCPAddr("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := addressOf(addressConn{addr: a}).String(); got != want {
-			t.Errorf("%s gave %s, want %s", address, got, want)
-		}
-	}
-}
-
-type addressConn struct {
-	net.Conn
-	addr net.Addr
-}
-
-func (c addressConn) RemoteAddr() net.Addr { return c.addr }
-
 // Random bytes after a handshake, as often as they come, leave the server as it was.
 func TestRTMPGarbage(t *testing.T) {
 	f := serveRTMP(t, &stage{}, Config{}, nil)

@@ -116,13 +116,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		conn := c.(*connection)
 		return conn, conn.libraryConfig()
 	}})
-	g := &gate{Listener: l, server: s, gortmp: library, ctx: ctx}
-	g.open.Go(func() {
+	e := &entrance{Listener: l, server: s, gortmp: library, ctx: ctx}
+	e.open.Go(func() {
 		<-ctx.Done()
-		g.shut()
+		e.shut()
 	})
-	_ = library.Serve(g) // says only that the gate was shut; why is in g.failure
+	_ = library.Serve(e) // says only that the entrance was shut; why is in e.failure
 	cancel()
-	g.open.Wait()
-	return g.failure
+	e.open.Wait()
+	return e.failure
 }
