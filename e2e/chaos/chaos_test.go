@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/e2e/harness"
+	"millrace/e2e/viewer"
 )
 
 // row is one fault, done several times to one cluster.
@@ -79,9 +80,13 @@ func TestChaos(t *testing.T) {
 	if short {
 		common.Seconds = "150" // enough for a row
 	}
-	commit() // of what is run, whatever is edited meanwhile
+	harness.Measured() // of what is run, whatever is edited meanwhile
 	turn := new(machineLock)
 	defer turn.give()
+	var names []string
+	for _, r := range rows() {
+		names = append(names, r.name)
+	}
 	for _, r := range rows() {
 		if !wanted.MatchString(r.name) || short && !r.short {
 			continue
@@ -106,7 +111,7 @@ func TestChaos(t *testing.T) {
 				}
 				say("%s took %.0f s\n    %s", r.name, time.Since(began).Seconds(), strings.Join(x.cells(), " | "))
 				if file := os.Getenv("CHAOS_REPORT"); file != "" {
-					if err := x.write(file); err != nil {
+					if err := table.Write(file, x.cells(), names); err != nil {
 						t.Error(err)
 					}
 				}
@@ -137,7 +142,7 @@ func (r row) run(t *testing.T) *result {
 	if r.remade {
 		c.recording = c.record(c.ingests[0])
 	}
-	c.observer = observe(t, playlist)
+	c.observer = viewer.Observe(t, playlist)
 	c.witness = c.watch()
 	time.Sleep(cmp.Or(r.warm, 6*time.Second))
 	began, before := time.Now(), c.memory()
@@ -149,7 +154,7 @@ func (r row) run(t *testing.T) *result {
 		rest := time.Now()
 		// Well again: parts come, and the end of the newest isn't long ago.
 		err := harness.Until(t.Context(), 40*time.Second, func() error {
-			if late := c.observer.behind(); late > 1200*time.Millisecond {
+			if late := c.observer.Behind(); late > 1200*time.Millisecond {
 				return fmt.Errorf("the newest part of some rendition ended %s ago", late.Round(time.Millisecond))
 			}
 			return nil

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"millrace/e2e/viewer"
 )
 
 // judge ends the broadcast's readers and sums up.
@@ -25,7 +27,7 @@ func (c *trial) judge(began time.Time, before, after map[string]float64) *result
 		c.pub.End() // the last segment is closed
 	}
 	time.Sleep(time.Second)
-	c.observer.stop()
+	c.observer.Stop()
 	c.judgeReader(x)
 	c.judgeStore(x)
 	if c.row.after != nil {
@@ -44,26 +46,26 @@ const hardStall = 2 * time.Second
 // judgeWitness looks at what the viewer in the browser went through.
 func (c *trial) judgeWitness(x *result, began time.Time) {
 	r := c.row
-	looks := between(c.witness.looks(), began, time.Now())
-	list := stalls(looks)
-	x.stalls, x.skipped = len(list), jumps(looks, c.observer.between)
+	looks := viewer.Within(c.witness.Looks(), began, time.Now())
+	list := viewer.Stalls(looks)
+	x.stalls, x.skipped = len(list), viewer.Jumps(looks, c.observer.Between)
 	for _, s := range list {
-		c.t.Logf("a stall of %s at %s", s.length.Round(time.Millisecond), s.from.Format("15:04:05.000"))
-		x.longest = max(x.longest, s.length)
+		c.t.Logf("a stall of %s at %s", s.Length.Round(time.Millisecond), s.From.Format("15:04:05.000"))
+		x.longest = max(x.longest, s.Length)
 	}
 	for i := 1; i < len(looks); i++ {
-		if looks[i].instance != looks[i-1].instance {
-			c.t.Logf("the page made its player anew at %s", looks[i].at.Format("15:04:05.000"))
+		if looks[i].Instance != looks[i-1].Instance {
+			c.t.Logf("the page made its player anew at %s", looks[i].At.Format("15:04:05.000"))
 		}
 	}
 	for n, from := range c.faults {
 		to := c.ends(n)
-		if got, want := len(between(looks, from, to)), int(to.Sub(from)/samplePeriod); got < want/2 || got == 0 {
+		if got, want := len(viewer.Within(looks, from, to)), int(to.Sub(from)/viewer.SamplePeriod); got < want/2 || got == 0 {
 			c.problem("the page was looked at %d times after fault %d, not %d", got, n+1, want)
 		}
 		some := 0
 		for _, s := range list {
-			if !s.from.Before(from) && s.from.Before(to) {
+			if !s.From.Before(from) && s.From.Before(to) {
 				some++
 			}
 		}
@@ -81,7 +83,7 @@ func (c *trial) judgeWitness(x *result, began time.Time) {
 	if limit := cmp.Or(r.skipped, time.Second); x.skipped > limit.Seconds() {
 		c.late("%.1f s were skipped", x.skipped)
 	}
-	count, fatal := c.witness.errors(began)
+	count, fatal := c.witness.Errors(began)
 	if x.hlsStalls = count["bufferStalledError"]; r.stalls == 0 && x.hlsStalls > 0 { // it may tell of one stall several times
 		c.late("hls.js counts %d stalls", x.hlsStalls)
 	}
@@ -97,12 +99,12 @@ func (c *trial) judgeWitness(x *result, began time.Time) {
 func (c *trial) judgeParts(x *result) {
 	var late, lateSource time.Duration
 	for n, f := range c.faults {
-		r := c.observer.recovered(f, c.ends(n))
+		r := c.observer.Recovered(f, c.ends(n))
 		x.recoveries = append(x.recoveries, r)
-		if r.source < 0 || r.rung < 0 {
+		if r.Source < 0 || r.Rung < 0 {
 			c.problem("not all renditions came back after fault %d", n+1)
 		}
-		late, lateSource = max(late, r.lateSource, r.lateRung), max(lateSource, r.lateSource)
+		late, lateSource = max(late, r.LateSource, r.LateRung), max(lateSource, r.LateSource)
 	}
 	if c.row.late > 0 && late > c.row.late {
 		c.late("a part came %s ms late, at most %s", millis(late), millis(c.row.late))
@@ -115,24 +117,24 @@ func (c *trial) judgeParts(x *result) {
 // judgeReader looks at what the reader has, which has ended.
 func (c *trial) judgeReader(x *result) {
 	o := c.observer
-	x.regressions, x.discontinuities, x.gaps, x.drift = o.regressions, o.discontinuities(), len(o.gaps), o.drift()
-	for i, v := range o.violations {
+	x.regressions, x.discontinuities, x.gaps, x.drift = o.Regressions, o.Discontinuities(), len(o.Gaps), o.Drift()
+	for i, v := range o.Violations {
 		if i < 3 {
 			c.problem("playlist or media: %.300s", v)
 		}
 	}
-	for _, r := range o.r.Renditions {
-		if n := int(o.breaks[r.Name]); n != x.wantDiscontinuities {
+	for _, r := range o.Reader.Renditions {
+		if n := int(o.Breaks[r.Name]); n != x.wantDiscontinuities {
 			c.problem("%d discontinuities of %s, want %d", n, r.Name, x.wantDiscontinuities)
 		}
 	}
 	if x.gaps > 0 && !c.row.gaps {
 		c.problem("%d segments are gaps", x.gaps)
 	}
-	if list := o.holes(); len(list) > 0 {
+	if list := o.Holes(); len(list) > 0 {
 		c.problem("segments never seen: %.200s", strings.Join(list, " "))
 	}
-	for i, s := range o.seams() {
+	for i, s := range o.Seams() {
 		if i < 3 {
 			c.problem("%s", s)
 		}
@@ -142,8 +144,8 @@ func (c *trial) judgeReader(x *result) {
 	} else if x.drift >= 40 {
 		c.problem("sound and picture drift by %.0f ms", x.drift)
 	}
-	if len(o.troubles) > 0 {
-		c.note("requests of the reader that failed: %s", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprint(o.troubles), "map["), "]"))
+	if len(o.Troubles) > 0 {
+		c.note("requests of the reader that failed: %s", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprint(o.Troubles), "map["), "]"))
 	}
 }
 

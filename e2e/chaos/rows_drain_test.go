@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"millrace/e2e/harness"
+	"millrace/e2e/viewer"
 	"millrace/internal/testenv"
 )
 
@@ -80,7 +81,7 @@ func drainRows() []row {
 						time.Sleep(3 * time.Second)
 					}
 				}
-				stood := len(stalls(c.witness.looks()))
+				stood := len(viewer.Stalls(c.witness.Looks()))
 				c.note("%d stalls before the ingest's turn", stood)
 				if stood > 0 {
 					c.late("%d stalls before the ingest's turn", stood)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/e2e/harness"
+	"millrace/e2e/viewer"
 )
 
 // publishDemo publishes the row's clip to an ingest, by way of its proxy if there is one.
@@ -70,12 +71,12 @@ const again = time.Second
 // keyframe the viewer has a picture again.
 func (c *trial) returns(back func() publisher) {
 	c.t.Helper()
-	n := uint64(c.observer.discontinuities()) + 1
+	n := uint64(c.observer.Discontinuities()) + 1
 	start := time.Now()
 	c.pub = back()
 	tried, refused := start, 0
 	err := harness.Until(c.t.Context(), 30*time.Second, func() error {
-		if c.observer.firstAfterBreak(n) == nil {
+		if c.observer.FirstAfterBreak(n) == nil {
 			if !c.pub.Running() && time.Since(tried) > again {
 				c.pub, tried = back(), time.Now()
 				refused++
@@ -91,18 +92,18 @@ func (c *trial) returns(back func() publisher) {
 	if refused > 0 {
 		c.note("the encoder was refused %d times when it came back", refused)
 	}
-	first := c.observer.firstAfterBreak(n)
+	first := c.observer.FirstAfterBreak(n)
 	time.Sleep(4 * time.Second)
-	at := resumed(c.witness.looks(), first.begins)
+	at := viewer.Resumed(c.witness.Looks(), first.Begins)
 	if at.IsZero() {
 		c.late("the picture didn't come back within 4 s of the first new part")
 		return
 	}
-	took := at.Sub(first.begins)
+	took := at.Sub(first.Begins)
 	if took > 2*time.Second {
 		c.late("the picture came back %.1f s after the first new keyframe", took.Seconds())
 	}
-	c.note("picture %.1f s after the first new keyframe, which came %.1f s after the encoder's start", took.Seconds(), first.begins.Sub(start).Seconds())
+	c.note("picture %.1f s after the first new keyframe, which came %.1f s after the encoder's start", took.Seconds(), first.Begins.Sub(start).Seconds())
 }
 
 // others are settings other than the common clip's: first all at once, then one

@@ -30,7 +30,7 @@ func killWorker(encoders bool) func(c *trial, _ int) {
 		w := c.busy(0)
 		pids := []int{w.Cmd.Process.Pid}
 		if encoders {
-			pids = append(children(pids[0], "ffmpeg"), pids...)
+			pids = append(harness.Children(pids[0], "ffmpeg"), pids...)
 		}
 		c.tally(w)
 		c.at()
@@ -80,7 +80,7 @@ func workerRows() []row {
 			name: "FFmpeg kill -9", times: 10, short: true, lateSource: 150 * time.Millisecond,
 			target: "0 stalls; the source untouched",
 			fault: func(c *trial, _ int) {
-				pids := children(c.busy(0).Cmd.Process.Pid, "ffmpeg")
+				pids := harness.Children(c.busy(0).Cmd.Process.Pid, "ffmpeg")
 				if len(pids) == 0 {
 					c.t.Fatal("the worker has no ffmpeg")
 				}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"millrace/e2e/harness"
+	"millrace/e2e/viewer"
 )
 
 // memoryAt is the resident memory of all processes of one kind, at a time.
@@ -60,15 +61,15 @@ func TestSoak(t *testing.T) {
 			if !s.Running() {
 				t.Fatalf("%s ended: %v", s.Name, s.Err)
 			}
-			u.bytes[s.Role] += rss(s.Cmd.Process.Pid)
+			u.bytes[s.Role] += harness.Resident(s.Cmd.Process.Pid)
 		}
 		for _, s := range c.workers {
-			for _, p := range children(s.Cmd.Process.Pid, "ffmpeg") {
-				u.bytes["FFmpeg"] += rss(p)
+			for _, p := range harness.Children(s.Cmd.Process.Pid, "ffmpeg") {
+				u.bytes["FFmpeg"] += harness.Resident(p)
 			}
 		}
-		for _, p := range children(pid, "redis-server") {
-			u.bytes["redis"] += rss(p)
+		for _, p := range harness.Children(pid, "redis-server") {
+			u.bytes["redis"] += harness.Resident(p)
 		}
 		used = append(used, u)
 		if u.at > next {
@@ -84,16 +85,16 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	list := w.looks()
+	list := w.Looks()
 	longest := time.Duration(0)
-	for _, s := range stalls(list) {
-		say("soak: a stall of %.1f s, %s after the start", s.length.Seconds(), s.from.Sub(began).Round(time.Second))
-		longest = max(longest, s.length)
+	for _, s := range viewer.Stalls(list) {
+		say("soak: a stall of %.1f s, %s after the start", s.Length.Seconds(), s.From.Sub(began).Round(time.Second))
+		longest = max(longest, s.Length)
 	}
-	if count, _ := w.errors(began); len(count) > 0 {
+	if count, _ := w.Errors(began); len(count) > 0 {
 		say("soak: hls.js told of %v", count)
 	}
-	say("soak: %d stalls of the witness, the longest %.1f s, of %s; %g segments of rungs shed", len(stalls(list)), longest.Seconds(),
+	say("soak: %d stalls of the witness, the longest %.1f s, of %s; %g segments of rungs shed", len(viewer.Stalls(list)), longest.Seconds(),
 		time.Since(began).Round(time.Second), c.workers[0].Metric("millrace_transcode_rung_segments_shed_total", ""))
 	for n := range keys[1:] {
 		x := &trial{cluster: c}

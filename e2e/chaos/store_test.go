@@ -28,7 +28,7 @@ func (c *trial) stored(limit time.Duration) (missing, differing []string) {
 		data      []byte
 	}
 	var wants []want
-	for _, x := range c.observer.r.Renditions {
+	for _, x := range c.observer.Reader.Renditions {
 		for n, s := range x.Segments {
 			name := fmt.Sprintf("%s/%d", x.Name, n)
 			if s.Data == nil {
@@ -136,7 +136,7 @@ func (c *trial) checkIndex(lost []string) {
 			return err
 		}
 		lacks, twice = nil, nil
-		for _, x := range c.observer.r.Renditions {
+		for _, x := range c.observer.Reader.Renditions {
 			for n := range x.Segments {
 				name := fmt.Sprintf("%s/%d", x.Name, n)
 				e := list[name]

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"millrace/e2e/harness"
+	"millrace/e2e/viewer"
 )
 
 // trial is a row as it runs.
@@ -18,8 +19,8 @@ type trial struct {
 	// broadcastID is the one that was live before the first fault.
 	broadcastID string
 	pub         publisher
-	observer    *observer
-	witness     *witness
+	observer    *viewer.Observer
+	witness     *viewer.Witness
 	recording   *recording // of the log, where the row is remade
 	faults      []time.Time
 	// conflicts are those that workers counted that have ended.

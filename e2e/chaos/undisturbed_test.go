@@ -114,7 +114,7 @@ func (r *recording) serve(ctx context.Context, speed float64) (address string) {
 		w.Header().Set("Content-Type", relay.ContentType)
 		began := time.Now()
 		for _, p := range r.pieces {
-			nap(req.Context(), time.Until(began.Add(time.Duration(float64(p.after)/speed))))
+			harness.Nap(req.Context(), time.Until(began.Add(time.Duration(float64(p.after)/speed))))
 			if _, err := w.Write(p.data); err != nil {
 				return
 			}

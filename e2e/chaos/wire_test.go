@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"millrace/e2e/harness"
 	"millrace/internal/testenv"
 )
 
@@ -222,4 +223,4 @@ func ownerOf(port int) int {
 }
 
 // millraces are the services that this test has started.
-func millraces() []int { return children(os.Getpid(), "millrace") }
+func millraces() []int { return harness.Children(os.Getpid(), "millrace") }

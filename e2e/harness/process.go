@@ -13,13 +13,14 @@ import (
 // Process is a process of the system; started tells it from a later one with
 // the same number.
 type Process struct {
-	pid           int
-	name, started string
+	PID     int
+	Name    string
+	started string
 }
 
 // IsProgram returns a condition that is true for processes of a program.
 func IsProgram(name string) func(Process) bool {
-	return func(p Process) bool { return p.name == name }
+	return func(p Process) bool { return p.Name == name }
 }
 
 // look reads a process's entry; ok is false for one that is gone or only
@@ -66,10 +67,35 @@ func WaitGone(t testing.TB, list []Process) {
 	t.Helper()
 	Eventually(t, 5*time.Second, func() error {
 		for _, old := range list {
-			if p, _, ok := look(old.pid); ok && p.started == old.started {
+			if p, _, ok := look(old.PID); ok && p.started == old.started {
 				return fmt.Errorf("%v goes on without its parent", p)
 			}
 		}
 		return nil
 	})
+}
+
+// Children are the processes that a process has started, by name.
+func Children(pid int, name string) []int {
+	var list []int
+	for _, p := range Descendants(pid) {
+		if _, parent, ok := look(p.PID); ok && parent == pid && strings.Contains(p.Name, name) {
+			list = append(list, p.PID)
+		}
+	}
+	return list
+}
+
+// Resident is a process's resident memory in bytes, 0 when it is gone.
+func Resident(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize())
 }

@@ -18,3 +18,11 @@ func Eventually(t testing.TB, limit time.Duration, try func() error) {
 func Until(ctx context.Context, limit time.Duration, try func() error) error {
 	return testenv.Until(ctx, limit, try)
 }
+
+// Nap waits for a while, or for the context's end.
+func Nap(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

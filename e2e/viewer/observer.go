@@ -1,6 +1,4 @@
-//go:build chaos
-
-package chaos
+package viewer
 
 import (
 	"context"
@@ -10,44 +8,46 @@ import (
 	"testing"
 	"time"
 
+	"millrace/e2e/harness"
 	"millrace/e2e/hls"
 )
 
-// observer follows all renditions of a broadcast as the strict reader does, but
+// Observer follows all renditions of a broadcast as the strict reader does, but
 // goes on after what it finds wrong: it notes that.
-type observer struct {
+type Observer struct {
 	t      testing.TB
-	r      *hls.Reader
+	Reader *hls.Reader
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	// mu guards what follows.
+	// mu guards what follows until Stop has returned; then it is the test's.
 	mu sync.Mutex
 	// arrivals are the parts in the order in which they were first listed.
-	arrivals map[string][]arrival
-	// violations are what a playlist said that it must not say.
-	violations []string
-	// regressions are those in which something went back.
-	regressions int
-	// gaps are the segments listed with EXT-X-GAP.
-	gaps map[string]bool
-	// troubles are requests that failed, in order, and how often.
-	troubles map[string]int
-	breaks   map[string]uint64 // discontinuities since the start, by rendition
-	firsts   map[string]uint64
+	arrivals map[string][]Arrival
+	// Violations are what a playlist said that it must not say.
+	Violations []string
+	// Regressions are those in which something went back.
+	Regressions int
+	// Gaps are the segments listed with EXT-X-GAP.
+	Gaps map[string]bool
+	// Troubles are requests that failed, in order, and how often.
+	Troubles map[string]int
+	// Breaks are the discontinuities since the start, by rendition.
+	Breaks map[string]uint64
+	firsts map[string]uint64
 }
 
-// observe starts to follow a channel's broadcast.
-func observe(t testing.TB, address string) *observer {
+// Observe starts to follow a channel's broadcast.
+func Observe(t testing.TB, address string) *Observer {
 	t.Helper()
 	r := hls.Open(t, address, true)
 	ctx, cancel := context.WithCancel(context.Background())
-	o := &observer{
-		t: t, r: r, cancel: cancel, done: make(chan struct{}),
-		arrivals: make(map[string][]arrival), gaps: make(map[string]bool), troubles: make(map[string]int),
-		breaks: make(map[string]uint64), firsts: make(map[string]uint64),
+	o := &Observer{
+		t: t, Reader: r, cancel: cancel, done: make(chan struct{}),
+		arrivals: make(map[string][]Arrival), Gaps: make(map[string]bool), Troubles: make(map[string]int),
+		Breaks: make(map[string]uint64), firsts: make(map[string]uint64),
 	}
-	t.Cleanup(o.stop)
+	t.Cleanup(o.Stop)
 	var group sync.WaitGroup
 	for _, x := range r.Renditions {
 		lists := make(chan *hls.MediaPlaylist, 1)
@@ -61,14 +61,14 @@ func observe(t testing.TB, address string) *observer {
 	return o
 }
 
-// stop ends it; what it has is then the test's. It may be called again.
-func (o *observer) stop() {
+// Stop ends it; what it has is then the test's. It may be called again.
+func (o *Observer) Stop() {
 	o.cancel()
 	<-o.done
 }
 
 // follow reloads one media playlist to its end.
-func (o *observer) follow(ctx context.Context, x *hls.Rendition, lists chan *hls.MediaPlaylist) {
+func (o *Observer) follow(ctx context.Context, x *hls.Rendition, lists chan *hls.MediaPlaylist) {
 	defer close(lists)
 	var before *hls.MediaPlaylist
 	plain := true
@@ -85,7 +85,7 @@ func (o *observer) follow(ctx context.Context, x *hls.Rendition, lists chan *hls
 			if ctx.Err() == nil {
 				o.trouble(x, "playlist", err)
 				plain = true
-				nap(ctx, 50*time.Millisecond)
+				harness.Nap(ctx, 50*time.Millisecond)
 			}
 			continue
 		}
@@ -106,7 +106,7 @@ func (o *observer) follow(ctx context.Context, x *hls.Rendition, lists chan *hls
 			return
 		}
 		if !news {
-			nap(ctx, 100*time.Millisecond)
+			harness.Nap(ctx, 100*time.Millisecond)
 		}
 	}
 }
@@ -135,15 +135,8 @@ func forgetParts(before, after *hls.MediaPlaylist) {
 	}
 }
 
-func nap(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 // note notes what is new in a playlist, and reports whether anything is.
-func (o *observer) note(x *hls.Rendition, before, m *hls.MediaPlaylist) bool {
+func (o *Observer) note(x *hls.Rendition, before, m *hls.MediaPlaylist) bool {
 	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -154,12 +147,12 @@ func (o *observer) note(x *hls.Rendition, before, m *hls.MediaPlaylist) bool {
 	if _, ok := o.firsts[x.Name]; !ok {
 		o.firsts[x.Name] = last
 	}
-	o.breaks[x.Name] = last - o.firsts[x.Name]
+	o.Breaks[x.Name] = last - o.firsts[x.Name]
 	news := false
 	for i := range m.Segments {
 		s := &m.Segments[i]
 		if s.Gap {
-			o.gaps[fmt.Sprintf("%s/%d", x.Name, s.Sequence)] = true
+			o.Gaps[fmt.Sprintf("%s/%d", x.Name, s.Sequence)] = true
 		}
 		known := 0
 		if before != nil {
@@ -178,7 +171,7 @@ func (o *observer) note(x *hls.Rendition, before, m *hls.MediaPlaylist) bool {
 			begins := due
 			due = due.Add(time.Duration(p.Duration * float64(time.Second)))
 			if n >= known {
-				o.arrivals[x.Name] = append(o.arrivals[x.Name], arrival{s.Sequence, n, now, begins, due, s.Discontinuity})
+				o.arrivals[x.Name] = append(o.arrivals[x.Name], Arrival{s.Sequence, n, now, begins, due, s.Discontinuity})
 				news = true
 			}
 		}
@@ -186,29 +179,29 @@ func (o *observer) note(x *hls.Rendition, before, m *hls.MediaPlaylist) bool {
 	return news
 }
 
-func (o *observer) violation(x *hls.Rendition, err error) {
+func (o *Observer) violation(x *hls.Rendition, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	text := fmt.Sprintf("%s: %v", x.Name, err)
-	o.violations = append(o.violations, text)
+	o.Violations = append(o.Violations, text)
 	if strings.Contains(text, "went back") || strings.Contains(text, "is gone") {
-		o.regressions++
+		o.Regressions++
 	}
 	o.t.Logf("violation at %s: %s", time.Now().Format("15:04:05.000"), text)
 }
 
-func (o *observer) trouble(x *hls.Rendition, what string, err error) {
+func (o *Observer) trouble(x *hls.Rendition, what string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.troubles[what]++
-	if o.troubles[what] <= 5 {
+	o.Troubles[what]++
+	if o.Troubles[what] <= 5 {
 		text := err.Error()
 		o.t.Logf("%s of %s failed at %s: %.300s", what, x.Name, time.Now().Format("15:04:05.000"), text)
 	}
 }
 
 // collect fetches and checks what the playlists list.
-func (o *observer) collect(ctx context.Context, x *hls.Rendition, lists <-chan *hls.MediaPlaylist) {
+func (o *Observer) collect(ctx context.Context, x *hls.Rendition, lists <-chan *hls.MediaPlaylist) {
 	tries := 0
 	var m *hls.MediaPlaylist
 	for {
@@ -251,7 +244,7 @@ func (o *observer) collect(ctx context.Context, x *hls.Rendition, lists <-chan *
 				x.Skip(m)
 				m, tries = nil, 0
 			}
-			nap(ctx, 100*time.Millisecond)
+			harness.Nap(ctx, 100*time.Millisecond)
 		}
 	}
 }

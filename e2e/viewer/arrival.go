@@ -1,6 +1,4 @@
-//go:build chaos
-
-package chaos
+package viewer
 
 import (
 	"fmt"
@@ -11,24 +9,24 @@ import (
 	"millrace/e2e/hls"
 )
 
-// arrival is the first sight of a part.
-type arrival struct {
-	sequence uint64
-	part     int
-	at       time.Time
-	// begins and due are the wall-clock times of its start and end, by EXT-X-PROGRAM-DATE-TIME.
-	begins, due   time.Time
-	discontinuity uint64
+// Arrival is the first sight of a part.
+type Arrival struct {
+	Sequence uint64
+	Part     int
+	At       time.Time
+	// Begins and Due are the wall-clock times of its start and end, by EXT-X-PROGRAM-DATE-TIME.
+	Begins, Due   time.Time
+	Discontinuity uint64
 }
 
-// behind is how far each rendition's newest part's end lies in the past, the worst.
-func (o *observer) behind() time.Duration {
+// Behind is how far each rendition's newest part's end lies in the past, the worst.
+func (o *Observer) Behind() time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	worst := time.Duration(0)
-	for _, x := range o.r.Renditions {
+	for _, x := range o.Reader.Renditions {
 		if list := o.arrivals[x.Name]; len(list) > 0 {
-			worst = max(worst, time.Since(list[len(list)-1].due))
+			worst = max(worst, time.Since(list[len(list)-1].Due))
 		} else {
 			worst = time.Hour
 		}
@@ -36,36 +34,36 @@ func (o *observer) behind() time.Duration {
 	return worst
 }
 
-// recovery is what one fault did to the arrival of parts.
-type recovery struct {
-	// source and rung are from the fault to the first new part, of the slowest rung;
+// Recovery is what one fault did to the arrival of parts.
+type Recovery struct {
+	// Source and Rung are from the fault to the first new part, of the slowest rung;
 	// negative: none came, of some rung.
-	source, rung time.Duration
-	// lateSource and lateRung are by how much the latest part came later than
+	Source, Rung time.Duration
+	// LateSource and LateRung are by how much the latest part came later than
 	// parts did before the fault.
-	lateSource, lateRung time.Duration
+	LateSource, LateRung time.Duration
 }
 
-// recovered measures what lies between a fault and the time until.
-func (o *observer) recovered(fault, until time.Time) recovery {
+// Recovered measures what lies between a fault and the time until.
+func (o *Observer) Recovered(fault, until time.Time) Recovery {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := recovery{source: -1, rung: -1}
+	r := Recovery{Source: -1, Rung: -1}
 	var rungs []time.Duration
-	for _, x := range o.r.Renditions {
+	for _, x := range o.Reader.Renditions {
 		if x.Name == "audio" {
 			continue
 		}
 		first, late := time.Duration(-1), time.Duration(0)
 		var usual []time.Duration
 		for _, a := range o.arrivals[x.Name] {
-			switch lag := a.at.Sub(a.due); {
-			case a.at.Before(fault):
+			switch lag := a.At.Sub(a.Due); {
+			case a.At.Before(fault):
 				usual = append(usual, lag)
-			case a.at.After(until):
+			case a.At.After(until):
 			default:
 				// What was on its way when it happened isn't a sign of life.
-				if since := a.at.Sub(fault); since > 40*time.Millisecond && first < 0 {
+				if since := a.At.Sub(fault); since > 40*time.Millisecond && first < 0 {
 					first = since
 				}
 				late = max(late, lag)
@@ -79,26 +77,26 @@ func (o *observer) recovered(fault, until time.Time) recovery {
 			late -= usual[len(usual)/2]
 		}
 		if x.Name == "source" {
-			r.source, r.lateSource = first, max(late, 0)
+			r.Source, r.LateSource = first, max(late, 0)
 		} else {
 			rungs = append(rungs, first)
-			r.lateRung = max(r.lateRung, late)
+			r.LateRung = max(r.LateRung, late)
 		}
 	}
 	if len(rungs) > 0 && slices.Min(rungs) >= 0 {
-		r.rung = slices.Max(rungs)
+		r.Rung = slices.Max(rungs)
 	}
 	return r
 }
 
-// between is how many seconds of the source there are from one program
+// Between is how many seconds of the source there are from one program
 // date-time to another: while the publisher is away, none.
-func (o *observer) between(from, to time.Time) float64 {
+func (o *Observer) Between(from, to time.Time) float64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	total := 0.0
 	for _, a := range o.arrivals["source"] {
-		begins, due := a.begins, a.due
+		begins, due := a.Begins, a.Due
 		if begins.Before(from) {
 			begins = from
 		}
@@ -110,33 +108,33 @@ func (o *observer) between(from, to time.Time) float64 {
 	return total
 }
 
-// firstAfterBreak is the arrival of the first part after the n-th discontinuity
+// FirstAfterBreak is the arrival of the first part after the n-th discontinuity
 // of the source since the start, nil if there is none.
-func (o *observer) firstAfterBreak(n uint64) *arrival {
+func (o *Observer) FirstAfterBreak(n uint64) *Arrival {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, a := range o.arrivals["source"] {
-		if a.discontinuity >= o.firsts["source"]+n {
+		if a.Discontinuity >= o.firsts["source"]+n {
 			return &a
 		}
 	}
 	return nil
 }
 
-// discontinuities is the largest number of any rendition.
-func (o *observer) discontinuities() int {
+// Discontinuities is the largest number of any rendition.
+func (o *Observer) Discontinuities() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := uint64(0)
-	for _, b := range o.breaks {
+	for _, b := range o.Breaks {
 		n = max(n, b)
 	}
 	return int(n)
 }
 
-// drift is the largest change of the distance between the start of the sound
+// Drift is the largest change of the distance between the start of the sound
 // and that of the picture over all segments, in milliseconds; NaN without any.
-func (o *observer) drift() float64 {
+func (o *Observer) Drift() float64 {
 	audio, video := o.find("audio"), o.find("source")
 	if audio == nil || video == nil {
 		return math.NaN()
@@ -163,8 +161,8 @@ func (o *observer) drift() float64 {
 	return worst
 }
 
-func (o *observer) find(name string) *hls.Rendition {
-	for _, x := range o.r.Renditions {
+func (o *Observer) find(name string) *hls.Rendition {
+	for _, x := range o.Reader.Renditions {
 		if x.Name == name {
 			return x
 		}
@@ -172,11 +170,11 @@ func (o *observer) find(name string) *hls.Rendition {
 	return nil
 }
 
-// holes are the sequence numbers between a rendition's first and last segment
+// Holes are the sequence numbers between a rendition's first and last segment
 // that were never listed as a whole segment.
-func (o *observer) holes() []string {
+func (o *Observer) Holes() []string {
 	var list []string
-	for _, x := range o.r.Renditions {
+	for _, x := range o.Reader.Renditions {
 		var numbers []uint64
 		for n := range x.Segments {
 			numbers = append(numbers, n)
@@ -186,7 +184,7 @@ func (o *observer) holes() []string {
 			continue
 		}
 		for n := slices.Min(numbers); n < slices.Max(numbers); n++ {
-			if x.Segments[n] == nil && !o.gaps[fmt.Sprintf("%s/%d", x.Name, n)] {
+			if x.Segments[n] == nil && !o.Gaps[fmt.Sprintf("%s/%d", x.Name, n)] {
 				list = append(list, fmt.Sprintf("%s/%d", x.Name, n))
 			}
 		}
@@ -194,10 +192,10 @@ func (o *observer) holes() []string {
 	return list
 }
 
-// seams checks that segments begin where those before them end.
-func (o *observer) seams() []string {
+// Seams checks that segments begin where those before them end.
+func (o *Observer) Seams() []string {
 	var list []string
-	for _, x := range o.r.Renditions {
+	for _, x := range o.Reader.Renditions {
 		for n, s := range x.Segments {
 			if before := x.Segments[n-1]; n > 0 && before != nil && len(before.Samples) > 0 && len(s.Samples) > 0 {
 				if err := x.CheckSeam(before, s); err != nil {
