@@ -39,6 +39,9 @@ type Channel struct {
 	// Created and KeyReset are to the millisecond, in UTC.
 	Created, KeyReset time.Time
 	Survival
+	// Quota bounds what is stored of the channel, in bytes; 0: what transcode is
+	// configured with, below 0: nothing bounds it.
+	Quota int64
 }
 
 // Survival is how a channel's broadcasts outlive what fails. A zero value stands
@@ -171,6 +174,13 @@ func (s *Store) SetSurvival(ctx context.Context, name string, grace *time.Durati
 	return changedOne(r, err, "set", name, ErrNotFound)
 }
 
+// SetQuota bounds what is stored of a channel, in bytes; 0 takes the bound back,
+// -1 stands for none.
+func (s *Store) SetQuota(ctx context.Context, name string, bytes int64) error {
+	r, err := s.db.ExecContext(ctx, `UPDATE channels SET quota = NULLIF(CAST($1 AS BIGINT), 0) WHERE name = $2`, bytes, name)
+	return changedOne(r, err, "set quota of", name, ErrNotFound)
+}
+
 // changedOne returns none when the statement changed no row.
 func changedOne(r sql.Result, err error, what, channel string, none error) error {
 	if err != nil {
@@ -206,17 +216,17 @@ func (s *Store) Channels(ctx context.Context) ([]Channel, error) {
 // Credentials returns what ingest must know of every channel.
 func (s *Store) Credentials(ctx context.Context) ([]credentials.Channel, error) {
 	return list(ctx, s.db, `
-		SELECT name, key_hash, COALESCE(grace, 0), COALESCE(redundancy, 0) FROM channels ORDER BY name`,
+		SELECT name, key_hash, COALESCE(grace, 0), COALESCE(redundancy, 0), COALESCE(quota, 0) FROM channels ORDER BY name`,
 		func(r row) (c credentials.Channel, err error) {
 			var grace int64
-			err = r.Scan(&c.Name, &c.KeyHash, &grace, &c.Redundancy)
+			err = r.Scan(&c.Name, &c.KeyHash, &grace, &c.Redundancy, &c.Quota)
 			c.Grace = time.Duration(grace) * time.Millisecond
 			return c, err
 		})
 }
 
 const selectChannel = `
-	SELECT name, created_at, key_reset_at, COALESCE(grace, 0), COALESCE(redundancy, 0) FROM channels`
+	SELECT name, created_at, key_reset_at, COALESCE(grace, 0), COALESCE(redundancy, 0), COALESCE(quota, 0) FROM channels`
 
 // row is what *sql.Row and *sql.Rows have in common.
 type row interface{ Scan(dest ...any) error }
@@ -224,7 +234,7 @@ type row interface{ Scan(dest ...any) error }
 func scan(r row) (Channel, error) {
 	var c Channel
 	var created, reset, grace int64
-	if err := r.Scan(&c.Name, &created, &reset, &grace, &c.Redundancy); err != nil {
+	if err := r.Scan(&c.Name, &created, &reset, &grace, &c.Redundancy, &c.Quota); err != nil {
 		return Channel{}, err
 	}
 	c.Created, c.KeyReset = time.UnixMilli(created).UTC(), time.UnixMilli(reset).UTC()

@@ -26,6 +26,7 @@ func TestStore(t *testing.T) {
 			t.Run("first starts at once", func(t *testing.T) { testConcurrentOpen(t, u) })
 			t.Run("channels", func(t *testing.T) { testChannels(t, open(t, u)) })
 			t.Run("survival", func(t *testing.T) { testSurvival(t, open(t, u)) })
+			t.Run("quota", func(t *testing.T) { testQuota(t, open(t, u)) })
 			t.Run("one winner", func(t *testing.T) { testOneWinner(t, open(t, u), open(t, u)) })
 			t.Run("it is kept", func(t *testing.T) {
 				if _, err := open(t, u).Channel(t.Context(), "alice"); err != nil {
@@ -153,6 +154,25 @@ func testSurvival(t *testing.T, s *Store) {
 		}
 	}
 	if err := s.SetSurvival(ctx, "carol", &grace, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("set a missing channel: %v, want ErrNotFound", err)
+	}
+}
+
+func testQuota(t *testing.T, s *Store) {
+	for _, want := range []int64{20e9, -1, 0} {
+		if err := s.SetQuota(t.Context(), "alice", want); err != nil {
+			t.Fatal(err)
+		}
+		alice, err := s.Channel(t.Context(), "alice")
+		if err != nil || alice.Quota != want {
+			t.Errorf("the quota is %d, %v; want %d", alice.Quota, err, want)
+		}
+		all, err := s.Credentials(t.Context())
+		if err != nil || all[0].Quota != want || all[1].Quota != 0 {
+			t.Errorf("others are told %+v, %v; want %d of the first", all, err, want)
+		}
+	}
+	if err := s.SetQuota(t.Context(), "carol", 1); !errors.Is(err, ErrNotFound) {
 		t.Errorf("set a missing channel: %v, want ErrNotFound", err)
 	}
 }

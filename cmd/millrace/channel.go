@@ -49,8 +49,8 @@ func resetKey(ctx context.Context, s settings, name string, stdout, stderr io.Wr
 	})
 }
 
-// setChannel gives a channel those of --grace and --redundancy that are given.
-func setChannel(ctx context.Context, s settings, name string, given map[string]bool, stdout, stderr io.Writer) error {
+// setChannel gives a channel those of --grace, --redundancy and --quota that are given.
+func setChannel(ctx context.Context, s settings, name string, bound quota, given map[string]bool, stdout, stderr io.Writer) error {
 	var grace *time.Duration
 	if given["grace"] {
 		grace = (*time.Duration)(&s.Grace)
@@ -59,11 +59,14 @@ func setChannel(ctx context.Context, s settings, name string, given map[string]b
 	if given["redundancy"] {
 		workers = (*int)(&s.Redundancy)
 	}
-	if grace == nil && workers == nil {
-		return fmt.Errorf("say what to set: millrace channel set %s --grace 2m, or --redundancy 2, or default for either", name)
+	if grace == nil && workers == nil && !given["quota"] {
+		return fmt.Errorf("say what to set: millrace channel set %s --grace 2m, --redundancy 2 or --quota 20GB, or default for each", name)
 	}
 	return withStore(ctx, s, func(st *store.Store) error {
 		err := st.SetSurvival(ctx, name, grace, workers)
+		if err == nil && given["quota"] {
+			err = st.SetQuota(ctx, name, int64(bound))
+		}
 		if errors.Is(err, store.ErrNotFound) {
 			return noChannel(name)
 		}
@@ -77,8 +80,8 @@ func setChannel(ctx context.Context, s settings, name string, given map[string]b
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(stdout, "Channel %s from its next broadcast on: grace %s, redundancy %s.\n",
-			name, showGrace(c), showRedundancy(c))
+		_, err = fmt.Fprintf(stdout, "Channel %s from its next broadcast on: grace %s, redundancy %s. Within a minute: quota %s.\n",
+			name, showGrace(c), showRedundancy(c), quota(c.Quota))
 		return err
 	})
 }
@@ -140,10 +143,10 @@ func listChannels(ctx context.Context, s settings, stdout io.Writer) error {
 			return err
 		}
 		w := tabwriter.NewWriter(stdout, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM\tGRACE\tREDUNDANCY")
+		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM\tGRACE\tREDUNDANCY\tQUOTA")
 		for _, c := range all {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime),
-				c.KeyReset.Local().Format(time.DateTime), showGrace(c), showRedundancy(c))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime),
+				c.KeyReset.Local().Format(time.DateTime), showGrace(c), showRedundancy(c), quota(c.Quota))
 		}
 		return w.Flush()
 	})

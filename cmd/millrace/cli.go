@@ -30,8 +30,9 @@ type cli struct {
 			Name string `arg:"" help:"The channel's name."`
 		} `cmd:"" help:"Give a channel another stream key and print it, once, on the last line. The earlier key stops working."`
 		Set struct {
-			Name string `arg:"" help:"The channel's name."`
-		} `cmd:"" help:"Give a channel a --grace or --redundancy of its own, from its next broadcast on; \"default\" takes it back."`
+			Name  string `arg:"" help:"The channel's name."`
+			Quota quota  `help:"What is stored of the channel at most, such as 20GB; none: no bound, also if --channel-quota gives one." placeholder:"SIZE"`
+		} `cmd:"" help:"Give a channel a --grace or --redundancy of its own, from its next broadcast on, or a --quota; \"default\" takes it back."`
 	} `cmd:"" help:"Make and list channels; this works while millrace runs and while it doesn't."`
 	Version struct{} `cmd:"" help:"Print the version."`
 

@@ -64,7 +64,7 @@ func (c *cli) execute(ctx context.Context, command string, stdout, stderr io.Wri
 	case "channel reset-key <name>":
 		return resetKey(ctx, c.settings, c.Channel.ResetKey.Name, stdout, stderr)
 	case "channel set <name>":
-		return setChannel(ctx, c.settings, c.Channel.Set.Name, c.given, stdout, stderr)
+		return setChannel(ctx, c.settings, c.Channel.Set.Name, c.Channel.Set.Quota, c.given, stdout, stderr)
 	case "channel list":
 		return listChannels(ctx, c.settings, stdout)
 	}

@@ -106,30 +106,6 @@ func (r *redundancy) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// byteSize is a number of bytes, written 500MB or 2GB (powers of 1,000).
-type byteSize int64
-
-// UnmarshalText reads a number with an optional unit.
-func (b *byteSize) UnmarshalText(text []byte) error {
-	s := strings.ToUpper(strings.TrimSpace(string(text)))
-	unit := int64(1)
-	for _, u := range []struct {
-		suffix string
-		size   int64
-	}{{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}} {
-		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
-			s, unit = strings.TrimSpace(rest), u.size
-			break
-		}
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/unit {
-		return fmt.Errorf("%q is no size; write 500MB or 2GB", text)
-	}
-	*b = byteSize(n * unit)
-	return nil
-}
-
 // check finds what is wrong with the settings whatever the command is, and
 // makes paths absolute: the S3 server changes the working directory.
 func (s *settings) check() error {

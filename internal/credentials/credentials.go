@@ -13,14 +13,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// keysHash maps hash of stream key -> Channel as JSON.
-const keysHash = "millrace:stream-keys"
+const (
+	// keysHash maps hash of stream key -> Channel as JSON.
+	keysHash = "millrace:stream-keys"
+	// quotasHash maps channel -> Quota, of those that have one of their own.
+	quotasHash = "millrace:quotas"
+)
 
 // ErrUnknownKey means that no channel has this stream key.
 var ErrUnknownKey = errors.New("unknown stream key")
@@ -69,6 +74,9 @@ type Channel struct {
 	// Redundancy is how many workers make each broadcast at a time, 1 or 2; 0:
 	// what the ingest is configured with.
 	Redundancy int `json:"redundancy,omitempty"`
+	// Quota bounds what is stored of the channel, in bytes; 0: what transcode is
+	// configured with, below 0: nothing bounds it. Lookup doesn't tell it.
+	Quota int64 `json:"-"`
 }
 
 // Lookup returns the channel whose stream key this is, or [ErrUnknownKey].
@@ -89,17 +97,36 @@ func Lookup(ctx context.Context, db redis.UniversalClient, key StreamKey) (Chann
 	return c, nil
 }
 
+// Quotas returns what is to be stored at most, in bytes, of each channel that has
+// a bound of its own; below 0: nothing bounds it.
+func Quotas(ctx context.Context, db redis.UniversalClient) (map[string]int64, error) {
+	all, err := db.HGetAll(ctx, quotasHash).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read quotas: %w", err)
+	}
+	quotas := make(map[string]int64, len(all))
+	for channel, text := range all {
+		if quotas[channel], err = strconv.ParseInt(text, 10, 64); err != nil {
+			return nil, fmt.Errorf("read quota of channel %s: %w", channel, err)
+		}
+	}
+	return quotas, nil
+}
+
 // Replace makes channels the whole truth: keys of other channels, and earlier
 // keys of these, stop working.
 func Replace(ctx context.Context, db redis.UniversalClient, channels []Channel) error {
 	_, err := db.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Del(ctx, keysHash)
+		p.Del(ctx, keysHash, quotasHash)
 		for _, c := range channels {
 			doc, err := json.Marshal(c)
 			if err != nil {
 				return err
 			}
 			p.HSet(ctx, keysHash, c.KeyHash, doc)
+			if c.Quota != 0 {
+				p.HSet(ctx, quotasHash, c.Name, c.Quota)
+			}
 		}
 		return nil
 	})
