@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
+	"sync"
 	"time"
 )
 
@@ -15,6 +17,10 @@ const (
 	// as long as it likes before its first byte (blocking playlist reload).
 	stallPiece = 64 << 10
 	stallLimit = 20 * time.Second
+	// largeShare is how many stall limits a whole answer may take after the first: 100 s. So the
+	// larger it is, the faster it must be taken, and what it holds in memory is soon let go of: a
+	// segment of 10 MB at 100 kB/s. One of 2 MB at 20 kB/s leaves room for a phone with 300 kb/s.
+	largeShare = 5
 	// bodyLimit is how long a request's body may take.
 	bodyLimit = 15 * time.Second
 )
@@ -101,23 +107,68 @@ type patientWriter struct {
 	http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration
+
+	// Owned by the handler: when the answer began, its size where it says so, and how
+	// much of it was taken.
+	began      time.Time
+	size, sent int64
+
+	// mu guards until, the deadline that the handler set, and the connection's.
+	mu    sync.Mutex
+	until time.Time
 }
 
-// extend gives the next piece its deadline.
-func (w *patientWriter) extend() { _ = w.rc.SetWriteDeadline(time.Now().Add(w.limit)) }
+// extend gives the next n bytes their deadline.
+func (w *patientWriter) extend(n int) {
+	now := time.Now()
+	if w.began.IsZero() {
+		w.began = now
+		w.size, _ = strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64) // else 0
+	}
+	deadline := now.Add(w.limit)
+	if w.size > stallPiece*largeShare {
+		share := float64(w.sent+int64(n)) / float64(w.size)
+		due := w.began.Add(w.limit + time.Duration(share*largeShare*float64(w.limit)))
+		deadline = earlier(deadline, due)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.until.IsZero() {
+		deadline = earlier(deadline, w.until)
+	}
+	_ = w.rc.SetWriteDeadline(deadline)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// SetWriteDeadline is for http.ResponseController: no piece gets more time than until t.
+// Another goroutine than the handler's may call it while that writes.
+func (w *patientWriter) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = t
+	return w.rc.SetWriteDeadline(t)
+}
 
 // WriteHeader sends the head of the answer.
 func (w *patientWriter) WriteHeader(status int) {
-	w.extend()
+	w.extend(0)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write sends p piece by piece.
 func (w *patientWriter) Write(p []byte) (n int, err error) {
 	for {
-		w.extend()
-		m, err := w.ResponseWriter.Write(p[n:min(n+stallPiece, len(p))])
+		piece := p[n:min(n+stallPiece, len(p))]
+		w.extend(len(piece))
+		m, err := w.ResponseWriter.Write(piece)
 		n += m
+		w.sent += int64(m)
 		if err != nil || n == len(p) {
 			return n, err
 		}
@@ -126,7 +177,7 @@ func (w *patientWriter) Write(p []byte) (n int, err error) {
 
 // Flush is for handlers that ask for http.Flusher.
 func (w *patientWriter) Flush() {
-	w.extend()
+	w.extend(0)
 	_ = w.rc.Flush()
 }
 

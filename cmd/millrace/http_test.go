@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -73,5 +74,69 @@ func TestAnAnswerMayWaitBeforeItsFirstByte(t *testing.T) {
 		if err != nil || string(body) != "here" {
 			t.Errorf("GET %s = %q, %v", path, body, err)
 		}
+	}
+}
+
+// The larger an answer, the faster it must be taken: one piece within each limit isn't enough.
+func TestLargeAnswerMustBeTakenInItsTime(t *testing.T) {
+	const limit, size = 100 * time.Millisecond, 256 << 20
+	done := make(chan error, 1)
+	address := serveStalls(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, err := w.Write(make([]byte, size))
+		done <- err
+	}, limit)
+	ask := func() net.Conn {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		return conn
+	}
+	go func(conn net.Conn) { // a tenth of what would be fast enough
+		tick := time.NewTicker(limit / 10)
+		defer tick.Stop()
+		for piece := make([]byte, size/(largeShare*10)/10); ; <-tick.C {
+			if _, err := io.ReadFull(conn, piece); err != nil {
+				return
+			}
+		}
+	}(ask())
+	select {
+	case err := <-done:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the handler's write ended with %v, want a deadline", err)
+		}
+	case <-time.After(3 * time.Second): // all of it takes 5 s
+		t.Fatal("the handler is still held up by a reader who takes a tenth of what he should")
+	}
+}
+
+// A handler's own deadline holds, whichever of its pieces is being sent.
+func TestHandlerEndsItsAnswerEarly(t *testing.T) {
+	done := make(chan error, 1)
+	address := serveStalls(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		var err error
+		for err == nil {
+			_, err = w.Write(make([]byte, 1<<20))
+		}
+		done <- err
+	}, time.Minute)
+	resp, err := http.Get("http://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the handler's write ended with %v, want a deadline", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the handler's deadline was forgotten")
 	}
 }
