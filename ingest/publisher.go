@@ -238,7 +238,7 @@ func (p *publisher) Config(c *media.Codec) error {
 		p.pictures(c)
 	} else {
 		p.without = nil
-		p.sound(c)
+		p.note(soundAdvice(c))
 	}
 	return nil
 }
@@ -259,18 +259,6 @@ func (p *publisher) tooLate(track media.Kind) {
 		return
 	}
 	p.note([]advice{{problemChanged, "sound began in a broadcast without sound: stop, wait for the broadcast to end, and start again to have it heard"}})
-}
-
-// sound looks at the codec of the sound: what only some players can play is told. The
-// caller holds the source's lock.
-func (p *publisher) sound(c *media.Codec) {
-	switch {
-	case c.Universal || c.Format == media.Opus && c.Channels <= 2: // as encoders' settings name it
-	case c.Variety != "":
-		p.note([]advice{{problemOddSound, fmt.Sprintf("the sound is %s, which not every player can play: viewers get it as AAC-LC in stereo, encoded anew; set the audio encoder to AAC-LC", c.Variety)}})
-	default:
-		p.note([]advice{{problemOddSound, fmt.Sprintf("the sound has %d channels, which not every player can play: viewers get stereo; set the audio channels to stereo", c.Channels)}})
-	}
 }
 
 // pictures looks at the codec of the pictures. The caller holds the source's lock.
@@ -395,6 +383,9 @@ func (p *publisher) judge(found []advice, sum *summary) {
 		p.clearProblems()
 		if c := p.broadcast.source.seq.Codec(media.Video); c != nil { // what it says stays true
 			found = append(found, pictureAdvice(c, p.turned)...)
+		}
+		if c := p.broadcast.source.seq.Codec(media.Audio); c != nil {
+			found = append(found, soundAdvice(c)...)
 		}
 		if n := p.broadcast.shed(); n > 0 {
 			found = append(found, advice{problemShed, fmt.Sprintf("the server is short of room: who watches the highest %d of its own qualities sees a lower one or the original; what you send is fine and goes on", n)})

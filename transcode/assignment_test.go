@@ -217,7 +217,9 @@ func TestDrainHandsOverAtAMark(t *testing.T) {
 	want := undisturbed(t, l)
 	drain := func(c *Config) { c.Drain = 20 * time.Second }
 	first := startWorker(t, db, bucket, drain)
+	const next = 4 // the first worker doesn't finish it before it hears that the other one has it
 	src := startSource(t, l, 0)
+	src.told, src.withheld = make(chan struct{}), next
 	a := src.offer(db, transcodetest.FirstGrant)
 	await(t, "a segment is finished", func() bool { return a.progress().Finished >= 1 })
 	stopped := make(chan struct{})
@@ -227,13 +229,13 @@ func TestDrainHandsOverAtAMark(t *testing.T) {
 	}()
 	await(t, "the worker wants to leave", func() bool { return a.progress().Leaving })
 	startWorker(t, db, bucket, nil)
-	next := a.progress().Finished + 3 // the other one claims the broadcast before that
 	b := src.offer(db, jobs.Grant{Epoch: jobs.Epoch{Lease: 7, Grant: 2}, Live: next, Backfill: next, Index: true})
 	if b.address == a.address {
 		t.Error("the worker that leaves took the broadcast again")
 	}
 	a.orders <- jobs.Order{Until: next}
 	<-a.over
+	close(src.told)
 	if p := a.progress(); p.Finished != next || p.Safe != next {
 		t.Errorf("the worker that left reports %+v, want all before %d safe", p, next)
 	}

@@ -40,8 +40,10 @@ type source struct {
 	began  time.Time
 	// oldest is the first segment that the log has.
 	oldest uint64
-	// told, where it is set, is closed before the end mark may be sent.
-	told chan struct{}
+	// told, where it is set, is closed before the end mark may be sent, or the mark of a
+	// segment after withheld, where that is set.
+	told     chan struct{}
+	withheld uint64
 	// granting, where it is set, is closed before a grant is answered.
 	granting chan struct{}
 	// cut, where it is set, tells whether a reader that asked for a segment is cut
@@ -128,7 +130,7 @@ func (s *source) relay(w http.ResponseWriter, r *http.Request) {
 				panic(http.ErrAbortHandler)
 			}
 		}
-		if e.Mark != nil && e.Mark.Kind == relay.End && s.told != nil {
+		if e.Mark != nil && s.told != nil && (e.Mark.Kind == relay.End || s.withheld > 0 && e.Mark.Sequence > s.withheld) {
 			_ = control.Flush()
 			<-s.told
 		}

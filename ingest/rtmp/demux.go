@@ -30,7 +30,8 @@ type demuxer struct {
 	dropped func(reason string) // told of what is left out
 	clock   clock
 	tracks  [media.Audio + 1]track // by kind
-	aac     access.Sound           // of the track of sound, where that is AAC
+	aac     access.Sound           // of the track of sound, where that is AAC,
+	bare    access.Bare            // and where it is sound without configurations
 }
 
 // track is what a demuxer knows of the pictures or of the sound.
@@ -56,6 +57,7 @@ type packet struct {
 	offset      time.Duration
 	composition media.Ticks
 	keyframe    bool // the encoder calls it one
+	channels    int  // of G.711
 	data        []byte
 }
 
@@ -65,7 +67,7 @@ func (d *demuxer) video(timestamp uint32, body []byte) error {
 	if err != nil {
 		return d.refuse(err)
 	}
-	return d.take(&packet{media.Video, v.Kind, v.Format, v.Track, v.Further, timestamp, v.Offset, v.Composition, v.Keyframe, v.Data})
+	return d.take(&packet{media.Video, v.Kind, v.Format, v.Track, v.Further, timestamp, v.Offset, v.Composition, v.Keyframe, 0, v.Data})
 }
 
 // audio takes the body of an audio message, which it keeps. An error ends the publication.
@@ -74,7 +76,7 @@ func (d *demuxer) audio(timestamp uint32, body []byte) error {
 	if err != nil {
 		return d.refuse(err)
 	}
-	return d.take(&packet{media.Audio, a.Kind, a.Format, a.Track, a.Further, timestamp, a.Offset, 0, false, a.Data})
+	return d.take(&packet{media.Audio, a.Kind, a.Format, a.Track, a.Further, timestamp, a.Offset, 0, false, a.Channels, a.Data})
 }
 
 // metadata takes an onMetaData. Of what it claims only the frame rate matters: codecs and sizes are
@@ -216,6 +218,9 @@ func (d *demuxer) frame(t *track, p *packet) error {
 	if p.format == media.AAC && (t.codec == nil || t.codec.Format == media.AAC) {
 		return d.aacFrames(t, p)
 	}
+	if isBare(p.format) && (t.codec == nil || isBare(t.codec.Format)) {
+		return d.bareFrames(t, p)
+	}
 	if t.codec == nil {
 		return nil // nothing can be decoded before there is a configuration
 	}
@@ -270,6 +275,28 @@ func (d *demuxer) aacFrames(t *track, p *packet) error {
 	if err != nil {
 		return err
 	}
+	return d.writeFrames(t, p, at, frames)
+}
+
+// isBare tells sound that comes without a configuration.
+func isBare(f media.Format) bool { return f == media.MP3 || f == media.ALaw || f == media.MuLaw }
+
+// bareFrames takes a message of such sound.
+func (d *demuxer) bareFrames(t *track, p *packet) error {
+	frames, before, fault := d.bare.Take(p.format, p.channels, p.data)
+	if fault != "" {
+		d.pub.Fault(fault)
+		d.dropped(droppedMalformed)
+	}
+	at, err := d.heard(p)
+	if err != nil {
+		return err
+	}
+	return d.writeFrames(t, p, at-before, frames)
+}
+
+// writeFrames passes on access units that follow each other, the first one at a time.
+func (d *demuxer) writeFrames(t *track, p *packet, at media.Ticks, frames []access.Frame) error {
 	for _, f := range frames {
 		if !f.Codec.Equal(t.codec) {
 			t.chosen, t.number = true, p.number

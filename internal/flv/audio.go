@@ -9,8 +9,12 @@ import (
 
 // Sound formats: the upper four bits of an audio body's first byte (E.4.2.1).
 const (
-	soundEx  = 9 // the enhanced form: the lower four bits are one of its packet types
-	soundAAC = 10
+	soundMP3   = 2
+	soundALaw  = 7
+	soundMuLaw = 8
+	soundEx    = 9 // the enhanced form: the lower four bits are one of its packet types
+	soundAAC   = 10
+	sound8kMP3 = 14
 )
 
 // aacTagByte is the first byte of a legacy AAC body: 44 kHz, 16 bit, stereo, whatever the real
@@ -50,6 +54,12 @@ func ParseAudio(b []byte) (Audio, error) {
 		a, err = parseExAudio(b)
 	case soundAAC:
 		a, err = parseLegacyAAC(b)
+	case soundMP3, sound8kMP3: // the rate that the body names isn't the real one
+		a = Audio{Kind: Frame, Format: media.MP3, Data: b[1:]}
+	case soundALaw:
+		a = Audio{Kind: Frame, Format: media.ALaw, Channels: int(b[0]&1) + 1, Data: b[1:]}
+	case soundMuLaw:
+		a = Audio{Kind: Frame, Format: media.MuLaw, Channels: int(b[0]&1) + 1, Data: b[1:]}
 	default:
 		err = &UnsupportedCodecError{Kind: media.Audio, Name: legacyAudioName(format)}
 	}
@@ -90,7 +100,7 @@ func parseExAudio(b []byte) (Audio, error) {
 	}
 	a := Audio{Track: t.id, Further: t.further, Offset: offset, Data: t.body}
 	switch f := media.Format(t.fourCC[:]); f {
-	case media.AAC, media.Opus:
+	case media.AAC, media.Opus, media.MP3:
 		a.Format = f
 	default:
 		return Audio{}, &UnsupportedCodecError{media.Audio, fourCCName(t.fourCC), t.id}
@@ -98,6 +108,9 @@ func parseExAudio(b []byte) (Audio, error) {
 	switch t.packet {
 	case audioSequenceStart:
 		a.Kind = Config
+		if a.Format == media.MP3 { // it has none
+			return Audio{Track: t.id, Further: t.further}, nil
+		}
 		if a.Format == media.Opus && len(a.Data) == 0 {
 			// "If the Opus sequence start payload is empty [...] default to mono/stereo mode."
 			a.Data = defaultOpusHead
@@ -107,7 +120,7 @@ func parseExAudio(b []byte) (Audio, error) {
 	case audioSequenceEnd:
 		a.Kind, a.Data = End, nil
 	case audioMultichannelConfig:
-		// Both codecs describe their channels themselves.
+		// All of the codecs describe their channels themselves.
 		return Audio{Track: t.id, Further: t.further}, nil
 	default:
 		return Audio{}, fmt.Errorf("packet type %d is unknown", t.packet)
@@ -121,12 +134,8 @@ func legacyAudioName(format byte) string {
 		return "PCM"
 	case 1:
 		return "ADPCM"
-	case 2, 14:
-		return "MP3"
 	case 4, 5, 6:
 		return "Nellymoser"
-	case 7, 8:
-		return "G.711"
 	case 11:
 		return "Speex"
 	}

@@ -151,6 +151,8 @@ type Audio struct {
 	Further int
 	// Offset is to be added to the tag's timestamp; less than a millisecond.
 	Offset time.Duration
+	// Channels is how many the body says that G.711 has; 0 of other codecs, which say it themselves.
+	Channels int
 	// Data is the configuration record (AudioSpecificConfig, OpusHead) or the frame. A parsed one
 	// is part of the body.
 	Data []byte

@@ -14,7 +14,7 @@ import (
 // codecs are Matroska's names (RFC 9559, section 17.2, and the codec mappings).
 var codecs = map[media.Format]string{
 	media.H264: "V_MPEG4/ISO/AVC", media.HEVC: "V_MPEGH/ISO/HEVC", media.AV1: "V_AV1",
-	media.AAC: "A_AAC", media.Opus: "A_OPUS",
+	media.AAC: "A_AAC", media.Opus: "A_OPUS", media.MP3: "A_MPEG/L3", media.ALaw: "A_MS/ACM", media.MuLaw: "A_MS/ACM",
 }
 
 // Element IDs (RFC 9559, section 5), with the marker bits of their length.

@@ -2,10 +2,12 @@ package matroska
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -59,6 +61,73 @@ func TestFFmpegReadsEveryCodec(t *testing.T) {
 			}
 			if a, b := decoded(t, selector, "matroska", stream), decoded(t, selector, "mp4", mediatest.Data(t, c.file)); a != b || a == "" {
 				t.Errorf("decoded\n%s\nwant\n%s", a, b)
+			}
+		})
+	}
+}
+
+// The same for sound that needs no configuration, which MP4 has no sample entry for here, and for
+// silence made for it.
+func TestFFmpegReadsBareSound(t *testing.T) {
+	for name, c := range map[string]struct {
+		format  media.Format
+		encoder []string // the last is FFmpeg's format of a raw stream
+	}{
+		"mp3":              {media.MP3, []string{"-c:a", "libmp3lame", "-ar", "44100", "-write_xing", "0", "-id3v2_version", "0", "-f", "mp3"}},
+		"mp3 mono 22050":   {media.MP3, []string{"-c:a", "libmp3lame", "-ar", "22050", "-ac", "1", "-write_xing", "0", "-id3v2_version", "0", "-f", "mp3"}},
+		"mp3 8000":         {media.MP3, []string{"-c:a", "libmp3lame", "-ar", "8000", "-write_xing", "0", "-id3v2_version", "0", "-f", "mp3"}},
+		"A-law":            {media.ALaw, []string{"-ar", "8000", "-ac", "1", "-f", "alaw"}},
+		"mu-law in stereo": {media.MuLaw, []string{"-ar", "8000", "-ac", "2", "-f", "mulaw"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"-v", "error", "-f", "lavfi", "-i", "aevalsrc=0.2*sin(2*PI*(300+40*t)*t)|0.1*sin(2*PI*200*t):s=48000:d=1.2"}, c.encoder...)
+			raw := []byte(run(t, nil, testenv.FFmpeg(t), append(args, "-")...))
+			var units [][]byte
+			var record []byte
+			channels, format := 1, c.encoder[len(c.encoder)-1:]
+			if c.format == media.MP3 {
+				frames, err := media.SplitMP3(raw[:min(len(raw), 1<<20)])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if record, err = media.MP3Config(frames[0]); err != nil {
+					t.Fatal(err)
+				}
+				units = frames
+			} else {
+				if c.format == media.MuLaw {
+					channels = 2
+				}
+				record = media.G711Config(c.format, channels)
+				units = slices.Collect(slices.Chunk(raw, 160*channels))
+				format = slices.Concat(format, []string{"-ar", "8000", "-ac", strconv.Itoa(channels)})
+			}
+			codec, err := media.ParseCodec(c.format, record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, silent := Header(codec), Header(codec)
+			for i, u := range units {
+				at := (media.Samples(i) * codec.FrameSamples).Ticks(codec.Rate)
+				stream = AppendUnit(stream, at, true, u)
+				silent = AppendUnit(silent, at, true, codec.Silence())
+			}
+			pcm := func(in []byte, format ...string) []byte {
+				args := slices.Concat([]string{"-v", "error", "-xerror", "-f"}, format, []string{"-i", "pipe:0", "-f", "s16le", "-"})
+				return []byte(run(t, in, testenv.FFmpeg(t), args...))
+			}
+			got, want := pcm(stream, "matroska"), pcm(raw, format...)
+			if !bytes.Equal(got, want) || len(got) < 1000 {
+				t.Errorf("%d bytes were decoded, want the %d of the raw stream", len(got), len(want))
+			}
+			quiet := pcm(silent, "matroska")
+			for i := 0; i+1 < len(quiet); i += 2 {
+				if v := int16(binary.LittleEndian.Uint16(quiet[i:])); v < -8 || v > 8 {
+					t.Fatalf("sample %d of silence is %d", i/2, v)
+				}
+			}
+			if len(quiet) < len(got)*9/10 {
+				t.Errorf("silence has %d bytes, the sound %d", len(quiet), len(got))
 			}
 		})
 	}

@@ -169,3 +169,27 @@ func FuzzSplitADTS(f *testing.F) {
 		}
 	})
 }
+
+// FuzzSplitMP3: whole frames come out, each of which says how it is configured, in the order of the payload.
+func FuzzSplitMP3(f *testing.F) {
+	frame := append([]byte{0xff, 0xfb, 0x14, 0x40}, make([]byte, 92)...)
+	f.Add(frame)
+	f.Add(append(frame, frame[:40]...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frames, err := SplitMP3(b)
+		whole := bytes.Join(frames, nil)
+		if !bytes.HasPrefix(b, whole) || err == nil && len(whole) != len(b) {
+			t.Fatalf("%d of %d bytes came out, error %v", len(whole), len(b), err)
+		}
+		for _, frame := range frames {
+			record, err := MP3Config(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := ParseCodec(MP3, record)
+			if err != nil || c.Rate < 8000 || c.FrameSamples != 576 && c.FrameSamples != 1152 || len(c.Silence()) < mp3Head+9 {
+				t.Fatalf("%x: %+v, %v", record, c, err)
+			}
+		}
+	})
+}

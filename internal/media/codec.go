@@ -19,6 +19,10 @@ const (
 	AV1  Format = "av01"
 	AAC  Format = "mp4a"
 	Opus Format = "Opus"
+	// Sound of older encoders, which is always encoded anew.
+	MP3   Format = ".mp3"
+	ALaw  Format = "alaw"
+	MuLaw Format = "ulaw"
 )
 
 // format is what there is to know of a [Format].
@@ -44,6 +48,10 @@ var formats = map[Format]*format{
 	AV1:  {Video, "AV1", parseAV1, av1RandomAccess, recordBox("av1C"), nil},
 	AAC:  {Audio, "AAC", parseAAC, soundRandomAccess, aacBox, aacSilence},
 	Opus: {Audio, "Opus", parseOpus, soundRandomAccess, opusBox, opusSilence},
+
+	MP3:   {Audio, "MP3", parseMP3, soundRandomAccess, noBox, mp3Silence},
+	ALaw:  {Audio, "G.711", parseG711, soundRandomAccess, noBox, g711Silence},
+	MuLaw: {Audio, "G.711", parseG711, soundRandomAccess, noBox, g711Silence},
 }
 
 // Kind tells whether f is of pictures or of sound; 0 for an unknown format.
@@ -70,7 +78,8 @@ type Codec struct {
 	// AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1), an
 	// HEVCDecoderConfigurationRecord (8.3.3.1), an AV1CodecConfigurationRecord
 	// (AV1-ISOBMFF, 2.3.3), an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1),
-	// or an Opus identification header (RFC 7845, 5.1).
+	// an Opus identification header (RFC 7845, 5.1), a frame header of MP3 (see
+	// [MP3Config]), or a WAVEFORMATEX of G.711.
 	Record []byte
 	// Name is the RFC 6381 name that playlists need, such as "avc1.64001f".
 	Name string
@@ -177,6 +186,11 @@ func (c *Codec) Step() Ticks {
 		return 0
 	}
 	return c.FrameSamples.Ticks(c.Rate)
+}
+
+// noBox: what is always encoded anew is never in an init section.
+func noBox(c *Codec) (mp4.Box, error) {
+	return nil, fmt.Errorf("build the sample entry of %s: it isn't for players", c.Format)
 }
 
 // soundRandomAccess: any access unit of sound can be decoded by itself.

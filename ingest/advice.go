@@ -33,3 +33,14 @@ func pictureAdvice(c *media.Codec, o media.Orientation) (found []advice) {
 	}
 	return found
 }
+
+// soundAdvice tells the streamer that what only some players can play is encoded anew.
+func soundAdvice(c *media.Codec) []advice {
+	switch {
+	case c.Universal || c.Format == media.Opus && c.Channels <= 2: // as encoders' settings name it
+		return nil
+	case c.Variety != "":
+		return []advice{{problemOddSound, fmt.Sprintf("the sound is %s, which not every player can play: viewers get it as AAC-LC in stereo, encoded anew; set the audio encoder to AAC-LC", c.Variety)}}
+	}
+	return []advice{{problemOddSound, fmt.Sprintf("the sound has %d channels, which not every player can play: viewers get stereo; set the audio channels to stereo", c.Channels)}}
+}

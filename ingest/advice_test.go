@@ -32,3 +32,21 @@ func TestPictureAdvice(t *testing.T) {
 		}
 	}
 }
+
+// Sound that is encoded anew is told of, unless the encoder's settings name it.
+func TestSoundAdvice(t *testing.T) {
+	for _, c := range []struct {
+		codec media.Codec
+		want  int
+	}{
+		{media.Codec{Format: media.AAC, Channels: 2, Universal: true}, 0},
+		{media.Codec{Format: media.Opus, Channels: 2}, 0},
+		{media.Codec{Format: media.AAC, Channels: 6}, 1},
+		{media.Codec{Format: media.AAC, Channels: 2, Variety: "HE-AAC"}, 1},
+		{media.Codec{Format: media.MP3, Channels: 2, Variety: "MP3"}, 1},
+	} {
+		if got := soundAdvice(&c.codec); len(got) != c.want {
+			t.Errorf("%s %s in %d channels: %v", c.codec.Format, c.codec.Variety, c.codec.Channels, got)
+		}
+	}
+}
