@@ -74,6 +74,16 @@ chaos: build ## inject every fault into the real processes and write docs/chaos.
 chaos-short: build ## the few faults that CI injects, each once: part of make test
 	CHAOS_SHORT=1 $(BUILT) go test -count=1 -vet=off -timeout 10m -tags chaos -parallel 2 -run '^TestChaos$$' ./e2e/chaos
 
+# A row takes half a minute: with -timeout for the whole.
+.PHONY: hostile
+hostile: build ## attack a running millrace in every way of docs/security.md, and write the table there; ROWS="regexp" picks some
+	ROWS='$(ROWS)' HOSTILE_REPORT=$(CURDIR)/docs/security.md $(BUILT) \
+		go test -count=1 -timeout 2h -tags hostile -run '^TestHostile$$' -v ./e2e/hostile | grep --line-buffered -vE '^ {8}'
+
+.PHONY: hostile-short
+hostile-short: build ## the few attacks that CI does: part of make test
+	HOSTILE_SHORT=1 $(BUILT) go test -count=1 -vet=off -timeout 10m -tags hostile -run '^TestHostile$$' ./e2e/hostile
+
 .PHONY: soak
 soak: build ## overload for SOAK (20m30s) with memory plotted into docs/images/soak.svg
 	SOAK='$(SOAK)' SOAK_PLOT=$(CURDIR)/docs/images/soak.svg $(BUILT) \
@@ -101,8 +111,8 @@ latency: build ## measure glass-to-glass latency in Chromium, with a clock burne
 lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-lock.json ## gofmt, go vet, staticcheck, svelte-check
 	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \
 		if [ -n "$$files" ]; then echo "gofmt -w these files:"; echo "$$files"; exit 1; fi
-	go vet -tags chaos,latency ./...
-	$< -tags chaos,latency ./...
+	go vet -tags chaos,hostile,latency ./...
+	$< -tags chaos,hostile,latency ./...
 	cd web && npm run check
 
 bin/tools/staticcheck-$(STATICCHECK_VERSION):

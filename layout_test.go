@@ -77,6 +77,7 @@ var walls = map[string][]string{
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls", "e2e/viewer",
 		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
+	"e2e/hostile": {"e2e/harness", "e2e/hls", "e2e/viewer"},
 	"e2e/ertmp":   {"internal/media", "internal/media/mediatest"},
 	"e2e/harness": {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
 	"e2e/hls":     {"internal/testenv"},
@@ -84,7 +85,7 @@ var walls = map[string][]string{
 }
 
 // forTests are packages that only tests, and each other, import.
-var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fold/foldtest", "transcode/transcodetest", "e2e", "e2e/chaos", "e2e/ertmp", "e2e/harness", "e2e/hls", "e2e/viewer"}
+var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fold/foldtest", "transcode/transcodetest", "e2e", "e2e/chaos", "e2e/ertmp", "e2e/harness", "e2e/hls", "e2e/hostile", "e2e/viewer"}
 
 // pure packages and files compute: they reach no network, file or process, and read no clock.
 var pure = []string{

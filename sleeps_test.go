@@ -11,6 +11,7 @@ import (
 // sleepers are tests that may sleep: what they do takes a time by its nature.
 var sleepers = map[string]string{
 	"e2e/chaos/":          "faults last, and there is a rest between them",
+	"e2e/hostile/":        "attacks last, and most go slowly on purpose",
 	"e2e/latency_test.go": "it draws frames in real time, and looks at them for a while",
 	"e2e/watch_test.go":   "it looks at a page for a while",
 	"e2e/hostile_test.go": "it sends frames in real time",

@@ -128,10 +128,10 @@ func (e *Encoder) Await(text string, limit time.Duration) error {
 func (e *Encoder) Publish(key string) error {
 	size := binary.BigEndian.AppendUint32(nil, encoderChunk)
 	if err := errors.Join(
-		e.message(2, 1, 0, 0, size),
-		e.message(3, 20, 0, 0, amf("connect", 1.0, map[string]string{"app": "live"})),
-		e.message(3, 20, 0, 0, amf("createStream", 2.0, nil)),
-		e.message(3, 20, 1, 0, amf("publish", 3.0, nil, key, "live")),
+		e.Message(2, 1, 0, 0, size),
+		e.Message(3, 20, 0, 0, amf("connect", 1.0, map[string]string{"app": "live"})),
+		e.Message(3, 20, 0, 0, amf("createStream", 2.0, nil)),
+		e.Message(3, 20, 1, 0, amf("publish", 3.0, nil, key, "live")),
 		e.W.Flush(),
 	); err != nil {
 		return fmt.Errorf("publish: %w", err)
@@ -141,12 +141,12 @@ func (e *Encoder) Publish(key string) error {
 
 // Video sends the body of a video tag. It is sent with the next flush, or when the buffer is full.
 func (e *Encoder) Video(timestamp uint32, body []byte) error {
-	return e.message(6, 9, 1, timestamp, body)
+	return e.Message(6, 9, 1, timestamp, body)
 }
 
 // Audio sends the body of an audio tag, as Video does.
 func (e *Encoder) Audio(timestamp uint32, body []byte) error {
-	return e.message(4, 8, 1, timestamp, body)
+	return e.Message(4, 8, 1, timestamp, body)
 }
 
 // Flush sends what was written.
@@ -154,8 +154,8 @@ func (e *Encoder) Flush() error { return e.W.Flush() }
 
 // End says goodbye as encoders do, and hangs up.
 func (e *Encoder) End() error {
-	err := errors.Join(e.message(3, 20, 0, 0, amf("FCUnpublish", 4.0, nil, "")),
-		e.message(3, 20, 0, 0, amf("deleteStream", 5.0, nil, 1.0)), e.W.Flush())
+	err := errors.Join(e.Message(3, 20, 0, 0, amf("FCUnpublish", 4.0, nil, "")),
+		e.Message(3, 20, 0, 0, amf("deleteStream", 5.0, nil, 1.0)), e.W.Flush())
 	if half, ok := e.Conn.(*net.TCPConn); ok && err == nil {
 		err = half.CloseWrite()
 	}
@@ -167,8 +167,8 @@ func (e *Encoder) End() error {
 	return err
 }
 
-// message writes a message in chunks (RTMP section 5.3).
-func (e *Encoder) message(chunks, kind byte, stream, timestamp uint32, body []byte) error {
+// Message writes a message in chunks (RTMP section 5.3).
+func (e *Encoder) Message(chunks, kind byte, stream, timestamp uint32, body []byte) error {
 	limit := encoderChunk
 	if kind == 1 || kind == 20 { // before the server has read what the size is
 		limit = max(128, len(body))

@@ -43,8 +43,16 @@ func StartAll(t testing.TB, args ...string) *Server {
 // where to publish and watch.
 func StartOn(t testing.TB, data string, args ...string) *Server {
 	t.Helper()
+	return StartBinary(t, "", data, args...)
+}
+
+// StartBinary is StartOn with another program than the shared one.
+func StartBinary(t testing.TB, binary, data string, args ...string) *Server {
+	t.Helper()
 	// Tests that aren't about the grace period have no time for it.
-	s := StartRole(t, "all", data, nil, append([]string{"--grace", "2s"}, args...)...)
+	s := newServer(t, "all", data, nil, append([]string{"--grace", "2s"}, args...)...)
+	s.Binary = binary
+	s.Start(t)
 	s.awaitBanner(t)
 	return s
 }
@@ -79,6 +87,14 @@ func (s *Server) awaitBanner(t testing.TB) {
 // StartRole starts one role of millrace on free ports.
 func StartRole(t testing.TB, role, data string, env []string, args ...string) *Server {
 	t.Helper()
+	s := newServer(t, role, data, env, args...)
+	s.Start(t)
+	return s
+}
+
+// newServer is a server that wasn't started.
+func newServer(t testing.TB, role, data string, env []string, args ...string) *Server {
+	t.Helper()
 	s := &Server{
 		Data: data, RTMP: testenv.FreeAddress(t), Ops: testenv.FreeAddress(t), Private: testenv.FreeAddress(t),
 		Role: role, env: env,
@@ -89,7 +105,6 @@ func StartRole(t testing.TB, role, data string, env []string, args ...string) *S
 		role, "--data", data, "--http", web, "--rtmp", s.RTMP, "--ops", s.Ops, "--private", s.Private,
 		"--drain", "0s", // args may say otherwise
 	}, args...)
-	s.Start(t)
 	return s
 }
 

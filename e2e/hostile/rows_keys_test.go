@@ -1,0 +1,271 @@
+//go:build hostile
+
+package hostile
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace/e2e/hls"
+)
+
+// keyRows have a stream key.
+func keyRows() []row {
+	list := []row{
+		{name: "a key that was reset still publishes", on: plain, short: true, target: "ended within 1 s, and the new key is let in", attack: resetKey},
+		{name: "a channel that is kicked, disabled, deleted still publishes", on: plain, target: "ended within 1 s each", attack: endChannel},
+		{name: "1,000 pictures a second", on: plain, growth: 300, target: "others go on", attack: thousandFPS},
+		{name: "reconnects for 20 s, a picture each time", on: plain, growth: 300, target: "a playlist of ≤ 64 kB", attack: reconnects},
+		{name: "another decoder configuration at each keyframe", on: plain, growth: 300, target: "told, and ended", attack: configurations},
+	}
+	for _, size := range []struct {
+		name                      string
+		width, height, references uint32
+		short                     bool
+	}{
+		{"8192x8192 with 16 references", 512, 512, 16, true},
+		{"16384x4096 with 16 references", 1024, 256, 16, false},
+		{"3840x2160 with 16 references", 240, 135, 16, false},
+	} {
+		list = append(list, row{
+			name: "H.264 of " + size.name + " after 5 s of 360p", on: plain, short: size.short, growth: 700,
+			target: "refused, or within what the machine has", attack: func(a *attack) { giant(a, size.width, size.height, size.references) },
+		})
+	}
+	return list
+}
+
+// running publishes the calm clip on a channel, again and again, until it is stopped
+// or ended by the server.
+type running struct {
+	gone <-chan struct{}
+	said func() string
+	stop func()
+}
+
+// run begins to publish.
+func (a *attack) run(from, key string) *running {
+	a.t.Helper()
+	e, err := a.publisher(from, key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	quit := make(chan struct{})
+	var sending sync.WaitGroup
+	list := tags(a.t, calm)
+	sending.Go(func() { _ = send(e, list, 0, 1, quit) }) // Gone says it
+	var once sync.Once
+	x := &running{gone: e.Gone, said: e.Said, stop: func() {
+		once.Do(func() {
+			close(quit)
+			e.Close()
+			sending.Wait()
+		})
+	}}
+	a.later(x.stop)
+	return x
+}
+
+// endedWithin notes how long it takes until a publisher is ended.
+func (a *attack) endedWithin(x *running, what string, limit time.Duration) {
+	began := time.Now()
+	select {
+	case <-x.gone:
+		took := time.Since(began)
+		a.note("%s: ended after %d ms", what, took.Milliseconds())
+		a.check(took <= limit, "%s: ended after %s", what, took)
+	case <-time.After(limit + 4*time.Second):
+		a.problem("%s: still publishing after %s", what, limit+4*time.Second)
+	}
+	x.stop()
+}
+
+// resetKey: who has the old key goes on, and the owner is kept out.
+func resetKey(a *attack) {
+	old := a.server.Channel("stolen")
+	x := a.run(stranger(0), old)
+	a.server.AwaitLive("stolen", "")
+	key, err := a.command("reset-key", "stolen")
+	if err != nil {
+		a.problem("%v", err)
+		return
+	}
+	a.endedWithin(x, "reset-key", time.Second)
+	owner, err := a.publisher(stranger(1), key)
+	if err != nil {
+		a.problem("the owner with the new key: %v", err)
+		return
+	}
+	defer owner.Close()
+	a.check(strings.Contains(owner.Said(), "NetStream.Publish.Start"), "the owner is told %.200q", owner.Said())
+	if e, err := a.publisher(stranger(0), old); err == nil {
+		a.check(!strings.Contains(e.Said(), "Publish.Start"), "the old key is let in again")
+		e.Close()
+	}
+}
+
+// endChannel is what an operator does about a channel.
+func endChannel(a *attack) {
+	for _, command := range []string{"kick", "disable", "delete"} {
+		name := "bad" + command
+		key := a.server.Channel(name)
+		x := a.run(stranger(0), key)
+		a.server.AwaitLive(name, "")
+		if _, err := a.command(command, name); err != nil {
+			a.problem("%v", err)
+			x.stop()
+			continue
+		}
+		a.endedWithin(x, command, time.Second)
+		if command != "kick" {
+			if e, err := a.publisher(stranger(1), key); err == nil {
+				a.check(!strings.Contains(e.Said(), "Publish.Start"), "after %s the key is let in", command)
+				e.Close()
+			}
+		}
+	}
+	if _, err := a.command("enable", "baddisable"); err != nil {
+		a.problem("%v", err)
+	}
+}
+
+// thousandFPS sends a clip's pictures at 33 times their speed.
+func thousandFPS(a *attack) {
+	e, err := a.publisher(stranger(0), a.server.Channel("fast"))
+	if err != nil {
+		a.problem("%v", err)
+		return
+	}
+	defer e.Close()
+	var list []tag
+	for _, x := range tags(a.t, calm) {
+		if x.kind == 9 {
+			list = append(list, x)
+		}
+	}
+	began := time.Now()
+	for n := 0; n < 5 && err == nil; n++ {
+		err = send(e, list, uint32(n)*60_000/33, 33, nil)
+	}
+	a.note("sent for %.0f s: %v", time.Since(began).Seconds(), err)
+}
+
+// reconnects publishes one picture on each of many connections.
+func reconnects(a *attack) {
+	key := a.server.Channel("again", "--grace", "60s")
+	list := tags(a.t, calm)[:3] // both configurations, and a keyframe
+	size, most := 0, 0
+	began := time.Now()
+	for n := 0; time.Since(began) < 20*time.Second; n++ {
+		e, err := a.publisher(stranger(n%40), key)
+		if err != nil {
+			a.answered("not let in")
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if strings.Contains(e.Said(), "Publish.Start") {
+			a.answered("let in")
+		} else {
+			a.answered("refused")
+		}
+		_ = send(e, list, uint32(n*40), 1, nil)
+		_ = e.End() // the server may have been faster
+		if n%50 == 49 {
+			size = max(size, a.playlistSize("again"))
+		}
+	}
+	size = max(size, a.playlistSize("again"))
+	most = max(most, size)
+	a.bounded("bytes of playlist", float64(most), 64<<10)
+}
+
+// playlistSize is how long a channel's source playlist is; 0 if it isn't live.
+func (a *attack) playlistSize(channel string) int {
+	main, err := hls.Fetch(a.t.Context(), hls.Client, a.server.Playlist(channel))
+	if err != nil || main.Status != http.StatusOK {
+		return 0
+	}
+	m, err := hls.ParseMultivariant(string(main.Body))
+	if err != nil {
+		return 0
+	}
+	most := 0
+	for _, uri := range m.Renditions() {
+		list, err := hls.Fetch(a.t.Context(), hls.Client, strings.TrimSuffix(a.server.Playlist(channel), "index.m3u8")+uri)
+		if err == nil {
+			most = max(most, len(list.Body))
+		}
+	}
+	return most
+}
+
+// configurations sends another large parameter set with each keyframe.
+func configurations(a *attack) {
+	e, err := a.publisher(stranger(0), a.server.Channel("sets"))
+	if err != nil {
+		a.problem("%v", err)
+		return
+	}
+	defer e.Close()
+	picture := slice(true, []byte(strings.Repeat("\x5a\xc3", 500)))
+	for n := 0; n < 64 && err == nil; n++ {
+		pps := append(giantPPS(), []byte(strings.Repeat(string(rune('a'+n%26)), 60000+n))...)
+		if err = e.Video(uint32(n*100), avcRecord(giantSPS(40, 23, 1), pps[:60000])); err == nil {
+			err = e.Video(uint32(n*100), picture)
+		}
+		if err == nil {
+			err = e.Flush()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	a.note("%v", err)
+}
+
+// giant changes to pictures that need gigabytes to be decoded.
+func giant(a *attack, width, height, references uint32) {
+	e, err := a.publisher(stranger(0), a.server.Channel(fmt.Sprintf("giant%d", width)))
+	if err != nil {
+		a.problem("%v", err)
+		return
+	}
+	defer e.Close()
+	seconds := uint32(5)
+	if os.Getenv("HOSTILE_SHORT") != "" {
+		seconds = 3
+	}
+	var list []tag
+	for _, x := range tags(a.t, calm) {
+		if x.at < seconds*1000 {
+			list = append(list, x)
+		}
+	}
+	if err := send(e, list, 0, 1, nil); err != nil {
+		a.problem("5 s of 360p: %v", err)
+	}
+	record := avcRecord(giantSPS(width, height, references), giantPPS())
+	began := time.Now()
+	for n := uint32(0); n < 10*25 && err == nil; n++ {
+		if n%50 == 0 {
+			err = e.Video(seconds*1000+n*40, record)
+		}
+		if err == nil {
+			err = e.Video(seconds*1000+n*40, avcPicture(n%50 == 0, giantPicture(n%50)))
+		}
+		if err == nil {
+			err = e.Flush()
+		}
+		select {
+		case <-e.Gone:
+			err = fmt.Errorf("ended: %.200q", e.Said())
+		case <-time.After(time.Until(began.Add(time.Duration(n) * 40 * time.Millisecond))):
+		}
+	}
+	a.note("sent for %.1f s", time.Since(began).Seconds())
+	if text := e.Said(); strings.Contains(text, "NetStream.Publish.") {
+		a.note("told: %.160q", text[max(0, strings.LastIndex(text, "description")):])
+	}
+}
