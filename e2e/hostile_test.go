@@ -219,7 +219,7 @@ func idleConnections(t *testing.T, s *harness.Server) {
 		t.Errorf("%v connections are held", most)
 	}
 	harness.Eventually(t, 10*time.Second, func() error { // those that made room are gone, and counted
-		held, made := s.Metric("millrace_ingest_connections", ""), s.Metric("millrace_ingest_connections_refused_total", "made_room")
+		held, made := s.Metric("millrace_ingest_connections", ""), s.Metric("millrace_connections_closed_total", `listener="rtmp",reason="made_room"`)
 		if held > 1000 || made < 500 {
 			return fmt.Errorf("%v connections are held, %v made room", held, made)
 		}

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"millrace/internal/gate"
 )
 
 const (
@@ -25,21 +27,52 @@ const (
 	bodyLimit = 15 * time.Second
 )
 
+// The rest of what a server for the world grants. Which connections go when there
+// are too many is the gate's to say.
+const (
+	// headLimit is how long a request's head may take, and a TLS handshake: enough
+	// for a phone that has just found its network again.
+	headLimit = 10 * time.Second
+	// headSize is for what browsers send, with long cookies of other services of
+	// the same host; Go grants 4 KiB more.
+	headSize = 16 << 10
+	// idleLimit keeps a connection between the requests of a player that pauses, and
+	// that of a proxy (nginx keeps its own for 60 s).
+	idleLimit = 2 * time.Minute
+	// streams of one HTTP/2 connection: a player has some 8 requests at a time, a
+	// proxy in front carries many players on one connection.
+	streams = 128
+	// uploads is how much of requests' bodies may be on the way on an HTTP/2
+	// connection: as little as HTTP/2 allows, since viewers send none. Go's default
+	// would keep 1 MB for each connection.
+	uploads = 64 << 10
+	// frameSize is the largest HTTP/2 frame that is read, the least that HTTP/2
+	// allows: a connection keeps a buffer of the largest frame that came.
+	frameSize = 16 << 10
+	// pingAfter is how long an HTTP/2 client may be silent before it is asked whether
+	// it is there, and then how long it may take to answer: a phone that lost its
+	// network would hold its streams for as long as TCP tries.
+	pingAfter = 15 * time.Second
+)
+
 // newPublicServer returns a server for the world: HTTP/1.1 and HTTP/2, over TLS
 // or without.
 func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler:           limitStalls(h, stallLimit),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		Handler:           limitStalls(strictTransport(h), stallLimit),
+		ReadHeaderTimeout: headLimit,
+		IdleTimeout:       idleLimit,
+		MaxHeaderBytes:    headSize,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what clients do wrong
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: 128,
-			SendPingTimeout:      15 * time.Second,
-			PingTimeout:          15 * time.Second,
-			WriteByteTimeout:     stallLimit,
+			MaxConcurrentStreams:          streams,
+			MaxReceiveBufferPerConnection: uploads,
+			MaxReceiveBufferPerStream:     uploads,
+			MaxReadFrameSize:              frameSize,
+			SendPingTimeout:               pingAfter,
+			PingTimeout:                   pingAfter,
+			WriteByteTimeout:              stallLimit,
 		},
 	}
 	s.Protocols.SetHTTP1(true)
@@ -48,12 +81,36 @@ func newPublicServer(h http.Handler, log *slog.Logger) *http.Server {
 	return s
 }
 
+// strictTransport has browsers that came by HTTPS come by it ever after (HSTS, RFC
+// 6797), where it has the usual port. Elsewhere it would do harm: a browser that
+// was told so on host:8443 asks for TLS on each port of the host, and plain HTTP
+// on :8080, or what else runs on localhost, is lost to it for half a year.
+func strictTransport(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && usualPort(r.Host) {
+			w.Header()["Strict-Transport-Security"] = halfAYear
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// halfAYear is how long a browser remembers it, in seconds, since its last answer.
+var halfAYear = []string{"max-age=15768000"}
+
+// usualPort reports whether a host as a browser names it is without a port or with
+// that of HTTPS.
+func usualPort(host string) bool {
+	_, port, err := net.SplitHostPort(host)
+	return err != nil || port == "443"
+}
+
 // serveHTTP serves, with TLS if the server has a TLSConfig, until ctx ends.
 // Then it goes on for drain, but tells clients to connect elsewhere, and at
 // last gives requests under way the time of finish to end.
 func serveHTTP(s *http.Server, l net.Listener, drain, finish time.Duration) func(context.Context) error {
 	return func(ctx context.Context) error {
 		s.Handler = closeConnections(ctx, s.Handler)
+		gate.Watch(s)
 		stop := make(chan struct{})
 		go func() {
 			defer close(stop)

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -139,4 +141,80 @@ func TestHandlerEndsItsAnswerEarly(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the handler's deadline was forgotten")
 	}
+}
+
+// Browsers that came by HTTPS are told to come by it again, but only where that
+// can't lead them to a port without TLS.
+func TestStrictTransport(t *testing.T) {
+	h := strictTransport(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for _, c := range []struct {
+		url  string
+		told bool
+	}{
+		{"https://example.org/", true},
+		{"https://example.org:443/", true},
+		{"https://example.org:8443/", false},
+		{"https://[2001:db8::1]/", true},
+		{"http://example.org/", false},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, c.url, nil))
+		if got := w.Header().Get("Strict-Transport-Security"); (got != "") != c.told {
+			t.Errorf("%s is told %q", c.url, got)
+		}
+	}
+}
+
+// What an HTTP/2 client may send without being read is little: viewers have no
+// bodies to send.
+func TestHTTP2Receives(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newPublicServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	defer func() {
+		_ = s.Close()
+		<-done
+	}()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	const settings, ping, windowUpdate = 4, 6, 8
+	if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2Frame(settings, "") + http2Frame(ping, "12345678"))); err != nil {
+		t.Fatal(err)
+	}
+	got, window := map[uint16]uint32{}, uint32(65_535) // the window that RFC 9113 begins with
+	for kind := byte(0); kind != ping; {
+		head := make([]byte, 9)
+		if _, err := io.ReadFull(conn, head); err != nil {
+			t.Fatal(err)
+		}
+		body := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+		if _, err := io.ReadFull(conn, body); err != nil {
+			t.Fatal(err)
+		}
+		switch kind = head[3]; kind {
+		case settings:
+			for ; len(body) >= 6; body = body[6:] {
+				got[binary.BigEndian.Uint16(body)] = binary.BigEndian.Uint32(body[2:])
+			}
+		case windowUpdate:
+			window += binary.BigEndian.Uint32(body)
+		}
+	}
+	const maxStreams, initialWindow, maxFrame = 3, 4, 5
+	if got[maxStreams] != 128 || got[initialWindow] > 64<<10 || got[maxFrame] > 16<<10 || window > 64<<10 {
+		t.Errorf("settings %v, and %d bytes of the connection; want 128 streams, 64 KiB, frames of 16 KiB", got, window)
+	}
+}
+
+// http2Frame is one of HTTP/2's, of stream 0.
+func http2Frame(kind byte, body string) string {
+	return string([]byte{0, 0, byte(len(body)), kind, 0, 0, 0, 0, 0}) + body
 }

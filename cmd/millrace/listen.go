@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"millrace/internal/gate"
 )
 
 // listeners are the sockets that a process listens on; those that its role doesn't
@@ -13,30 +15,32 @@ type listeners struct {
 	http, https, rtmp, rtmps, ops, private net.Listener
 }
 
-// listen opens the listeners that the role needs. It comes before anything is
-// started, so that a port in use leaves nothing to be taken down.
-func listen(r role, s settings) (l listeners, err error) {
+// listen opens the listeners that the role needs, each behind its gate. It comes
+// before anything is started, so that a port in use leaves nothing to be taken down.
+func listen(r role, s settings, g gates) (l listeners, err error) {
 	tls := s.TLSCert != ""
 	for _, want := range []struct {
 		flag, address string
 		needed        bool
+		gate          *gate.Gate
 		to            *net.Listener
 	}{
-		{"http", s.HTTP, r.public(), &l.http},
-		{"https", s.HTTPS, r.public() && tls, &l.https},
-		{"rtmp", s.RTMP, r.runs(roleIngest), &l.rtmp},
-		{"rtmps", s.RTMPS, r.runs(roleIngest) && tls, &l.rtmps},
-		{"ops", s.Ops, true, &l.ops},
-		{"private", s.Private, r.private(), &l.private},
+		{"http", s.HTTP, r.public(), g.public, &l.http},
+		{"https", s.HTTPS, r.public() && tls, g.public, &l.https},
+		{"rtmp", s.RTMP, r.runs(roleIngest), g.rtmp, &l.rtmp},
+		{"rtmps", s.RTMPS, r.runs(roleIngest) && tls, g.rtmp, &l.rtmps},
+		{"ops", s.Ops, true, g.ops, &l.ops},
+		{"private", s.Private, r.private(), g.private, &l.private},
 	} {
 		if !want.needed {
 			continue
 		}
-		*want.to, err = net.Listen("tcp", want.address)
+		raw, err := net.Listen("tcp", want.address)
 		if err != nil {
 			l.close()
 			return listeners{}, listenError(want.flag, want.address, err)
 		}
+		*want.to = want.gate.Listen(raw, want.flag)
 	}
 	return l, nil
 }

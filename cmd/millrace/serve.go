@@ -85,7 +85,15 @@ func (p *process) prepare(ctx context.Context) (err error) {
 		}
 		p.onClose = append(p.onClose, unlock)
 	}
-	if p.listeners, err = listen(p.role, p.settings); err != nil {
+	trusted, err := p.settings.trustedProxies()
+	if err != nil {
+		return err
+	}
+	gates, err := newGates(trusted, p.registry, p.log)
+	if err != nil {
+		return err
+	}
+	if p.listeners, err = listen(p.role, p.settings, gates); err != nil {
 		return err
 	}
 	p.onClose = append(p.onClose, p.listeners.close)

@@ -60,9 +60,7 @@ type connection struct {
 	silence  *time.Timer // ends a connection that doesn't publish
 	started  time.Time
 
-	received   atomic.Int64 // bytes
-	publishing atomic.Bool
-	leaving    bool // it was cut to make room; guarded by the server's mu
+	received atomic.Int64 // bytes
 
 	// owned by the connection's goroutine
 	flow         rate.Bucket // of bytes

@@ -11,6 +11,7 @@ import (
 	"github.com/yutopp/go-rtmp/message"
 
 	"millrace/ingest/front"
+	"millrace/internal/gate"
 )
 
 // What go-rtmp calls, from the connection's goroutine.
@@ -59,7 +60,7 @@ func (c *connection) OnPublish(_ *gortmp.StreamContext, _ uint32, cmd *message.N
 		return c.refuse(err)
 	}
 	c.demux, c.unpublished = &demuxer{pub: pub, dropped: c.entrance.server.drop}, false
-	c.publishing.Store(true)
+	gate.Of(c.Conn).Busy()
 	c.silence.Stop()
 	return nil
 }
@@ -172,7 +173,7 @@ func (c *connection) unpublish(clean bool) {
 	pub := c.demux.pub
 	_ = c.demux.end() // whatever it says, the publisher is gone
 	c.demux, c.lastMetadata, c.unpublished = nil, nil, clean
-	c.publishing.Store(false)
+	gate.Of(c.Conn).Idle()
 	c.silence.Reset(c.entrance.server.cfg.PublishTimeout) // it may publish anew
 	pub.End(clean)
 }

@@ -1,9 +1,13 @@
 package rtmp
 
 import (
+	"log/slog"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"millrace/internal/gate"
 )
 
 // An encoder that sends more than is allowed is told so; one that catches up after a stall isn't.
@@ -48,7 +52,7 @@ func TestRTMPBitrate(t *testing.T) {
 func TestRTMPTooOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
-		f := serveRTMP(t, &stage{}, Config{MaxConnectionsPerAddress: 500}, l)
+		f := serveRTMP(t, &stage{}, Config{}, l)
 		refused := func(dials int) float64 {
 			before := f.metric(t, "millrace_ingest_connections_refused_total", "too_often_from_address")
 			for range dials {
@@ -70,22 +74,51 @@ func TestRTMPTooOften(t *testing.T) {
 	})
 }
 
-// Connections that don't publish make room for new ones, the oldest first; those that publish stay.
-func TestRTMPMakesRoom(t *testing.T) {
-	f := serveRTMP(t, &stage{}, Config{MaxConnections: 4}, nil)
-	publisher := dialRaw(t, f.address)
-	publisher.publish()
-	idle := []*rawEncoder{dialRaw(t, f.address), dialRaw(t, f.address), dialRaw(t, f.address)}
-	late := dialRaw(t, f.address)
-	late.publish()
-	idle[0].gone()
-	publisher.send(chunk(0, 2, 0, 6, typeUserControl, "\x00\x06abcd"))
-	publisher.expect(typeUserControl, "\x00\x07abcd")
-	for _, e := range idle[1:] {
-		e.send(command("connect", 1.0, amfProperties{{"app", "live"}}))
-		e.expect(typeCommandAMF0, "NetConnection.Connect.Success")
+// gated returns a TCP listener behind a gate.
+func gated(t *testing.T, cfg gate.Config) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n := f.metric(t, "millrace_ingest_connections_refused_total", "made_room"); n != 1 {
-		t.Errorf("%v made room", n)
+	cfg.Spare, cfg.Metrics, cfg.Log = true, gate.NewMetrics(nil), slog.New(slog.DiscardHandler)
+	return gate.New(cfg).Listen(l, "rtmp")
+}
+
+// Behind a gate connections that don't publish make room for new ones, the oldest first; those that
+// publish stay, and when all do the new one goes.
+func TestRTMPMakesRoom(t *testing.T) {
+	for name, cfg := range map[string]gate.Config{"in all": {Total: 4}, "from an address": {Total: 100, PerSource: 4}} {
+		t.Run(name, func(t *testing.T) {
+			f := serveRTMP(t, &stage{}, Config{}, gated(t, cfg))
+			publisher := dialRaw(t, f.address)
+			publisher.publish()
+			stays := func() {
+				t.Helper()
+				publisher.send(chunk(0, 2, 0, 6, typeUserControl, "\x00\x06abcd"))
+				publisher.expect(typeUserControl, "\x00\x07abcd")
+			}
+			idle := []*rawEncoder{dialRaw(t, f.address), dialRaw(t, f.address), dialRaw(t, f.address)}
+			dialRaw(t, f.address).publish()
+			idle[0].gone()
+			stays()
+			for _, e := range idle[1:] {
+				e.publish()
+			}
+			last, err := net.Dial("tcp", f.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer last.Close()
+			if n, err := last.Read(make([]byte, 1)); err == nil {
+				t.Errorf("read %d bytes of a connection too many", n)
+			}
+			stays()
+			idle[1].send(command("FCUnpublish", 4.0, nil, "s3cret"), command("deleteStream", 5.0, nil, 1.0), command("createStream", 6.0, nil))
+			idle[1].expect(typeCommandAMF0, "_result") // it publishes no more
+			dialRaw(t, f.address).publish()
+			idle[1].gone()
+			stays()
+		})
 	}
 }

@@ -165,40 +165,6 @@ func TestRTMPPublishAgain(t *testing.T) {
 	}
 }
 
-// Of too many connections the last ones are closed.
-func TestRTMPLimits(t *testing.T) {
-	for _, c := range []struct {
-		cfg    Config
-		reason string
-	}{
-		{Config{MaxConnections: 2}, "too_many_connections"},
-		{Config{MaxConnectionsPerAddress: 2}, "too_many_from_address"},
-	} {
-		t.Run(c.reason, func(t *testing.T) {
-			f := serveRTMP(t, &stage{}, c.cfg, nil)
-			first := dialRaw(t, f.address)
-			first.publish()
-			dialRaw(t, f.address).publish()
-			third, err := net.Dial("tcp", f.address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer third.Close()
-			if n, err := third.Read(make([]byte, 1)); err == nil {
-				t.Errorf("read %d bytes of a connection too many", n)
-			}
-			if n := f.metric(t, "millrace_ingest_connections_refused_total", c.reason); n != 1 {
-				t.Errorf("%v refused", n)
-			}
-			if n := f.metric(t, "millrace_ingest_connections", ""); n != 2 {
-				t.Errorf("%v connections", n)
-			}
-			first.send([]byte("garbage that ends a connection, which makes room for another one"))
-			first.gone()
-		})
-	}
-}
-
 // When ctx ends, so does everything, within 2 s: a publisher, half a handshake, silence.
 func TestRTMPShutdown(t *testing.T) {
 	f := serveRTMP(t, &stage{}, Config{}, nil)
@@ -302,25 +268,8 @@ func TestRTMPIdle(t *testing.T) {
 	})
 }
 
-// After an Accept that failed there is a pause, and it goes on; a listener that somebody else
-// closed is an error.
-func TestRTMPAcceptErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newPipeListener()
-		for range 4 {
-			l.conns <- syscall.EMFILE
-		}
-		started := time.Now()
-		f := serveRTMP(t, &stage{}, Config{}, l)
-		newRawEncoder(t, l.dial()).Close()
-		if took := time.Since(started); took != (5+10+20+40)*time.Millisecond {
-			t.Errorf("four errors took %v", took)
-		}
-		if err := f.stop(); err != nil {
-			t.Error(err)
-		}
-	})
-
+// A listener that somebody else closed is an error.
+func TestRTMPClosedListener(t *testing.T) {
 	l := newPipeListener()
 	l.Close()
 	s := New(Config{Publishers: &stage{}, Log: slog.New(slog.DiscardHandler)})

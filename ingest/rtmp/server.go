@@ -28,11 +28,9 @@ type Config struct {
 	Log        *slog.Logger          // required
 	Metrics    prometheus.Registerer // nil: metrics are kept, but not registered
 
-	MaxConnections           int           // 0: 1,000
-	MaxConnectionsPerAddress int           // of an IPv4 address or an IPv6 /64; 0: 32
-	MaxBitrate               int           // bits a second of one connection, on average over 10 s; 0: 80 Mb/s
-	PublishTimeout           time.Duration // for which a connection may live without publishing; 0: 15 s
-	Filter                   FilterConfig  // what one encoder may send
+	MaxBitrate     int           // bits a second of one connection, on average over 10 s; 0: 80 Mb/s
+	PublishTimeout time.Duration // for which a connection may live without publishing; 0: 15 s
+	Filter         FilterConfig  // what one encoder may send
 }
 
 // Server is the RTMP front: it takes encoders' connections, speaks RTMP with them, and hands
@@ -44,16 +42,9 @@ type Server struct {
 	// warnings are those that encoders can cause as often as they like.
 	warnings sparselog.Limiter
 
-	mu        sync.Mutex // guards what follows
-	conns     map[*connection]struct{}
-	leaving   int // of conns, those that were cut to make room
-	addresses map[netip.Prefix]*callers
-}
-
-// callers are the connections of one address.
-type callers struct {
-	open   int
-	recent rate.Bucket // of new ones
+	mu     sync.Mutex // guards what follows
+	conns  map[*connection]struct{}
+	recent map[netip.Prefix]*rate.Bucket // of each address's new connections
 }
 
 type metrics struct {
@@ -66,8 +57,6 @@ type metrics struct {
 
 // New makes a server. It does no I/O.
 func New(cfg Config) *Server {
-	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, defaultConnections)
-	cfg.MaxConnectionsPerAddress = cmp.Or(cfg.MaxConnectionsPerAddress, defaultPerAddress)
 	cfg.MaxBitrate = cmp.Or(cfg.MaxBitrate, front.MaxBitrate)
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 15*time.Second)
 	cfg.Filter = cfg.Filter.withDefaults()
@@ -97,8 +86,8 @@ func New(cfg Config) *Server {
 				Help: "Bytes received on RTMP connections.",
 			}),
 		},
-		conns:     map[*connection]struct{}{},
-		addresses: map[netip.Prefix]*callers{},
+		conns:  map[*connection]struct{}{},
+		recent: map[netip.Prefix]*rate.Bucket{},
 	}
 }
 
@@ -107,8 +96,8 @@ func (s *Server) drop(reason string) { s.metrics.dropped.WithLabelValues(reason)
 
 // Serve takes connections from l, which it closes, until ctx ends; then it cuts those that are
 // left. It returns when all of them have ended: nil after ctx ended, an error if l was closed by
-// somebody else. A TLS listener makes it RTMPS. It may be called for several listeners at a time;
-// the limits hold for all of them together.
+// somebody else. A TLS listener makes it RTMPS. It may be called for several listeners at a time.
+// How many connections there may be is l's to say: behind a gate, those that publish are busy.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

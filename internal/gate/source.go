@@ -22,10 +22,14 @@ func Source(a netip.Addr) netip.Prefix {
 
 // SourceOf is the Source of a connection's other end; the zero prefix if that
 // isn't reached by IP.
-func SourceOf(c net.Conn) netip.Prefix {
+func SourceOf(c net.Conn) netip.Prefix { return Source(addressOf(c)) }
+
+// addressOf is the address of a connection's other end; the zero Addr if that
+// isn't reached by IP.
+func addressOf(c net.Conn) netip.Addr {
 	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
 	if err != nil {
-		return netip.Prefix{}
+		return netip.Addr{}
 	}
-	return Source(ap.Addr())
+	return ap.Addr().Unmap()
 }

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"millrace/internal/gate"
+)
+
+// fewDescriptors is the limit on open files below which the log says so.
+const fewDescriptors = 4096
+
+// shares are the most connections at a time of each kind of listener. All come
+// out of one table of file descriptors; what they leave is for what this process
+// does by itself: FFmpeg's pipes, Redis, S3, the spool, the database, and its own
+// ends of connections to private listeners.
+type shares struct {
+	// public are viewers: HTTP and HTTPS together.
+	public int
+	// publicSource is the most of one address. 2,048 are 340 viewers behind one NAT
+	// that open 6 each, as browsers do over HTTP/1; more can watch, since those that
+	// idle make room, and over HTTP/2 each has one. With a small limit it is a quarter
+	// of all, so that one address leaves most to the others.
+	publicSource int
+	// rtmp are encoders: RTMP and RTMPS together. A broadcast is much more work
+	// than a connection, so 1,000 are enough for any machine.
+	rtmp int
+	// rtmpSource is the most of one address: a studio's encoders.
+	rtmpSource int
+	// private are other services: each worker has a few connections to each
+	// ingest, each edge one for each broadcast and those of its fetches.
+	private int
+	// ops are probes, Prometheus and people.
+	ops int
+}
+
+// divide shares a limit on open files: of 1,024, 544 are for viewers, 128 for
+// encoders, 64 for other services, 32 for operators, and 256 are kept.
+func divide(descriptors int) shares {
+	s := shares{rtmp: min(descriptors/8, 1000), private: min(descriptors/16, 4096), ops: min(descriptors/16, 32)}
+	kept := min(descriptors/4, 4096)
+	// An idle connection takes some 20 KB of memory: 65,536 are what a large
+	// machine bears.
+	s.public = min(descriptors-kept-s.rtmp-s.private-s.ops, 65_536)
+	s.publicSource = min(s.public/4, 2048)
+	s.rtmpSource = min(s.rtmp/4, 32)
+	return s
+}
+
+// descriptorLimit is how many files this process may have open. Go has raised
+// the soft limit to the hard one when the process started; children get the one
+// that we got.
+func descriptorLimit() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("ask for the limit on open files: %w", err)
+	}
+	return int(min(limit.Cur, 1<<20)), nil
+}
+
+// gates are before each kind of listener.
+type gates struct {
+	public, rtmp, private, ops *gate.Gate
+}
+
+// newGates makes the gates, by what the limit on open files allows.
+func newGates(trusted []netip.Prefix, r prometheus.Registerer, log *slog.Logger) (gates, error) {
+	limit, err := descriptorLimit()
+	if err != nil {
+		return gates{}, err
+	}
+	s := divide(limit)
+	if limit < fewDescriptors {
+		log.Warn("few files may be open at a time, so few people can watch: raise the limit with ulimit -n, or LimitNOFILE= of systemd",
+			"limit", limit, "viewers_connections", s.public)
+	}
+	m := gate.NewMetrics(r)
+	return gates{
+		public: gate.New(gate.Config{Total: s.public, PerSource: s.publicSource, Trusted: trusted, Metrics: m, Log: log}),
+		// Who publishes is never closed for somebody else.
+		rtmp: gate.New(gate.Config{Total: s.rtmp, PerSource: s.rtmpSource, Trusted: trusted, Spare: true, Metrics: m, Log: log}),
+		// Only services of our own come here, perhaps all from one address.
+		private: gate.New(gate.Config{Total: s.private, Spare: true, Metrics: m, Log: log}),
+		// The newest gets in, whatever the others do: it may be the probe that
+		// decides whether this process lives.
+		ops: gate.New(gate.Config{Total: s.ops, Metrics: m, Log: log}),
+	}, nil
+}
