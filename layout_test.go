@@ -50,6 +50,9 @@ var walls = map[string][]string{
 	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/lease", "internal/sparselog", "internal/viewers"},
 	"api/store": {"internal/channelname", "internal/credentials"},
 
+	"chat/event": {},
+	"chat/store": {"chat/event", "internal/sparselog"},
+
 	"internal/channelname": {},
 	"internal/child":       {},
 	"internal/credentials": {},
@@ -64,6 +67,7 @@ var walls = map[string][]string{
 	"internal/private":     {},
 	"internal/rate":        {},
 	"internal/relay":       {"internal/media"},
+	"internal/session":     {},
 	"internal/sparselog":   {},
 	"internal/viewers":     {},
 	"internal/window":      {},
@@ -89,7 +93,7 @@ var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fo
 
 // pure packages and files compute: they reach no network, file or process, and read no clock.
 var pure = []string{
-	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist",
+	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist", "chat/event",
 	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
 	// State machines of services.
 	"ingest/grant.go", "ingest/health.go", "ingest/keyframes.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",
