@@ -37,6 +37,8 @@ const (
 	problemInterlaced problem = "interlaced"
 	problemHDR        problem = "hdr"
 	problemTurned     problem = "turned"
+	problemBreaks     problem = "breaks"
+	problemSettings   problem = "settings"
 
 	problemNoPictures     problem = "no_pictures"
 	problemFalseKeyframes problem = "false_keyframes"
@@ -47,7 +49,7 @@ const (
 var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
-	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned,
+	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned, problemBreaks, problemSettings,
 	problemNoPictures, problemFalseKeyframes, problemOpenGOP,
 }...)
 

@@ -22,7 +22,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, Universal: s.universal, Picture: s.picture, FrameRate: settings.FrameRate,
 		Handoff: s.seq.Handoff(),
 	}
-	if s.publisher != nil {
+	if r.Health = s.left; s.publisher != nil {
 		r.FrameRate = s.publisher.health.frameRate(settings.FrameRate)
 		r.Silent, r.Health = now.Sub(s.publisher.last), s.publisher.advice()
 	}

@@ -22,9 +22,6 @@ const (
 	picturesLate = 10 * time.Second
 	// keyframeLimit ends a publisher that sends no keyframe.
 	keyframeLimit = 30 * time.Second
-	// A publisher may make so many discontinuities at once, and one each breakEvery.
-	maxBreaks  = 20
-	breakEvery = 2 * time.Second
 	// setsLate is how long parameter sets are waited for before the streamer hears of it.
 	setsLate = 5 * time.Second
 	// keyframeEvery is how far apart keyframes are at most of an encoder that can be
@@ -34,12 +31,8 @@ const (
 	longestWait = time.Second
 )
 
-// flowLimit bounds the bytes that a broadcast's publishers send; breaksLimit
-// the discontinuities that they make.
-var (
-	flowLimit   = rate.Limit{PerSecond: front.MaxBitrate / 8, Size: front.BitrateSpan * front.MaxBitrate / 8}
-	breaksLimit = rate.Limit{PerSecond: 1 / breakEvery.Seconds(), Size: maxBreaks}
-)
+// flowLimit bounds the bytes that a broadcast's publishers send.
+var flowLimit = rate.Limit{PerSecond: front.MaxBitrate / 8, Size: front.BitrateSpan * front.MaxBitrate / 8}
 
 // publisher is one ingest connection of a broadcast, which its front writes to.
 type publisher struct {
@@ -110,6 +103,9 @@ func (p *publisher) Fault(f front.Fault) {
 		return // it began between two keyframes, with which they come
 	}
 	p.note([]advice{{problem(f), f.Advice()}})
+	if f == front.FaultBounds {
+		s.left = p.advice() // its front refuses it
+	}
 }
 
 // LeaveOut tells the streamer why there is no sound.
@@ -143,11 +139,19 @@ func (p *publisher) take(bytes int, now time.Time) error {
 	return nil
 }
 
+// refuse returns why the publisher ends, which the streamer can still read in the channel's
+// health when it is gone. The caller holds the source's lock.
+func (p *publisher) refuse(what problem, why *front.Refusal) error {
+	p.note([]advice{{what, why.Text}})
+	p.broadcast.source.left = p.advice()
+	return why
+}
+
 // breaks counts a discontinuity that the publisher makes. An error ends it: each
 // begins a segment. The caller holds the source's lock.
 func (p *publisher) breaks(now time.Time) error {
-	if !p.broadcast.source.breaks.Take(1, breaksLimit, now) {
-		return &front.Refusal{Kind: front.Failed, Reason: front.Breaks, Text: "Settings or timestamps change again and again: restart the encoder."}
+	if !p.broadcast.service.breaks.take(p.broadcast.channel, now) {
+		return p.refuse(problemBreaks, refusalBreaks)
 	}
 	return nil
 }
@@ -225,6 +229,9 @@ func (p *publisher) Config(c *media.Codec) error {
 	text := changed(c)
 	if c.Kind() == media.Audio && s.seq.Mute() {
 		text = "the sound began after the pictures: players see a short break"
+	}
+	if !s.settings.add(c) {
+		return p.refuse(problemSettings, refusalSettings)
 	}
 	if s.seq.SetCodec(c) {
 		if _, open := s.seq.Mark(); open { // else nobody watches what was before
@@ -417,16 +424,25 @@ func (p *publisher) note(found []advice) {
 // advice is what the streamer can read: the problems there are, as [lease.Record]
 // has them. The caller holds the source's lock.
 func (p *publisher) advice() string {
-	if len(p.has) == 0 {
-		return ""
-	}
-	var list []lease.Problem
+	var list []advice
 	for _, name := range problems {
 		if text, ok := p.has[name]; ok {
-			list = append(list, lease.Problem{Code: string(name), Text: text})
+			list = append(list, advice{name, text})
 		}
 	}
-	doc, _ := json.Marshal(list) // strings always can
+	return written(list)
+}
+
+// written is advice as [lease.Record] has it.
+func written(list []advice) string {
+	if len(list) == 0 {
+		return ""
+	}
+	var out []lease.Problem
+	for _, a := range list {
+		out = append(out, lease.Problem{Code: string(a.Problem), Text: a.Text})
+	}
+	doc, _ := json.Marshal(out) // strings always can
 	return string(doc)
 }
 

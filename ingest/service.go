@@ -66,6 +66,7 @@ type Service struct {
 	rtmp    *rtmp.Server
 	begins  singleflight.Group // by channel
 	client  *http.Client       // asks other ingests and workers
+	breaks  breaks
 
 	mu         sync.Mutex      // guards what follows
 	ctx        context.Context // nil: no broadcast may begin

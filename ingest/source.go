@@ -19,7 +19,9 @@ type source struct {
 	life          life
 	seq           *timeline.Sequencer
 	publisher     *publisher  // nil while none is connected
-	breaks, flow  rate.Bucket // of discontinuities that publishers make, and of bytes they send
+	left          string      // what the publisher before was ended for, as it is told, while there is none
+	flow          rate.Bucket // of bytes that publishers send
+	settings      settings
 	grace         time.Duration
 	format        media.Format // of the pictures, as what follows is
 	width, height int
@@ -47,6 +49,13 @@ func (b *broadcast) attach(req front.Request, rights credentials.Channel, arrive
 		case now.Sub(old.last) < takeoverSilence:
 			return nil, errBusy
 		}
+	}
+	if !b.service.breaks.take(b.channel, now) {
+		b.service.metrics.found.WithLabelValues(string(problemBreaks)).Inc()
+		s.left = written([]advice{{problemBreaks, refusalReconnects.Text}})
+		return nil, refusalReconnects
+	}
+	if s.left = ""; s.publisher != nil {
 		b.logger.Info("the publisher is silent and another one takes over", "remote", req.Remote)
 		b.dismiss(front.Refusal{Kind: front.Busy, Reason: front.TakenOver, Text: "Another encoder took over, since this one had sent nothing for 2 s."})
 	}

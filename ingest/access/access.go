@@ -5,6 +5,7 @@
 package access
 
 import (
+	"errors"
 	"slices"
 
 	"millrace/ingest/front"
@@ -79,9 +80,12 @@ func (a *Assembler) Config(record []byte) error {
 	if err := a.flush(); err != nil {
 		return err
 	}
+	if len(record) > media.MaxRecord {
+		a.record = nil // nor is it kept
+	}
 	codec, err := a.grammar.configure(record)
 	if err != nil {
-		return front.BadConfig(media.Video, err)
+		return a.refuse(err)
 	}
 	if codec == nil || codec.Equal(a.codec) {
 		return nil
@@ -102,7 +106,10 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 	whole := exact && a.open == nil && len(a.pending) == 0
 	begun := 0
 	for _, p := range parts {
-		p, fault := a.grammar.look(p)
+		p, fault, err := a.grammar.look(p)
+		if err != nil {
+			return a.refuse(err)
+		}
 		if fault != "" {
 			a.fault(fault)
 		}
@@ -135,6 +142,24 @@ func (a *Assembler) Take(dts, composition media.Ticks, claimed bool, payload []b
 	}
 	a.bound(len(payload))
 	return a.settle()
+}
+
+// refuse returns the refusal of a configuration.
+func (a *Assembler) refuse(err error) error {
+	why := front.BadConfig(media.Video, err)
+	if why.Reason == front.PictureBounds {
+		a.sink.Fault(front.FaultBounds)
+	}
+	return why
+}
+
+// beyond returns err if it is a [media.BoundError], else nil.
+func beyond(err error) error {
+	var bound *media.BoundError
+	if errors.As(err, &bound) {
+		return err
+	}
+	return nil
 }
 
 // fault tells that a part of this message is dropped.
@@ -190,6 +215,9 @@ func (a *Assembler) begin(p part, dts, composition media.Ticks) error {
 	}
 	recovery := slices.ContainsFunc(a.pending, func(p part) bool { return p.recovery })
 	codec, inBand, err := a.grammar.activate(&p, p.idr || recovery && p.intra)
+	if beyond(err) != nil {
+		return a.refuse(err)
+	}
 	if err != nil {
 		a.fault(front.FaultParameterSets)
 		a.pending = a.pending[:0]

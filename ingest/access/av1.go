@@ -64,20 +64,25 @@ func (g *av1Grammar) split(payload []byte) (units [][]byte, exact bool, fault fr
 	return units, size == len(payload), ""
 }
 
-func (g *av1Grammar) look(unit []byte) (part, front.Fault) {
+func (g *av1Grammar) look(unit []byte) (part, front.Fault, error) {
 	p := part{data: unit}
 	obu, _, err := media.CutOBU(unit)
 	if err != nil {
-		return p, front.FaultLengths
+		return p, front.FaultLengths, nil
 	}
 	switch obu.Type {
 	case obuTemporalDelimiter:
 		g.delimited = true
 	case obuSequenceHeader:
 		p.role = prefix
-		if !bytes.Equal(g.sequence, obu.Body) && len(unit) <= media.MaxRecord/2 {
-			g.sequence = bytes.Clone(obu.Body)
+		if bytes.Equal(g.sequence, obu.Body) {
+			break
 		}
+		// A decoder goes by it at once, also where no keyframe follows that is shown.
+		if err := media.CheckAV1Sequence(obu.Body); err != nil || len(unit) > media.MaxRecord/2 {
+			return p, front.FaultParameterSets, beyond(err)
+		}
+		g.sequence = bytes.Clone(obu.Body)
 	case obuMetadata:
 		p.role = prefix
 	case obuTileGroup, obuRedundantHeader:
@@ -85,14 +90,14 @@ func (g *av1Grammar) look(unit []byte) (part, front.Fault) {
 	case obuFrame, obuFrameHeader:
 		switch {
 		case g.sequence == nil:
-			return p, front.FaultParameterSets
+			return p, front.FaultParameterSets, nil
 		case len(obu.Body) == 0:
-			return p, front.FaultUnits
+			return p, front.FaultUnits, nil
 		}
 		p.role, p.head = slice, frameHead(obu.Body[0])
 		p.first, g.delimited = g.delimited, false
 	}
-	return p, ""
+	return p, "", nil
 }
 
 // frameHead reads the first byte of a frame's header (5.9.2). That of a still

@@ -14,8 +14,9 @@ type grammar interface {
 	// split cuts a payload into its parts. exact: it is as a sample of MP4 has them.
 	split(payload []byte) (parts [][]byte, exact bool, fault front.Fault)
 	// look finds out what a part is; a parameter set is kept. A part with a fault
-	// is dropped.
-	look(data []byte) (part, front.Fault)
+	// is dropped. It fails with a [media.BoundError] where a parameter set asks for
+	// more than is taken, whether or not it is ever used: decoders make room for it.
+	look(data []byte) (part, front.Fault, error)
 	// activate returns the codec of a picture by its first slice, nil where it is
 	// that of the one before, and the parameter sets that go before the picture
 	// since only a keyframe can have another codec.

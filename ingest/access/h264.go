@@ -24,19 +24,19 @@ func h264Plausible(nalu []byte) bool {
 	return nalu[0]&0x80 == 0 && kind > 0 && kind < media.H264Unspecified
 }
 
-func (g *h264Grammar) look(nalu []byte) (part, front.Fault) {
+func (g *h264Grammar) look(nalu []byte) (part, front.Fault, error) {
 	p := part{data: nalu}
 	if !h264Plausible(nalu) {
-		return p, front.FaultUnits
+		return p, front.FaultUnits, nil
 	}
 	switch kind := nalu[0] & 0x1f; kind {
 	case media.H264Slice, media.H264PartitionA, media.H264IDR:
 		s, err := media.ParseSlice(nalu, &g.sets)
 		if errors.Is(err, media.ErrNoParameterSet) {
-			return p, front.FaultParameterSets
+			return p, front.FaultParameterSets, nil
 		}
 		if err != nil {
-			return p, front.FaultUnits
+			return p, front.FaultUnits, nil
 		}
 		p.role = slice
 		p.head = head{slice: s, idr: s.IDR, intra: s.Intra, disposable: !s.Reference}
@@ -48,11 +48,11 @@ func (g *h264Grammar) look(nalu []byte) (part, front.Fault) {
 	case media.H264Prefix:
 		p.role = prefix
 	case media.H264SPS, media.H264PPS:
-		if g.add(nalu) != nil {
-			return p, front.FaultParameterSets
+		if err := g.add(nalu); err != nil {
+			return p, front.FaultParameterSets, beyond(err)
 		}
 	}
-	return p, ""
+	return p, "", nil
 }
 
 // add keeps a parameter set; another one with its number goes.

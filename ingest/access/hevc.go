@@ -56,30 +56,30 @@ func hevcPlausible(nalu []byte) bool {
 	return kind < hevcUnspecified || kind >= hevcDolbyRPU
 }
 
-func (g *hevcGrammar) look(nalu []byte) (part, front.Fault) {
+func (g *hevcGrammar) look(nalu []byte) (part, front.Fault, error) {
 	p := part{data: nalu}
 	if len(nalu) < 3 {
-		return p, "" // the end of a sequence, or a delimiter
+		return p, "", nil // the end of a sequence, or a delimiter
 	}
 	if !hevcPlausible(nalu) {
-		return p, front.FaultUnits
+		return p, front.FaultUnits, nil
 	}
 	kind := hevcKind(nalu)
 	if layer := nalu[0]&1<<5 | nalu[1]>>3; layer > 0 { // another view, or one with more detail
 		if kind < hevcVPS {
 			p.role = suffix
 		}
-		return p, ""
+		return p, "", nil
 	}
 	switch {
 	case kind <= hevcLastSlice || kind >= hevcBLA && kind <= hevcCRA:
 		first, pps, err := media.ParseHEVCSlice(nalu)
 		if err != nil {
-			return p, front.FaultUnits
+			return p, front.FaultUnits, nil
 		}
 		sps, ok := g.spsOf[pps]
 		if !ok || g.sps[sps] == nil {
-			return p, front.FaultParameterSets
+			return p, front.FaultParameterSets, nil
 		}
 		p.role, p.first, p.follows, p.sps = slice, first, !first, sps
 		p.key = kind >= hevcBLA
@@ -91,11 +91,11 @@ func (g *hevcGrammar) look(nalu []byte) (part, front.Fault) {
 	case kind == hevcSuffixSEI || kind >= hevcDolbyRPU:
 		p.role = suffix
 	case kind >= hevcVPS && kind <= hevcPPS:
-		if g.add(nalu) != nil {
-			return p, front.FaultParameterSets
+		if err := g.add(nalu); err != nil {
+			return p, front.FaultParameterSets, beyond(err)
 		}
 	}
-	return p, ""
+	return p, "", nil
 }
 
 // add keeps a parameter set; another one with its number goes.

@@ -11,6 +11,7 @@ const (
 	FaultParameterSets Fault = "picture_parameter_sets"
 	FaultApart         Fault = "picture_apart"
 	FaultTooLarge      Fault = "picture_too_large"
+	FaultBounds        Fault = "picture_bounds"
 	FaultSeveral       Fault = "pictures_together"
 	FaultTimes         Fault = "picture_times"
 )
@@ -24,7 +25,7 @@ const (
 
 // Faults lists all of them.
 var Faults = []Fault{
-	FaultLengths, FaultUnits, FaultParameterSets, FaultApart, FaultTooLarge, FaultSeveral, FaultTimes,
+	FaultLengths, FaultUnits, FaultParameterSets, FaultApart, FaultTooLarge, FaultBounds, FaultSeveral, FaultTimes,
 	FaultADTS, FaultSoundFrames, FaultSoundConfig,
 }
 
@@ -35,6 +36,7 @@ var faultAdvice = map[Fault]string{
 	FaultParameterSets: "pictures arrive without the parameter sets (SPS and PPS) that they need: restart the encoder, so that it sends its sequence header again, or have it repeat them at each keyframe (x264: repeat-headers=1)",
 	FaultApart:         "parts of a picture arrive after the picture was over, and are left out: let the encoder send each picture in one message (a single slice a picture)",
 	FaultTooLarge:      "pictures arrive that are too large, or in too many parts (over 4 MB, or 2,048 NAL units), and are left out: lower the bitrate, or the number of slices",
+	FaultBounds:        "the pictures are larger than what is taken (4096x2304 in all), or have too many others to refer to for their size: lower the output resolution, or set the reference frames to 4",
 	FaultSeveral:       "several pictures arrive in one message, with one time: they are shown spread evenly; let the encoder send each picture in a message of its own",
 	FaultTimes:         "several pictures arrive with the same time: they are shown spread evenly; let the encoder give each picture a time of its own",
 
@@ -52,7 +54,7 @@ func (f Fault) OfPictures() bool { return f.LosesPicture() || f == FaultSeveral 
 // LosesPicture reports whether a picture is left out.
 func (f Fault) LosesPicture() bool {
 	switch f {
-	case FaultLengths, FaultUnits, FaultParameterSets, FaultApart, FaultTooLarge:
+	case FaultLengths, FaultUnits, FaultParameterSets, FaultApart, FaultTooLarge, FaultBounds:
 		return true
 	}
 	return false

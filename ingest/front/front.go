@@ -7,6 +7,7 @@ package front
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -114,6 +115,10 @@ const (
 	VideoCodec     Reason = "video_codec"
 	AudioConfig    Reason = "audio_config"
 	VideoConfig    Reason = "video_config"
+	// PictureBounds: the pictures are larger, or more of them have to be kept, than is taken.
+	PictureBounds Reason = "picture_bounds"
+	// Settings: a broadcast has seen too many of them.
+	Settings Reason = "settings"
 )
 
 const (
@@ -141,8 +146,13 @@ func UnknownCodec(track media.Kind, name string) *Refusal {
 	return &Refusal{Kind: Failed, Reason: VideoCodec, Text: fmt.Sprintf("Video in %s can't be taken: set the video encoder to H.264, HEVC or AV1 (in OBS: Settings, Output, Video Encoder).", name)}
 }
 
-// BadConfig is the refusal of a track whose configuration makes no sense.
+// BadConfig is the refusal of a track whose configuration makes no sense, or asks for more
+// than is taken.
 func BadConfig(track media.Kind, err error) *Refusal {
+	var bound *media.BoundError
+	if errors.As(err, &bound) {
+		return &Refusal{Kind: Failed, Reason: PictureBounds, Text: bound.Error()}
+	}
 	reason := VideoConfig
 	if track == media.Audio {
 		reason = AudioConfig

@@ -15,6 +15,9 @@ const (
 	obuFrame          = 6
 )
 
+// av1Kept is how many frames every decoder keeps (7.20, NUM_REF_FRAMES).
+const av1Kept = 8
+
 var errOBUs = errors.New("the lengths of its OBUs don't add up")
 
 func parseAV1(record []byte) (c Codec, err error) {
@@ -23,17 +26,25 @@ func parseAV1(record []byte) (c Codec, err error) {
 		return c, err
 	}
 	var sequence []byte
-	err = eachOBU(rec.ConfigOBUs, func(t byte, header byte, body []byte) {
-		if t == obuSequenceHeader && sequence == nil {
-			sequence = append([]byte{header &^ 2}, body...) // without the bit that says that a size follows
+	var further error
+	err = eachOBU(rec.ConfigOBUs, func(t byte, body []byte) {
+		switch {
+		case t != obuSequenceHeader:
+		case sequence == nil:
+			sequence = body
+		default: // a decoder goes by the last one
+			further = errors.Join(further, CheckAV1Sequence(body))
 		}
 	})
 	if err != nil || sequence == nil {
 		return c, errors.Join(errors.New("it has no sequence header"), err)
 	}
-	var h av1codec.SequenceHeader
-	if err := h.Unmarshal(sequence); err != nil {
-		return c, fmt.Errorf("sequence header: %w", err)
+	if further != nil {
+		return c, further
+	}
+	h, err := parseSequence(sequence)
+	if err != nil {
+		return c, err
 	}
 	picture := av1Picture(&h)
 	c.Variety = picture.variety()
@@ -52,7 +63,8 @@ func av1Picture(h *av1codec.SequenceHeader) Picture {
 	k := &h.ColorConfig
 	p := Picture{
 		Width: h.Width(), Height: h.Height(), Depth: k.BitDepth, Chroma: Chroma444,
-		Colour: colourOf(uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange),
+		Decoded: Decoded{h.Width(), h.Height(), av1Kept},
+		Colour:  colourOf(uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange),
 	}
 	switch {
 	case k.MonoChrome:
@@ -69,7 +81,7 @@ func av1Picture(h *av1codec.SequenceHeader) Picture {
 // that is shown, as sync samples have them (AV1-ISOBMFF, 2.4).
 func av1RandomAccess(payload []byte) (bool, error) {
 	sequence, key := false, false
-	err := eachOBU(payload, func(t byte, _ byte, body []byte) {
+	err := eachOBU(payload, func(t byte, body []byte) {
 		switch {
 		case t == obuSequenceHeader:
 			sequence = true
@@ -81,10 +93,10 @@ func av1RandomAccess(payload []byte) (bool, error) {
 	return sequence && key, err
 }
 
-// eachOBU calls fn with the type, first header byte and body of the open
+// eachOBU calls fn with the type and body of the open
 // bitstream units of a temporal unit, which all have their sizes ("low-overhead
 // bitstream format", 5.2). It fails when the sizes don't add up.
-func eachOBU(payload []byte, fn func(t byte, header byte, body []byte)) error {
+func eachOBU(payload []byte, fn func(t byte, body []byte)) error {
 	if len(payload) == 0 {
 		return errEmpty
 	}
@@ -103,7 +115,7 @@ func eachOBU(payload []byte, fn func(t byte, header byte, body []byte)) error {
 			return errOBUs
 		}
 		n += length
-		fn(header>>3&0xf, header, payload[n:n+int(size)])
+		fn(header>>3&0xf, payload[n:n+int(size)])
 		payload = payload[n+int(size):]
 	}
 	return nil

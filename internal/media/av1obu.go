@@ -52,12 +52,29 @@ func appendOBU(head, extension, body []byte) []byte {
 	return append(b, body...)
 }
 
+// CheckAV1Sequence looks whether the body of a sequence header can be used.
+func CheckAV1Sequence(sequence []byte) error {
+	h, err := parseSequence(sequence)
+	if err != nil {
+		return err
+	}
+	return av1Picture(&h).check()
+}
+
+// parseSequence reads the body of a sequence header.
+func parseSequence(body []byte) (h av1codec.SequenceHeader, err error) {
+	if err := h.Unmarshal(append([]byte{obuSequenceHeader << 3}, body...)); err != nil {
+		return h, fmt.Errorf("sequence header: %w", err)
+	}
+	return h, nil
+}
+
 // AV1Record makes an AV1CodecConfigurationRecord (AV1-ISOBMFF, 2.3.3) of the body
 // of a sequence header.
 func AV1Record(sequence []byte) ([]byte, error) {
-	var h av1codec.SequenceHeader
-	if err := h.Unmarshal(append([]byte{obuSequenceHeader << 3}, sequence...)); err != nil {
-		return nil, fmt.Errorf("sequence header: %w", err)
+	h, err := parseSequence(sequence)
+	if err != nil {
+		return nil, err
 	}
 	if len(h.SeqLevelIdx) == 0 || len(h.SeqTier) == 0 {
 		return nil, errors.New("sequence header: it has no level")

@@ -43,6 +43,11 @@ func parseH264(record []byte) (c Codec, err error) {
 	if err != nil {
 		return c, err
 	}
+	for _, other := range rec.SPSnalus[1:] { // a decoder keeps all of them
+		if _, err := ParseSPS(other); err != nil {
+			return c, err
+		}
+	}
 	c.Name = fmt.Sprintf("avc1.%02x%02x%02x", nalu[1], nalu[2], nalu[3])
 	profile, variety := h264Profiles[sps.Profile], sps.Picture.variety()
 	c.Universal = profile.universal && variety == ""

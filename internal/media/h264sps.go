@@ -55,7 +55,7 @@ func ParseSPS(nalu []byte) (*SPS, error) {
 		FrameMBsOnly: raw.FrameMbsOnlyFlag, ReorderFrames: -1,
 		Picture: Picture{
 			Chroma: Chroma(raw.ChromaFormatIdc), Colour: unspecified, Interlaced: !raw.FrameMbsOnlyFlag,
-			Depth: int(max(raw.BitDepthLumaMinus8, raw.BitDepthChromaMinus8)) + 8,
+			Depth: int(max(raw.BitDepthLumaMinus8, raw.BitDepthChromaMinus8)) + 8, Decoded: Decoded{Pictures: int(raw.MaxNumRefFrames)},
 		},
 	}
 	if s.POCType == 0 {
@@ -76,6 +76,7 @@ func (s *SPS) size(raw *h264.SPS) {
 	}
 	s.Picture.Width = 16 * (int(raw.PicWidthInMbsMinus1) + 1)
 	s.Picture.Height = rows * (int(raw.PicHeightInMapUnitsMinus1) + 1)
+	s.Picture.Decoded.Width, s.Picture.Decoded.Height = s.Picture.Width, s.Picture.Height
 	crop := raw.FrameCropping
 	if crop == nil {
 		return
@@ -100,7 +101,8 @@ func (s *SPS) usability(v *h264.SPS_VUI) {
 		s.Picture.Colour = colourOf(v.ColourPrimaries, v.TransferCharacteristics, v.MatrixCoefficients, v.VideoFullRangeFlag)
 	}
 	s.PicStruct = v.PicStructPresentFlag
-	if v.BitstreamRestriction != nil {
-		s.ReorderFrames = int(v.BitstreamRestriction.MaxNumReorderFrames)
+	if r := v.BitstreamRestriction; r != nil {
+		s.ReorderFrames = int(r.MaxNumReorderFrames)
+		s.Picture.Decoded.Pictures = max(s.Picture.Decoded.Pictures, int(r.MaxDecFrameBuffering))
 	}
 }

@@ -3,6 +3,7 @@ package media
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/Eyevinn/mp4ff/hevc"
 	"github.com/bluenviron/mediacommon/v2/pkg/codecs/h265"
@@ -32,6 +33,11 @@ func parseHEVC(record []byte) (c Codec, err error) {
 	if err != nil {
 		return c, err
 	}
+	for _, nalu := range sets[hevc.NALU_SPS][1:] { // a decoder keeps all of them
+		if _, err := ParseHEVCSPS(nalu); err != nil {
+			return c, err
+		}
+	}
 	// The record repeats what the SPS says of profile, tier and level.
 	c.Name = hevc.CodecString(string(HEVC), &hevc.SPS{ProfileTierLevel: hevc.ProfileTierLevel{
 		GeneralProfileSpace: rec.GeneralProfileSpace, GeneralTierFlag: rec.GeneralTierFlag,
@@ -54,6 +60,10 @@ func hevcPicture(nalu []byte) (p Picture, err error) {
 		Width: sps.Width(), Height: sps.Height(), Chroma: Chroma(sps.ChromaFormatIdc), Colour: unspecified,
 		Depth:      int(max(sps.BitDepthLumaMinus8, sps.BitDepthChromaMinus8)) + 8,
 		Interlaced: sps.ProfileTierLevel.GeneralInterlacedSourceFlag && !sps.ProfileTierLevel.GeneralProgressiveSourceFlag,
+		Decoded: Decoded{
+			Width: int(sps.PicWidthInLumaSamples), Height: int(sps.PicHeightInLumaSamples),
+			Pictures: int(slices.Max(sps.MaxDecPicBufferingMinus1)) + 1,
+		},
 	}
 	v := sps.VUI
 	if v == nil {

@@ -6,9 +6,6 @@ import (
 	"strings"
 )
 
-// MaxPictureSide bounds the width and height of a source, in pixels.
-const MaxPictureSide = 8192
-
 // Picture is what a configuration says of the pictures that are coded with it.
 type Picture struct {
 	// Width and Height count the samples that are left after cropping.
@@ -22,6 +19,17 @@ type Picture struct {
 	// Interlaced is set where a frame may consist of two fields. Its access units
 	// say of each frame whether it does.
 	Interlaced bool
+	Decoded    Decoded
+}
+
+// Decoded is what decoders keep.
+type Decoded struct {
+	// Width and Height count all samples of a picture, before cropping: at most, where
+	// pictures say themselves how large they are.
+	Width, Height int
+	// Pictures is how many are kept at most, since others refer to them, or since they
+	// are shown later.
+	Pictures int
 }
 
 // Aspect is how wide a sample is for its height: the sample aspect ratio. Its
@@ -199,7 +207,7 @@ func (p Picture) Shown() (width, height int) {
 	default:
 		height = (height*a.Height + a.Width/2) / a.Width
 	}
-	if width > MaxPictureSide || height > MaxPictureSide {
+	if width > MaxPictureSide || height > MaxPictureSide || width*height > MaxPictureArea {
 		return p.Width, p.Height
 	}
 	return width, height
@@ -218,21 +226,17 @@ func (p Picture) variety() string {
 	return strings.Join(words, ", ")
 }
 
-func (p Picture) check() error {
-	if p.Width <= 0 || p.Height <= 0 || p.Width > MaxPictureSide || p.Height > MaxPictureSide {
-		return fmt.Errorf("a picture of %dx%d is out of range", p.Width, p.Height)
-	}
-	return nil
-}
-
 // setPicture takes what the configuration says of the pictures.
 func (c *Codec) setPicture(p Picture) error {
+	if err := p.check(); err != nil {
+		return err
+	}
 	c.Width, c.Height = p.Shown()
 	if c.Width == p.Width && c.Height == p.Height {
 		p.Aspect = Aspect{} // or players would believe what we don't
 	}
 	c.Picture = p
-	return p.check()
+	return nil
 }
 
 // extendedAspect is the aspect_ratio_idc after which the ratio itself stands.

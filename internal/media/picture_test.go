@@ -28,6 +28,11 @@ func madeRecord(t testing.TB, name string) (Format, []byte) {
 	return "", nil
 }
 
+// pictureOf is a picture without what decoders keep of it.
+func pictureOf(width, height int, a Aspect, c Colour, chroma Chroma, depth int, interlaced bool) Picture {
+	return Picture{Width: width, Height: height, Aspect: a, Colour: c, Chroma: chroma, Depth: depth, Interlaced: interlaced}
+}
+
 // What encoders write of their pictures is read in all formats.
 func TestPictures(t *testing.T) {
 	bt709 := Colour{Primaries: 1, Transfer: 1, Matrix: 1}
@@ -37,29 +42,29 @@ func TestPictures(t *testing.T) {
 		width, height int
 		variety       string
 	}{
-		"plain":    {Picture{352, 288, Aspect{}, unspecified, Chroma420, 8, false}, 352, 288, ""},
-		"sar":      {Picture{352, 288, Aspect{16, 11}, unspecified, Chroma420, 8, false}, 512, 288, ""},
-		"sarext":   {Picture{352, 288, Aspect{64, 45}, unspecified, Chroma420, 8, false}, 501, 288, ""},
-		"anamorph": {Picture{1440, 1080, Aspect{4, 3}, unspecified, Chroma420, 8, false}, 1920, 1080, ""},
-		"hd":       {Picture{1920, 1080, Aspect{}, unspecified, Chroma420, 8, false}, 1920, 1080, ""},
-		"hdi":      {Picture{1920, 1080, Aspect{}, unspecified, Chroma420, 8, true}, 1920, 1080, ""},
-		"crop":     {Picture{350, 286, Aspect{}, unspecified, Chroma420, 8, false}, 350, 286, ""},
-		"crop422":  {Picture{350, 286, Aspect{}, unspecified, Chroma422, 8, false}, 350, 286, "High 4:2:2"},
-		"crop444":  {Picture{350, 286, Aspect{}, unspecified, Chroma444, 8, false}, 350, 286, "High 4:4:4"},
-		"mono":     {Picture{350, 286, Aspect{}, full, Monochrome, 8, false}, 350, 286, "High (monochrome)"},
-		"ten":      {Picture{352, 288, Aspect{}, unspecified, Chroma420, 10, false}, 352, 288, "High 10"},
-		"ten422":   {Picture{352, 288, Aspect{}, unspecified, Chroma422, 10, false}, 352, 288, "High 4:2:2"},
-		"full":     {Picture{352, 288, Aspect{}, full, Chroma420, 8, false}, 352, 288, ""},
-		"bt709":    {Picture{352, 288, Aspect{}, bt709, Chroma420, 8, false}, 352, 288, ""},
-		"hrd":      {Picture{352, 288, Aspect{}, unspecified, Chroma420, 8, false}, 352, 288, ""},
-		"hlg":      {Picture{352, 288, Aspect{}, Colour{9, 18, 9, false}, Chroma420, 10, false}, 352, 288, "High 10"},
-		"h5sar":    {Picture{352, 288, Aspect{16, 11}, unspecified, Chroma420, 8, false}, 512, 288, ""},
-		"h5ten422": {Picture{350, 286, Aspect{}, Colour{9, 16, 9, false}, Chroma422, 10, false}, 350, 286, "10 bits, 4:2:2"},
-		"h5hdpq":   {Picture{1920, 1080, Aspect{}, Colour{9, 16, 9, false}, Chroma420, 10, false}, 1920, 1080, "10 bits"},
-		"h5field":  {Picture{352, 288, Aspect{}, unspecified, Chroma420, 8, true}, 352, 288, ""},
-		"a1":       {Picture{352, 286, Aspect{}, Colour{1, 1, 1, true}, Chroma420, 8, false}, 352, 286, ""},
-		"a1ten":    {Picture{352, 288, Aspect{}, unspecified, Chroma420, 10, false}, 352, 288, "10 bits"},
-		"a1444":    {Picture{352, 288, Aspect{}, unspecified, Chroma444, 8, false}, 352, 288, "4:4:4"},
+		"plain":    {pictureOf(352, 288, Aspect{}, unspecified, Chroma420, 8, false), 352, 288, ""},
+		"sar":      {pictureOf(352, 288, Aspect{16, 11}, unspecified, Chroma420, 8, false), 512, 288, ""},
+		"sarext":   {pictureOf(352, 288, Aspect{64, 45}, unspecified, Chroma420, 8, false), 501, 288, ""},
+		"anamorph": {pictureOf(1440, 1080, Aspect{4, 3}, unspecified, Chroma420, 8, false), 1920, 1080, ""},
+		"hd":       {pictureOf(1920, 1080, Aspect{}, unspecified, Chroma420, 8, false), 1920, 1080, ""},
+		"hdi":      {pictureOf(1920, 1080, Aspect{}, unspecified, Chroma420, 8, true), 1920, 1080, ""},
+		"crop":     {pictureOf(350, 286, Aspect{}, unspecified, Chroma420, 8, false), 350, 286, ""},
+		"crop422":  {pictureOf(350, 286, Aspect{}, unspecified, Chroma422, 8, false), 350, 286, "High 4:2:2"},
+		"crop444":  {pictureOf(350, 286, Aspect{}, unspecified, Chroma444, 8, false), 350, 286, "High 4:4:4"},
+		"mono":     {pictureOf(350, 286, Aspect{}, full, Monochrome, 8, false), 350, 286, "High (monochrome)"},
+		"ten":      {pictureOf(352, 288, Aspect{}, unspecified, Chroma420, 10, false), 352, 288, "High 10"},
+		"ten422":   {pictureOf(352, 288, Aspect{}, unspecified, Chroma422, 10, false), 352, 288, "High 4:2:2"},
+		"full":     {pictureOf(352, 288, Aspect{}, full, Chroma420, 8, false), 352, 288, ""},
+		"bt709":    {pictureOf(352, 288, Aspect{}, bt709, Chroma420, 8, false), 352, 288, ""},
+		"hrd":      {pictureOf(352, 288, Aspect{}, unspecified, Chroma420, 8, false), 352, 288, ""},
+		"hlg":      {pictureOf(352, 288, Aspect{}, Colour{9, 18, 9, false}, Chroma420, 10, false), 352, 288, "High 10"},
+		"h5sar":    {pictureOf(352, 288, Aspect{16, 11}, unspecified, Chroma420, 8, false), 512, 288, ""},
+		"h5ten422": {pictureOf(350, 286, Aspect{}, Colour{9, 16, 9, false}, Chroma422, 10, false), 350, 286, "10 bits, 4:2:2"},
+		"h5hdpq":   {pictureOf(1920, 1080, Aspect{}, Colour{9, 16, 9, false}, Chroma420, 10, false), 1920, 1080, "10 bits"},
+		"h5field":  {pictureOf(352, 288, Aspect{}, unspecified, Chroma420, 8, true), 352, 288, ""},
+		"a1":       {pictureOf(352, 286, Aspect{}, Colour{1, 1, 1, true}, Chroma420, 8, false), 352, 286, ""},
+		"a1ten":    {pictureOf(352, 288, Aspect{}, unspecified, Chroma420, 10, false), 352, 288, "10 bits"},
+		"a1444":    {pictureOf(352, 288, Aspect{}, unspecified, Chroma444, 8, false), 352, 288, "4:4:4"},
 	} {
 		format, record := madeRecord(t, name)
 		c, err := ParseCodec(format, record)
@@ -67,6 +72,10 @@ func TestPictures(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
+		if d := c.Picture.Decoded; d.Width < c.Picture.Width || d.Height < c.Picture.Height || d.Width > c.Picture.Width+16 || d.Pictures < 1 {
+			t.Errorf("%s: decoders keep %+v", name, d)
+		}
+		c.Picture.Decoded = Decoded{}
 		if c.Picture != want.Picture || c.Width != want.width || c.Height != want.height || c.Variety != want.variety ||
 			c.Universal != (format == H264 && want.variety == "") {
 			t.Errorf("%s: %+v", name, c)
@@ -140,46 +149,46 @@ func TestParseSPS(t *testing.T) {
 		"all sides cropped": {
 			plain(66).u(1, 1).ue(1, 2, 3, 4).u(1, 0).nalu(),
 			&SPS{Profile: 66, Level: 30, FrameNumBits: 4, POCBits: 6, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{320 - 6, 288 - 14, Aspect{}, unspecified, Chroma420, 8, false}},
+				Picture: pictureOf(320-6, 288-14, Aspect{}, unspecified, Chroma420, 8, false)},
 		},
 		"fields of 8 rows less": {
 			beginSPS(77).ue(5, 0, 2, 1).u(1, 0).ue(19, 8).u(1, 0).u(1, 1).u(1, 1).u(1, 1).ue(0, 0, 0, 2).u(1, 0).nalu(),
 			&SPS{Profile: 77, Level: 30, FrameNumBits: 9, POCBits: 6, ReorderFrames: -1,
-				Picture: Picture{320, 288 - 8, Aspect{}, unspecified, Chroma420, 8, true}},
+				Picture: pictureOf(320, 288-8, Aspect{}, unspecified, Chroma420, 8, true)},
 		},
 		"separate planes, picture order count of type 1": {
 			beginSPS(244).ue(3).u(1, 1).ue(1, 2).u(1, 0).u(1, 0).ue(0, 1).u(1, 1).ue(3, 4, 2, 5, 6).
 				ue(1).u(1, 0).ue(19, 17).u(1, 1).u(1, 1).u(1, 1).ue(1, 1, 1, 1).u(1, 0).nalu(),
 			&SPS{Profile: 244, Level: 30, SeparatePlanes: true, FrameNumBits: 4, POCType: 1, DeltaPOCAlwaysZero: true, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{318, 286, Aspect{}, unspecified, Chroma444, 10, false}},
+				Picture: pictureOf(318, 286, Aspect{}, unspecified, Chroma444, 10, false)},
 		},
 		"scaling lists, monochrome, type 2": {
 			// seq_scaling_list_present_flag: one list that falls back at once, 7 that aren't there.
 			beginSPS(100).ue(0, 0, 0).u(1, 0).u(1, 1).u(1, 1).ue(16).u(7, 0).ue(0, 2).
 				ue(1).u(1, 0).ue(19, 17).u(1, 1).u(1, 1).u(1, 1).ue(1, 0, 0, 1).u(1, 0).nalu(),
 			&SPS{Profile: 100, Level: 30, FrameNumBits: 4, POCType: 2, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{319, 287, Aspect{}, unspecified, Monochrome, 8, false}},
+				Picture: pictureOf(319, 287, Aspect{}, unspecified, Monochrome, 8, false)},
 		},
 		"an extended aspect, colours, reordering": {
 			plain(77).u(1, 0).u(1, 1).u(1, 1).u(8, 255).u(16, 128).u(16, 117).u(1, 1).u(1, 1).u(1, 1).u(3, 5).u(1, 1).u(1, 1).u(24, 0x060106).
 				u(1, 1).ue(2, 2).u(1, 0).u(1, 0).u(1, 0).u(1, 1).u(1, 1).u(1, 1).ue(0, 0, 9, 9, 2, 4).nalu(),
 			&SPS{Profile: 77, Level: 30, FrameNumBits: 4, POCBits: 6, FrameMBsOnly: true, PicStruct: true, ReorderFrames: 2,
-				Picture: Picture{320, 288, Aspect{128, 117}, Colour{6, 1, 6, true}, Chroma420, 8, false}},
+				Picture: pictureOf(320, 288, Aspect{128, 117}, Colour{6, 1, 6, true}, Chroma420, 8, false)},
 		},
 		"an aspect of 0:0": {
 			plain(77).u(1, 0).u(1, 1).u(1, 1).u(8, 255).u(32, 0).u(8, 0).nalu(),
 			&SPS{Profile: 77, Level: 30, FrameNumBits: 4, POCBits: 6, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{320, 288, Aspect{}, unspecified, Chroma420, 8, false}},
+				Picture: pictureOf(320, 288, Aspect{}, unspecified, Chroma420, 8, false)},
 		},
 		"an aspect that nobody knows": {
 			plain(77).u(1, 0).u(1, 1).u(1, 1).u(8, 77).u(8, 0).nalu(),
 			&SPS{Profile: 77, Level: 30, FrameNumBits: 4, POCBits: 6, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{320, 288, Aspect{}, unspecified, Chroma420, 8, false}},
+				Picture: pictureOf(320, 288, Aspect{}, unspecified, Chroma420, 8, false)},
 		},
 		"cut short after the aspect": {
 			plain(77).u(1, 0).u(1, 1).u(1, 1).u(8, 14).u(1, 0).u(1, 1).b,
 			&SPS{Profile: 77, Level: 30, FrameNumBits: 4, POCBits: 6, FrameMBsOnly: true, ReorderFrames: -1,
-				Picture: Picture{320, 288, Aspect{4, 3}, unspecified, Chroma420, 8, false}},
+				Picture: pictureOf(320, 288, Aspect{4, 3}, unspecified, Chroma420, 8, false)},
 		},
 		"cropped to nothing":   {plain(66).u(1, 1).ue(80, 80, 0, 0).u(1, 0).nalu(), nil},
 		"cropped to less":      {plain(66).u(1, 1).ue(1<<31, 1<<31, 1<<31, 0).u(1, 0).nalu(), nil},
@@ -198,6 +207,9 @@ func TestParseSPS(t *testing.T) {
 				t.Errorf("%s: %+v", name, got)
 			}
 			continue
+		}
+		if err == nil {
+			got.Picture.Decoded = Decoded{}
 		}
 		if err != nil || *got != *c.want {
 			t.Errorf("%s: %+v, %v", name, got, err)
@@ -219,6 +231,7 @@ func TestShown(t *testing.T) {
 		{Picture{Width: 640, Height: 360}, 640, 360},
 		{Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}}, 640, 360},
 		{Picture{Width: 640, Height: 360, Aspect: Aspect{1, 65535}}, 640, 360},
+		{Picture{Width: 4096, Height: 2160, Aspect: Aspect{2, 1}}, 4096, 2160},
 	} {
 		if w, h := c.p.Shown(); w != c.width || h != c.height {
 			t.Errorf("%+v is shown at %dx%d", c.p, w, h)
@@ -229,7 +242,7 @@ func TestShown(t *testing.T) {
 // An aspect that isn't believed isn't handed on either.
 func TestAbsurdAspect(t *testing.T) {
 	var c Codec
-	if err := c.setPicture(Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}}); err != nil || c.Width != 640 || !c.Picture.Aspect.Square() {
+	if err := c.setPicture(Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}, Decoded: Decoded{640, 368, 1}}); err != nil || c.Width != 640 || !c.Picture.Aspect.Square() {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
