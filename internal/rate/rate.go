@@ -28,6 +28,9 @@ func (b *Bucket) Take(n float64, l Limit, now time.Time) bool {
 	return true
 }
 
+// Return takes n out again that was put in for nothing.
+func (b *Bucket) Return(n float64) { b.level = max(0, b.level-n) }
+
 // Add puts n into the bucket, which has happened already, and reports whether
 // the bucket runs over.
 func (b *Bucket) Add(n float64, l Limit, now time.Time) (over bool) {
