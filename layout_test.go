@@ -42,8 +42,8 @@ var walls = map[string][]string{
 	"transcode/logread": {"internal/media", "internal/relay"},
 	"transcode/storage": {"internal/index", "internal/jobs", "internal/media", "internal/objects", "internal/sparselog", "internal/window"},
 
-	"edge": {"edge/fold", "edge/playlist",
-		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/sparselog", "internal/viewers", "internal/window"},
+	"edge": {"edge/fold", "edge/playlist", "internal/gate",
+		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/rate", "internal/sparselog", "internal/viewers", "internal/window"},
 	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
 	"edge/playlist": {"internal/media"},
 

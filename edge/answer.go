@@ -36,6 +36,7 @@ var (
 	typeJPEG     = []string{"image/jpeg"}
 	typeJSON     = []string{"application/json"}
 	anyOrigin    = []string{"*"}
+	noSniffing   = []string{"nosniff"}
 	exposed      = []string{"Age, Content-Length, Content-Range, Date, ETag, Retry-After"}
 	gzipEncoding = []string{"gzip"}
 	byEncoding   = []string{"Accept-Encoding"}
@@ -68,6 +69,8 @@ var (
 	failAhead     = failure{http.StatusBadRequest, "too_far_ahead", "_HLS_msn or _HLS_part is too far past the end of the playlist.", ""}
 	failBlocked   = failure{http.StatusServiceUnavailable, "no_new_media", "Nothing new came in time.", ""}
 	failCrowded   = failure{http.StatusServiceUnavailable, "busy", "Too many requests are waiting. Try again in a moment.", ""}
+	failBusy      = failure{http.StatusServiceUnavailable, "busy", "Too much media is being fetched or sent at the moment. Try again in a moment.", ""}
+	failGreedy    = failure{http.StatusServiceUnavailable, "too_much_at_once", "Too much is under way for your address. Try again in a moment.", ""}
 	failUnknown   = failure{http.StatusServiceUnavailable, "unavailable", "It can't be told right now whether this channel is live. Try again in a moment.", ""}
 	failStopping  = failure{http.StatusServiceUnavailable, "stopping", "This edge is stopping. Try again.", ""}
 	failUpstream  = failure{http.StatusBadGateway, "upstream_failed", "The media could not be fetched. Try again.", ""}
@@ -80,6 +83,8 @@ type response struct {
 	kind   fold.Kind
 	status int
 	bytes  int64
+	// delivery is the object that is sent, if it is one.
+	delivery delivery
 	// left is set when the viewer went away before there was an answer.
 	left bool
 }
@@ -94,6 +99,9 @@ func (w *response) WriteHeader(status int) {
 func (w *response) Write(b []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
+	}
+	if w.delivery.wasEnded() {
+		return 0, errCutOff
 	}
 	n, err := w.ResponseWriter.Write(b)
 	w.bytes += int64(n)
@@ -134,6 +142,18 @@ func serveBytes(w *response, r *http.Request, contentType, cache []string, data 
 	}
 }
 
+// serveHead answers a HEAD request for media of so many bytes, 0 where that isn't known.
+func serveHead(w *response, contentType, cache []string, size int) {
+	h := w.Header()
+	h["Content-Type"] = contentType
+	h["Cache-Control"] = cache
+	h["Accept-Ranges"] = acceptBytes
+	if size > 0 {
+		h["Content-Length"] = []string{strconv.Itoa(size)}
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
 // failWith answers an error with the status that fits it. Faults of the
 // platform are logged, those of the viewer aren't.
 func (s *Service) failWith(w *response, r *http.Request, err error) {
@@ -148,6 +168,10 @@ func (s *Service) failWith(w *response, r *http.Request, err error) {
 		fail(w, r, failMedia)
 	case errors.Is(err, errCrowded):
 		fail(w, r, failCrowded)
+	case errors.Is(err, errGreedy):
+		fail(w, r, failGreedy)
+	case errors.Is(err, errBusy):
+		fail(w, r, failBusy)
 	case errors.Is(err, errStopped), errors.Is(err, context.Canceled):
 		fail(w, r, failStopping)
 	case errors.Is(err, errUnknown):

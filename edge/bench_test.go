@@ -108,9 +108,10 @@ func BenchmarkWake(b *testing.B) {
 	for b.Loop() {
 		var group sync.WaitGroup
 		path := st.media(fmt.Sprintf("source/index.m3u8?_HLS_msn=%d&_HLS_part=%d", sequence, part))
-		for range viewersWaiting {
+		for i := range viewersWaiting {
 			group.Go(func() {
 				r := httptest.NewRequest(http.MethodGet, path, nil).WithContext(context.Background())
+				r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1234", i%100)
 				r.Header.Set("Accept-Encoding", "gzip")
 				h.ServeHTTP(&discardWriter{http.Header{}}, r)
 			})

@@ -5,8 +5,31 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"millrace/edge/fold"
+)
+
+const (
+	// overhead is what an entry costs beside its bytes, roughly.
+	overhead = 256
+	// maxOldFetches bounds the fetches of older media that viewers make the edge do at a
+	// time. What is live is bounded by how much of it there is.
+	maxOldFetches = 256
+	// missedFor is how long from its start a fetch that found nothing is remembered,
+	// maxMissed how many of them.
+	missedFor = time.Second
+	maxMissed = 1024
+)
+
+// The errors of bounds that are reached.
+var (
+	// errTooLarge means that an object alone is larger than the whole cache.
+	errTooLarge = errors.New("object exceeds the cache")
+	// errGreedy means that too much is under way for one address.
+	errGreedy = errors.New("too much is under way for this address")
+	// errBusy means that too much is under way for all.
+	errBusy = errors.New("too much media is being fetched or sent")
 )
 
 // object names one immutable piece of media.
@@ -21,47 +44,77 @@ type object struct {
 	profile string
 }
 
-// overhead is what an entry costs beside its bytes, roughly.
-const overhead = 256
-
-// errTooLarge means that an object alone is larger than the whole cache.
-var errTooLarge = errors.New("object exceeds the cache")
+// want is what a request wants of the cache.
+type want struct {
+	object object
+	// size is the object's in bytes, or the most that it is taken to be.
+	size int64
+	// live is set for media of the last moments.
+	live bool
+	// delivery holds the object until the cache's release is called; nil: the object is only to
+	// be there.
+	delivery *delivery
+	fetch    func(context.Context) ([]byte, error)
+}
 
 // cache holds whole objects up to a number of bytes and forgets those first
-// that weren't asked for the longest. Requests for one object share one fetch.
-// It is safe for concurrent use; nobody may change the bytes it returns.
+// that weren't asked for the longest. Those that are being sent, and those that are being
+// fetched, count too: where they leave no room, slow readers are cut off. Requests for one
+// object share one fetch, which ends when the last of them has left. It is safe for
+// concurrent use; nobody may change the bytes it returns.
 type cache struct {
 	limit   int64
 	metrics *metrics
 	// spawn runs a fetch, which goes on when ctx ends: others may wait for it.
 	spawn func(ctx context.Context, fetch func(context.Context)) error
 
-	// mu guards the fields below.
+	// mu guards the fields below, and what is said to be guarded by it in cached,
+	// flight, delivery and caller.
 	mu      sync.Mutex
 	entries map[object]*list.Element
 	recent  *list.List // of *cached, the newest first
-	size    int64
 	flights map[object]*flight
+	missed  *lately[object, struct{}]
+	// size is what entries hold and flights have reserved, sending what of it is being
+	// sent, leaving what of that only readers hold who were cut off.
+	size, sending, leaving int64
+	// old counts the flights for older media.
+	old int
+	// short counts those who wait for room; freed is closed for them when there is some.
+	short int
+	freed chan struct{}
 }
 
+// cached is an object that is there. The cache's mu guards all but the first two.
 type cached struct {
 	object object
 	data   []byte
+	// first and last are the answers that it is being sent in, the oldest first; cut counts
+	// those that were cut off and still hold it.
+	first, last *delivery
+	cut         int
 }
 
-// flight is a fetch that is under way. data and err are set before done is closed.
-type flight struct {
-	done chan struct{}
-	data []byte
-	err  error
-}
+// cost is what the entry counts in the cache's size.
+func (e *cached) cost() int64 { return int64(len(e.data)) + overhead }
+
+// busy reports whether somebody is being sent it.
+func (e *cached) busy() bool { return e.first != nil || e.cut > 0 }
 
 func newCache(limit int64, spawn func(context.Context, func(context.Context)) error, m *metrics) *cache {
 	return &cache{
 		limit: limit, metrics: m, spawn: spawn,
 		entries: make(map[object]*list.Element), recent: list.New(), flights: make(map[object]*flight),
+		missed: newLately[object, struct{}](maxMissed), freed: make(chan struct{}),
 	}
 }
+
+// share is how many bytes may be held for one address alone: a quarter, or what
+// leaves room for a few large segments where that is too little.
+func (c *cache) share() int64 { return max(c.limit/4, min(32<<20, c.limit/2)) }
+
+// largest is what an object whose size isn't known is taken to be.
+func (c *cache) largest() int64 { return min(maxObject, c.share()) }
 
 // has reports whether an object is there.
 func (c *cache) has(o object) bool {
@@ -71,7 +124,7 @@ func (c *cache) has(o object) bool {
 }
 
 // use returns an object that is there as the one that was asked for last. It
-// isn't counted as a hit.
+// isn't counted as a hit, and not as being sent.
 func (c *cache) use(o object) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,74 +141,70 @@ func (c *cache) add(o object, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.put(o, data)
-	c.metrics.held.Set(float64(c.size))
+	c.gauge()
 }
 
-// load returns an object. Unless it is there or being fetched, fetch fetches it,
-// and the cache keeps it.
-func (c *cache) load(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+// load returns an object. Unless it is there or being fetched, it is fetched, and the
+// cache keeps it.
+func (c *cache) load(ctx context.Context, w *want) ([]byte, error) {
+	kind := string(w.object.kind)
 	c.mu.Lock()
-	if e := c.entries[o]; e != nil {
+	if e := c.entries[w.object]; e != nil {
 		c.recent.MoveToFront(e)
-		data := e.Value.(*cached).data
+		entry := e.Value.(*cached)
+		err := c.hold(entry, w.delivery)
 		c.mu.Unlock()
-		c.metrics.hits.WithLabelValues(string(o.kind)).Inc()
-		return data, nil
+		c.metrics.hits.WithLabelValues(kind).Inc()
+		return entry.data, err
 	}
-	f := c.flights[o]
-	first := f == nil
-	if first {
-		f = &flight{done: make(chan struct{})}
-		c.flights[o] = f
-	}
+	f, first, err := c.board(w)
 	c.mu.Unlock()
-
+	if err != nil {
+		return nil, err
+	}
 	if first {
-		c.metrics.misses.WithLabelValues(string(o.kind)).Inc()
-		err := c.spawn(ctx, func(ctx context.Context) {
-			data, err := fetch(ctx)
-			c.land(o, f, data, err)
-		})
-		if err != nil {
-			c.land(o, f, nil, err)
-		}
+		c.metrics.misses.WithLabelValues(kind).Inc()
+		c.start(ctx, f, w)
 	}
 	select {
 	case <-f.done:
-		return f.data, f.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		if c.leave(f, w.delivery) {
+			return nil, ctx.Err()
+		}
 	}
+	return f.data, f.err
 }
 
-// land ends a flight and keeps what it brought.
-func (c *cache) land(o object, f *flight, data []byte, err error) {
-	if err == nil && int64(len(data)) > c.limit {
-		err = errTooLarge
+// put keeps an object and returns its entry. It needs mu.
+func (c *cache) put(o object, data []byte) *cached {
+	if e := c.entries[o]; e != nil {
+		return e.Value.(*cached)
 	}
-	f.data, f.err = data, err
-	c.mu.Lock()
-	delete(c.flights, o)
-	if err == nil {
-		c.put(o, data)
-	}
-	size := c.size
-	c.mu.Unlock()
-	close(f.done)
-	c.metrics.held.Set(float64(size))
+	entry := &cached{object: o, data: data}
+	c.entries[o] = c.recent.PushFront(entry)
+	c.size += entry.cost()
+	c.evict()
+	return entry
 }
 
-// put needs mu.
-func (c *cache) put(o object, data []byte) {
-	if c.entries[o] != nil {
-		return
-	}
-	c.entries[o] = c.recent.PushFront(&cached{o, data})
-	c.size += int64(len(data)) + overhead
-	for c.size > c.limit && c.recent.Len() > 1 {
+// evict forgets what nobody is being sent until the cache is within its limit. It needs mu.
+func (c *cache) evict() {
+	for n := c.recent.Len() - 1; n > 0 && c.size > c.limit; n-- {
 		e := c.recent.Back()
-		old := c.recent.Remove(e).(*cached)
-		delete(c.entries, old.object)
-		c.size -= int64(len(old.data)) + overhead
+		entry := e.Value.(*cached)
+		if entry.busy() {
+			c.recent.MoveToFront(e)
+			continue
+		}
+		c.recent.Remove(e)
+		delete(c.entries, entry.object)
+		c.size -= entry.cost()
 	}
+}
+
+// gauge shows what is held. It needs mu.
+func (c *cache) gauge() {
+	c.metrics.held.Set(float64(c.size))
+	c.metrics.sending.Set(float64(c.sending))
 }

@@ -16,12 +16,29 @@ func inline(ctx context.Context, job func(context.Context)) error {
 	return nil
 }
 
+// load loads an object for nobody.
+func load(t *testing.T, c *cache, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
+	t.Helper()
+	return c.load(t.Context(), &want{object: o, fetch: fetch})
+}
+
+// aboard returns how many wait for fetches.
+func (c *cache) aboard() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, f := range c.flights {
+		n += f.aboard
+	}
+	return n
+}
+
 func TestCacheIsBounded(t *testing.T) {
 	c := newCache(10*(1000+overhead), inline, newMetrics(discard{}))
 	fetches := 0
 	get := func(n uint64) {
 		t.Helper()
-		data, err := c.load(t.Context(), object{kind: fold.KindPart, sequence: n}, func(context.Context) ([]byte, error) {
+		data, err := load(t, c, object{kind: fold.KindPart, sequence: n}, func(context.Context) ([]byte, error) {
 			fetches++
 			return bytes.Repeat([]byte{byte(n)}, 1000), nil
 		})
@@ -48,7 +65,7 @@ func TestCacheIsBounded(t *testing.T) {
 	if c.size > c.limit || c.recent.Len() != 10 || len(c.entries) != 10 {
 		t.Errorf("%d of %d bytes, %d entries", c.size, c.limit, c.recent.Len())
 	}
-	if _, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return make([]byte, c.limit+1), nil }); !errors.Is(err, errTooLarge) {
+	if _, err := load(t, c, object{}, func(context.Context) ([]byte, error) { return make([]byte, c.limit+1), nil }); !errors.Is(err, errTooLarge) {
 		t.Errorf("an object larger than the cache: %v", err)
 	}
 }
@@ -56,14 +73,14 @@ func TestCacheIsBounded(t *testing.T) {
 func TestCacheForgetsFailures(t *testing.T) {
 	c := newCache(1000, inline, newMetrics(discard{}))
 	broken := errors.New("broken")
-	if _, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, err := load(t, c, object{}, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	if data, err := c.load(t.Context(), object{}, func(context.Context) ([]byte, error) { return []byte("x"), nil }); err != nil || string(data) != "x" {
+	if data, err := load(t, c, object{}, func(context.Context) ([]byte, error) { return []byte("x"), nil }); err != nil || string(data) != "x" {
 		t.Fatal(err)
 	}
 	c.spawn = func(context.Context, func(context.Context)) error { return errStopped }
-	if _, err := c.load(t.Context(), object{part: 1}, nil); !errors.Is(err, errStopped) {
+	if _, err := load(t, c, object{part: 1}, nil); !errors.Is(err, errStopped) {
 		t.Fatal(err)
 	}
 	if len(c.flights) != 0 {
@@ -82,7 +99,7 @@ func TestCacheSharesFetches(t *testing.T) {
 	for range 64 {
 		group.Go(func() {
 			for n := range uint64(100) {
-				data, err := c.load(t.Context(), object{sequence: n}, func(context.Context) ([]byte, error) {
+				data, err := load(t, c, object{sequence: n}, func(context.Context) ([]byte, error) {
 					fetches.Add(1)
 					return []byte{byte(n)}, nil
 				})

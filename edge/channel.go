@@ -27,8 +27,6 @@ const (
 	searchInterval = 100 * time.Millisecond
 	// searchFor bounds how long it is read so often.
 	searchFor = 30 * time.Second
-	// missingFor is how long a channel is remembered as not live.
-	missingFor = 500 * time.Millisecond
 	// followFor is how long a channel is followed after the last request.
 	followFor = 60 * time.Second
 	// overAfter is how long after a grace period a broadcast counts as over that
@@ -49,6 +47,10 @@ var (
 type channel struct {
 	service *Service
 	name    string
+	// by is who asked for it first, nil for one without bounds.
+	by *caller
+	// stop ends run; the service sets it, under its mu, when the channel is admitted.
+	stop context.CancelFunc
 	// asked is when somebody asked last, in Unix nanoseconds.
 	asked atomic.Int64
 	// kick wakes run for an early look at Redis.
@@ -67,8 +69,8 @@ type channelState struct {
 	broadcasts map[string]*broadcast
 }
 
-func newChannel(s *Service, name string) *channel {
-	c := &channel{service: s, name: name, kick: make(chan struct{}, 1), known: make(chan struct{})}
+func newChannel(s *Service, name string, by *caller) *channel {
+	c := &channel{service: s, name: name, by: by, kick: make(chan struct{}, 1), known: make(chan struct{})}
 	c.asked.Store(time.Now().UnixNano())
 	return c
 }
@@ -92,6 +94,8 @@ func (c *channel) await(ctx context.Context) (*channelState, error) {
 type following struct {
 	*channel
 	log *slog.Logger
+	// start begins to follow a broadcast.
+	start func(id string, log *slog.Logger) *broadcast
 	// served are the broadcasts that are served, by id; current is the live one.
 	served  map[string]*broadcast
 	current *broadcast
@@ -108,44 +112,44 @@ func (c *channel) run(ctx context.Context) {
 	var group errgroup.Group
 	defer func() { _ = group.Wait() }() // its functions return nil
 	defer cancel()
-	f := &following{channel: c, log: c.service.log.With("channel", c.name), served: make(map[string]*broadcast)}
-	for {
-		record, slots, err := c.read(ctx)
-		if ctx.Err() != nil {
-			c.service.forget(c, 0)
+	f := &following{
+		channel: c, log: c.service.log.With("channel", c.name), served: make(map[string]*broadcast),
+		start: func(id string, log *slog.Logger) *broadcast {
+			ctx, stop := context.WithCancel(ctx)
+			b := newBroadcast(c, id, log, stop)
+			group.Go(func() error {
+				defer stop()
+				b.run(ctx)
+				return nil
+			})
+			return b
+		},
+	}
+	for admitted := false; ; admitted = true {
+		now, err := f.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			c.service.drop(c, nil)
 			c.show(nil, errStopped, nil)
 			return
+		case len(f.served) == 0:
+			// Requests that come soon share this answer; the first one after it
+			// makes a channel anew.
+			c.service.drop(c, err)
+			c.show(nil, err, nil)
+			return
+		case !admitted:
+			if err := c.service.admit(c, cancel); err != nil {
+				c.service.drop(c, nil)
+				c.show(nil, err, nil)
+				return
+			}
 		}
-		now := time.Now()
-		switch {
-		case errors.Is(err, lease.ErrNone):
-			f.noRecord(now)
-			err = errNotLive
-		case err != nil:
-			c.service.metrics.redis.Inc()
-			err = fmt.Errorf("%w: %w", errUnknown, err)
-			f.faults.Warn(f.log, "channel can't be read from Redis; going on with what is known", err)
-		default:
-			f.takeRecord(record, slots, now, func(id string) *broadcast {
-				ctx, stop := context.WithCancel(ctx)
-				b := newBroadcast(c, id, f.log, stop)
-				group.Go(func() error {
-					defer stop()
-					b.run(ctx)
-					return nil
-				})
-				return b
-			})
-			err = errNotLive
-		}
-		f.retire(now)
 		c.show(f.current, err, f.served)
-
-		interval, linger := f.interval(now)
-		if c.service.forget(c, linger) {
+		if c.service.forget(c, followFor) {
 			return
 		}
-		timer := time.NewTimer(interval)
+		timer := time.NewTimer(f.interval(now))
 		select {
 		case <-timer.C:
 		case <-c.kick:
@@ -153,6 +157,30 @@ func (c *channel) run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+// look reads what Redis knows of the channel and deals with it. The error says why nothing is
+// live, if nothing is.
+func (f *following) look(ctx context.Context) (now time.Time, err error) {
+	record, slots, err := f.read(ctx)
+	now = time.Now()
+	if ctx.Err() != nil {
+		return now, errStopped
+	}
+	switch {
+	case errors.Is(err, lease.ErrNone):
+		f.noRecord(now)
+		err = errNotLive
+	case err != nil:
+		f.service.metrics.redis.Inc()
+		err = fmt.Errorf("%w: %w", errUnknown, err)
+		f.faults.Warn(f.log, "channel can't be read from Redis; going on with what is known", err)
+	default:
+		f.takeRecord(record, slots, now)
+		err = errNotLive
+	}
+	f.retire(now)
+	return now, err
 }
 
 // noRecord deals with a channel that Redis knows nothing of. A Redis that lost
@@ -166,13 +194,13 @@ func (f *following) noRecord(now time.Time) {
 }
 
 // takeRecord takes the channel's record and the workers of the broadcast that
-// it names. start begins to follow a broadcast.
-func (f *following) takeRecord(record lease.Record, slots map[int]jobs.Slot, now time.Time, start func(id string) *broadcast) {
+// it names.
+func (f *following) takeRecord(record lease.Record, slots map[int]jobs.Slot, now time.Time) {
 	f.record, f.readAt = record, now
 	over := isOver(&record)
 	b := f.served[record.Broadcast]
 	if b == nil && (!over || record.State == lease.Ended && record.Age < followFor) && fold.IsName(record.Broadcast) {
-		b = start(record.Broadcast)
+		b = f.start(record.Broadcast, f.log)
 		f.served[b.id] = b
 	}
 	if b != nil {
@@ -211,23 +239,17 @@ func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, er
 	return record, slots, err
 }
 
-// interval returns how long to wait until the next look at Redis, and for how
-// long after the last request the channel is kept.
-func (f *following) interval(now time.Time) (next, linger time.Duration) {
-	if len(f.served) == 0 {
-		// Requests that come until then share this answer; the first one after
-		// it makes a channel anew.
-		return missingFor, missingFor
-	}
+// interval returns how long to wait until the next look at Redis.
+func (f *following) interval(now time.Time) time.Duration {
 	if f.current != nil {
 		switch since, ok := f.current.searching(now); {
 		case ok && since < hurryFor:
-			return hurryInterval, followFor
+			return hurryInterval
 		case ok:
-			return searchInterval, followFor
+			return searchInterval
 		}
 	}
-	return pollInterval, followFor
+	return pollInterval
 }
 
 // retire ends broadcasts that are over, and lets go of those that ended long

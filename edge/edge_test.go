@@ -316,7 +316,21 @@ type answer struct {
 }
 
 func (st *stage) fetch(ctx context.Context, path string, header ...string) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, st.server.URL+path, nil)
+	return st.ask(ctx, http.MethodGet, path, header...)
+}
+
+// head asks for the header alone.
+func (st *stage) head(path string, header ...string) answer {
+	st.t.Helper()
+	a, err := st.ask(st.t.Context(), http.MethodHead, path, header...)
+	if err != nil {
+		st.t.Fatal(err)
+	}
+	return a
+}
+
+func (st *stage) ask(ctx context.Context, method, path string, header ...string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, method, st.server.URL+path, nil)
 	if err != nil {
 		return answer{}, err
 	}

@@ -8,12 +8,14 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"millrace/edge/fold"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
 	"millrace/internal/objects"
+	"millrace/internal/rate"
 	"millrace/internal/window"
 )
 
@@ -33,9 +35,11 @@ const (
 	segmentPatience = 4 * time.Second
 	// recentFor is how old a segment may be to be looked for at workers first.
 	recentFor = 60 * time.Second
-	// maxObject bounds an object whose size isn't known, in bytes.
-	maxObject = 64 << 20
-	// maxThumbnail bounds a picture, in bytes.
+	// maxObject bounds an object whose size isn't known, maxPart a part, maxInit an init
+	// section, maxThumbnail a picture, in bytes.
+	maxObject    = 64 << 20
+	maxPart      = 16 << 20
+	maxInit      = 4 << 20
 	maxThumbnail = 2 << 20
 	// thumbnailFor is how long a picture is kept.
 	thumbnailFor = 2 * time.Second
@@ -48,53 +52,15 @@ const (
 
 var errSize = errors.New("its size differs from the index")
 
-// loadPart returns a part's bytes.
-func (b *broadcast) loadPart(ctx context.Context, a *fold.Address) ([]byte, error) {
-	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
-		return b.fetchPart(ctx, a)
-	})
-}
-
-// loadSegment returns a whole segment's bytes.
-func (b *broadcast) loadSegment(ctx context.Context, a *fold.Address) ([]byte, error) {
-	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
-		data, err := b.fetchSegment(ctx, a)
-		if errors.Is(err, objects.ErrNotFound) {
-			b.update(func(f *fold.Fold) { f.Vanish(a) })
-		}
-		return data, err
-	})
-}
-
-// loadInit returns an init section's bytes.
-func (b *broadcast) loadInit(ctx context.Context, a *fold.Address) ([]byte, error) {
-	return b.load(ctx, objectAt(b.id, a), func(ctx context.Context) ([]byte, error) {
-		var patience time.Duration
-		if r := b.view.rendition(a.Rendition); r != nil && r.Inits[a.Profile] != nil {
-			patience = b.service.partPatience
-		}
-		return b.race(ctx, patience, func() []source {
-			sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.Rendition, a.Profile), 0)
-			if r := b.view.rendition(a.Rendition); r != nil {
-				for _, epoch := range r.Inits[a.Profile] {
-					sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.Rendition, a.Profile), 0))
-				}
-			}
-			return sources
-		})
-	})
-}
-
-// loadThumbnail returns the newest picture, at most thumbnailFor old.
-func (b *broadcast) loadThumbnail(ctx context.Context, now time.Time) ([]byte, error) {
-	o := object{kind: fold.KindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))}
-	return b.load(ctx, o, func(ctx context.Context) ([]byte, error) {
-		data, err := b.race(ctx, thumbnailPatience, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
-		if err == nil && len(data) > maxThumbnail {
-			return nil, errSize
-		}
-		return data, err
-	})
+// load returns an object from the cache, which keeps what is fetched.
+func (b *broadcast) load(ctx context.Context, w *want) ([]byte, error) {
+	fetch := w.fetch
+	w.fetch = func(ctx context.Context) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		defer cancel()
+		return fetch(ctx)
+	}
+	return b.service.cache.load(ctx, w)
 }
 
 // objectAt names what an address of the broadcast names.
@@ -105,12 +71,157 @@ func objectAt(broadcast string, a *fold.Address) object {
 	}
 }
 
-// load returns an object from the cache, which keeps what fetch fetches.
-func (b *broadcast) load(ctx context.Context, o object, fetch func(context.Context) ([]byte, error)) ([]byte, error) {
-	return b.service.cache.load(ctx, o, func(ctx context.Context) ([]byte, error) {
-		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-		defer cancel()
-		return fetch(ctx)
+// loadPart returns a part's bytes, which to holds. Of an older segment it is cut out of
+// the whole, which is what S3 has.
+func (b *broadcast) loadPart(ctx context.Context, a *fold.Address, to *delivery) ([]byte, error) {
+	r := b.view.rendition(a.Rendition)
+	p := r.Part(a)
+	if p == nil {
+		return nil, objects.ErrNotFound
+	}
+	if s := r.Find(a.Sequence); s != r.Open && !recent(r.Rendition, s) {
+		data, err := b.loadSegment(ctx, segmentAddress(a.Rendition, s), to)
+		if err != nil {
+			return nil, err
+		}
+		part := cut(data, s.Parts, a.Part)
+		if part == nil {
+			return nil, errSize
+		}
+		return part, nil
+	}
+	return b.load(ctx, &want{
+		object: objectAt(b.id, a), size: sizeOf(p.Size, maxPart), live: true, delivery: to,
+		fetch: func(ctx context.Context) ([]byte, error) { return b.fetchPart(ctx, a) },
+	})
+}
+
+// sizeOf returns the size of an object, or most where it isn't known.
+func sizeOf(size int, most int64) int64 {
+	if size > 0 {
+		return int64(size)
+	}
+	return most
+}
+
+// recent reports whether a complete segment is looked for at workers first.
+func recent(r *fold.Rendition, s *playlist.Segment) bool {
+	n := len(r.Segments)
+	return n > 0 && r.Segments[n-1].Time.Sub(s.Time) < recentFor
+}
+
+// loadSegment returns a whole segment's bytes, which to holds.
+func (b *broadcast) loadSegment(ctx context.Context, a *fold.Address, to *delivery) ([]byte, error) {
+	r := b.view.rendition(a.Rendition)
+	if r == nil {
+		return nil, objects.ErrNotFound
+	}
+	w := &want{object: objectAt(b.id, a), delivery: to}
+	if s := r.Segment(a); s != nil {
+		w.size, w.live = sizeOf(s.Size, b.service.cache.largest()), recent(r.Rendition, s)
+		w.fetch = func(ctx context.Context) ([]byte, error) {
+			data, err := b.fetchSegment(ctx, a, s, w.live)
+			if errors.Is(err, objects.ErrNotFound) {
+				b.update(func(f *fold.Fold) { f.Vanish(a) })
+			}
+			return data, err
+		}
+		return b.load(ctx, w)
+	}
+	if !r.Precedes(a, b.service.cfg.DVRWindow) {
+		return nil, objects.ErrNotFound
+	}
+	// It may have been there before the first one that is known, and somebody may have listed it.
+	w.size = b.service.cache.largest()
+	w.fetch = func(ctx context.Context) ([]byte, error) {
+		if err := b.service.guess(); err != nil {
+			return nil, err
+		}
+		bucket := b.fromBucket(objects.SegmentKey(b.id, a.Epoch, a.Rendition, a.Sequence, a.Profile), 0)
+		return b.race(ctx, 0, func() []source { return []source{bucket} })
+	}
+	return b.load(ctx, w)
+}
+
+// segmentSize returns a segment's size, 0 where it isn't known.
+func (b *broadcast) segmentSize(ctx context.Context, a *fold.Address) (int, error) {
+	r := b.view.rendition(a.Rendition)
+	if r == nil {
+		return 0, objects.ErrNotFound
+	}
+	if s := r.Segment(a); s != nil {
+		return s.Size, nil
+	}
+	if !r.Precedes(a, b.service.cfg.DVRWindow) {
+		return 0, objects.ErrNotFound
+	}
+	if err := b.service.guess(); err != nil {
+		return 0, err
+	}
+	there, err := b.service.cfg.Bucket.Exists(ctx, objects.SegmentKey(b.id, a.Epoch, a.Rendition, a.Sequence, a.Profile))
+	if err == nil && !there {
+		err = objects.ErrNotFound
+	}
+	return 0, err
+}
+
+// guesses bounds the questions to S3 for what no index told of.
+type guesses struct {
+	// mu guards bucket.
+	mu     sync.Mutex
+	bucket rate.Bucket
+}
+
+var guessLimit = rate.Limit{PerSecond: 10, Size: 50}
+
+// guess counts a question for what no index told of; it returns errBusy where there are too
+// many.
+func (s *Service) guess() error {
+	s.guesses.mu.Lock()
+	defer s.guesses.mu.Unlock()
+	if !s.guesses.bucket.Take(1, guessLimit, time.Now()) {
+		s.metrics.rejected.WithLabelValues("guesses").Inc()
+		return errBusy
+	}
+	return nil
+}
+
+// loadInit returns an init section's bytes, which to holds.
+func (b *broadcast) loadInit(ctx context.Context, a *fold.Address, to *delivery) ([]byte, error) {
+	r := b.view.rendition(a.Rendition)
+	if r == nil {
+		return nil, objects.ErrNotFound
+	}
+	init, ok := r.Inits[a.Profile]
+	if !ok {
+		return nil, objects.ErrNotFound
+	}
+	return b.load(ctx, &want{
+		object: objectAt(b.id, a), size: sizeOf(init.Size, maxInit), delivery: to,
+		fetch: func(ctx context.Context) ([]byte, error) {
+			return b.race(ctx, b.service.partPatience, func() []source {
+				sources := b.fromWorkers(piece{}, window.InitPath(b.id, a.Rendition, a.Profile), init.Size)
+				for _, epoch := range b.view.rendition(a.Rendition).Inits[a.Profile].Epochs {
+					sources = append(sources, b.fromBucket(objects.InitKey(b.id, epoch, a.Rendition, a.Profile), init.Size))
+				}
+				return sources
+			})
+		},
+	})
+}
+
+// loadThumbnail returns the newest picture, at most thumbnailFor old, which to holds.
+func (b *broadcast) loadThumbnail(ctx context.Context, now time.Time, to *delivery) ([]byte, error) {
+	return b.load(ctx, &want{
+		object: object{kind: fold.KindThumbnail, broadcast: b.id, sequence: uint64(now.UnixNano() / int64(thumbnailFor))},
+		size:   maxThumbnail, live: true, delivery: to,
+		fetch: func(ctx context.Context) ([]byte, error) {
+			data, err := b.race(ctx, thumbnailPatience, func() []source { return b.fromWorkers(piece{}, window.ThumbnailPath(b.id), 0) })
+			if err == nil && len(data) > maxThumbnail {
+				return nil, errSize
+			}
+			return data, err
+		},
 	})
 }
 
@@ -132,7 +243,7 @@ func (b *broadcast) prefetch(ctx context.Context, e *index.Entry) {
 	}
 	// An error means that the edge is stopping; one of the fetch comes back to
 	// the viewer who asks.
-	_ = b.service.spawn(ctx, func(ctx context.Context) { _, _ = b.loadPart(ctx, a) })
+	_ = b.service.spawn(ctx, func(ctx context.Context) { _, _ = b.loadPart(ctx, a, nil) })
 }
 
 // fetchPart asks the workers, then cuts the part out of its segment.
@@ -142,11 +253,10 @@ func (b *broadcast) fetchPart(ctx context.Context, a *fold.Address) ([]byte, err
 	if p == nil {
 		return nil, objects.ErrNotFound
 	}
-	s := r.Find(a.Sequence)
-	if s != r.Open {
+	if s := r.Find(a.Sequence); s != r.Open {
 		if data, ok := b.service.cache.use(objectAt(b.id, segmentAddress(a.Rendition, s))); ok {
 			if part := cut(data, s.Parts, a.Part); part != nil {
-				return part, nil
+				return bytes.Clone(part), nil
 			}
 		}
 	}
@@ -165,7 +275,7 @@ func (b *broadcast) fetchPart(ctx context.Context, a *fold.Address) ([]byte, err
 				return nil, err
 			}
 			if part := cut(data, s.Parts, a.Part); part != nil {
-				return part, nil
+				return bytes.Clone(part), nil
 			}
 			return nil, errSize
 		}
@@ -173,7 +283,7 @@ func (b *broadcast) fetchPart(ctx context.Context, a *fold.Address) ([]byte, err
 	})
 }
 
-// cut returns a copy of one part of a segment, or nil when the sizes don't add up.
+// cut returns one part of a segment, or nil when the sizes don't add up.
 func cut(segment []byte, parts []playlist.Part, part int) []byte {
 	from, sum := 0, 0
 	for i := range parts {
@@ -188,32 +298,20 @@ func cut(segment []byte, parts []playlist.Part, part int) []byte {
 	if sum != len(segment) || part >= len(parts) {
 		return nil
 	}
-	return bytes.Clone(segment[from : from+parts[part].Size])
+	return segment[from : from+parts[part].Size]
 }
 
 // fetchSegment joins the segment's parts where the cache has them all, else
 // asks the workers and S3, for an older segment S3 first.
-func (b *broadcast) fetchSegment(ctx context.Context, a *fold.Address) ([]byte, error) {
-	size, recent := 0, false
-	if r := b.view.rendition(a.Rendition); r != nil {
-		if s := r.Find(a.Sequence); s != nil && s != r.Open {
-			if s.Gap || s.Epoch != a.Epoch || s.Profile != a.Profile {
-				return nil, objects.ErrNotFound
-			}
-			if data := b.join(a, s); data != nil {
-				return data, nil
-			}
-			size = s.Size
-			recent = r.Segments[len(r.Segments)-1].Time.Sub(s.Time) < recentFor
-		} else if s != nil || len(r.Segments) == 0 || a.Sequence > r.Segments[0].Sequence {
-			return nil, objects.ErrNotFound // unfinished, or not there yet
-		}
+func (b *broadcast) fetchSegment(ctx context.Context, a *fold.Address, s *playlist.Segment, live bool) ([]byte, error) {
+	if data := b.join(a, s); data != nil {
+		return data, nil
 	}
-	bucket := b.fromBucket(objects.SegmentKey(b.id, a.Epoch, a.Rendition, a.Sequence, a.Profile), size)
+	bucket := b.fromBucket(objects.SegmentKey(b.id, a.Epoch, a.Rendition, a.Sequence, a.Profile), s.Size)
 	workers := func() []source {
-		return b.fromWorkers(piece{a.Rendition, a.Sequence, playlist.NoPart}, b.windowMedia(a).Path(), size)
+		return b.fromWorkers(piece{a.Rendition, a.Sequence, playlist.NoPart}, b.windowMedia(a).Path(), s.Size)
 	}
-	if recent {
+	if live {
 		return b.race(ctx, segmentPatience, func() []source { return append(workers(), bucket) })
 	}
 	return b.race(ctx, 0, func() []source { return append([]source{bucket}, workers()...) })

@@ -24,7 +24,7 @@ func TestOneFetchForAll(t *testing.T) {
 	st.worker.mu.Unlock()
 	path := window.Media{Broadcast: "b1", Rendition: "source", Epoch: 7, Sequence: 1, Part: 3, Profile: testProfile}.Path()
 
-	// The one that begins the fetch leaves; the fetch goes on.
+	// The one that begins the fetch leaves; the fetch goes on for the others.
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan struct{})
 	go func() {
@@ -32,8 +32,6 @@ func TestOneFetchForAll(t *testing.T) {
 		_, _ = st.fetch(ctx, st.media("source/7.1.3.p1.m4s"))
 	}()
 	st.eventually("something is fetched", func() bool { return st.worker.fetched(path) > 0 })
-	cancel()
-	<-gone
 	var group sync.WaitGroup
 	for range 100 {
 		group.Go(func() {
@@ -43,6 +41,10 @@ func TestOneFetchForAll(t *testing.T) {
 			}
 		})
 	}
+	st.eventually("all are aboard", func() bool { return st.service.cache.aboard() == 101 })
+	cancel()
+	<-gone
+	st.eventually("the first one has left", func() bool { return st.service.cache.aboard() == 100 })
 	close(hold)
 	group.Wait()
 	if n := st.worker.fetched(path); n != 1 {

@@ -25,16 +25,17 @@ func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 func (s *Service) serve(rw http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	w := &response{ResponseWriter: rw, kind: fold.KindOther}
-	defer func() {
-		status := w.status
-		if w.left {
-			status = statusLeft
-		}
-		s.metrics.answered(w.kind, status, w.bytes, time.Since(start))
-	}()
+	by, err := s.callers.enter(r, start)
+	w.delivery.caller, w.delivery.writer, w.delivery.began = by, rw, start
+	defer s.finish(w, start)
 	h := w.Header()
 	h["Access-Control-Allow-Origin"] = anyOrigin
 	h["Access-Control-Expose-Headers"] = exposed
+	h["X-Content-Type-Options"] = noSniffing
+	if err != nil {
+		s.failWith(w, r, err)
+		return
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodOptions:
@@ -65,9 +66,30 @@ func (s *Service) serve(rw http.ResponseWriter, r *http.Request) {
 	s.serveChannel(w, r, &a, start)
 }
 
+// finish lets go of what an answer held, and counts it.
+func (s *Service) finish(w *response, start time.Time) {
+	s.cache.release(&w.delivery, w.bytes)
+	w.delivery.caller.leave()
+	status := w.status
+	switch {
+	case w.left:
+		status = statusLeft
+	case status == 0:
+		status = http.StatusOK // what net/http makes of an answer without a body
+	}
+	s.metrics.answered(w.kind, status, w.bytes, time.Since(start))
+	if w.delivery.wasEnded() {
+		panic(http.ErrAbortHandler) // or what was sent would look whole
+	}
+}
+
 // serveChannel answers a request for what an address of a channel names.
 func (s *Service) serveChannel(w *response, r *http.Request, a *fold.Address, now time.Time) {
-	c, err := s.channel(r.Context(), a.Channel)
+	c, err := s.channel(r.Context(), a.Channel, w.delivery.caller)
+	if errors.Is(err, errNotLive) && a.Kind != fold.KindMultivariant {
+		fail(w, r, failBroadcast)
+		return
+	}
 	if err != nil {
 		s.failWith(w, r, err)
 		return
@@ -92,22 +114,17 @@ func (s *Service) serveChannel(w *response, r *http.Request, a *fold.Address, no
 	}
 	b.demand.note(now)
 	switch a.Kind {
-	case fold.KindMedia, fold.KindPart, fold.KindSegment:
-		s.audience.saw(a.Channel, r, now)
-	}
-	switch a.Kind {
 	case fold.KindMedia:
+		s.audience.stays(a.Channel, s.viewer(r), now)
 		s.serveMedia(w, r, a, b)
 	case fold.KindPart:
 		s.servePart(w, r, a, b)
 	case fold.KindSegment:
-		data, err := b.loadSegment(r.Context(), a)
-		s.serveObject(w, r, a, b, data, err)
+		s.serveSegment(w, r, a, b)
 	case fold.KindInit:
-		data, err := b.loadInit(r.Context(), a)
-		s.serveObject(w, r, a, b, data, err)
+		s.serveInit(w, r, a, b)
 	case fold.KindThumbnail:
-		data, err := b.loadThumbnail(r.Context(), now)
+		data, err := b.loadThumbnail(r.Context(), now, &w.delivery)
 		if err != nil {
 			s.failWith(w, r, err)
 			return
@@ -133,7 +150,6 @@ func (s *Service) serveMultivariant(w *response, r *http.Request, a *fold.Addres
 		fail(w, r, failNotLive)
 	default:
 		known = s.waiters.waitSegments(r.Context(), b.view, firstSegmentWait, allSegmentsWait)
-		s.audience.saw(a.Channel, r, time.Now())
 		zip := acceptsGzip(r)
 		servePlaylist(w, r, never, s.renderMultivariant(known, a.Channel, b.id, zip), zip)
 	}
@@ -263,19 +279,68 @@ func (s *Service) servePart(w *response, r *http.Request, a *fold.Address, b *br
 			return
 		}
 	}
+	if r.Method == http.MethodHead {
+		size := 0
+		if p := b.view.rendition(a.Rendition).Part(a); p != nil {
+			size = p.Size
+		}
+		serveHead(w, b.contentType(a), forever, size)
+		return
+	}
 	// No byte is sent before all of the part is here.
-	data, err := b.loadPart(r.Context(), a)
-	s.serveObject(w, r, a, b, data, err)
+	data, err := b.loadPart(r.Context(), a, &w.delivery)
+	s.serveMediaBytes(w, r, a, b, data, err)
 }
 
-func (s *Service) serveObject(w *response, r *http.Request, a *fold.Address, b *broadcast, data []byte, err error) {
+func (s *Service) serveSegment(w *response, r *http.Request, a *fold.Address, b *broadcast) {
+	if r.Method == http.MethodHead {
+		size, err := b.segmentSize(r.Context(), a)
+		if err != nil {
+			s.failWith(w, r, err)
+			return
+		}
+		serveHead(w, b.contentType(a), forever, size)
+		return
+	}
+	data, err := b.loadSegment(r.Context(), a, &w.delivery)
+	s.serveMediaBytes(w, r, a, b, data, err)
+}
+
+// serveMediaBytes answers with a part or segment, and counts who took it as a viewer.
+func (s *Service) serveMediaBytes(w *response, r *http.Request, a *fold.Address, b *broadcast, data []byte, err error) {
 	if err != nil {
 		s.failWith(w, r, err)
 		return
 	}
-	contentType := typeVideo
-	if now := b.view.rendition(a.Rendition); now != nil && now.Info.Kind == media.Audio {
-		contentType = typeAudio
+	serveBytes(w, r, b.contentType(a), forever, data)
+	if w.bytes > 0 {
+		s.audience.took(a.Channel, s.viewer(r), time.Now())
 	}
-	serveBytes(w, r, contentType, forever, data)
+}
+
+func (s *Service) serveInit(w *response, r *http.Request, a *fold.Address, b *broadcast) {
+	// Another edge that is a little ahead may have listed it.
+	init, err := s.waiters.waitInit(r.Context(), b.view, a)
+	if err != nil {
+		s.failWith(w, r, err)
+		return
+	}
+	if r.Method == http.MethodHead {
+		serveHead(w, b.contentType(a), forever, init.Size)
+		return
+	}
+	data, err := b.loadInit(r.Context(), a, &w.delivery)
+	if err != nil {
+		s.failWith(w, r, err)
+		return
+	}
+	serveBytes(w, r, b.contentType(a), forever, data)
+}
+
+// contentType is that of media of a rendition.
+func (b *broadcast) contentType(a *fold.Address) []string {
+	if now := b.view.rendition(a.Rendition); now != nil && now.Info.Kind == media.Audio {
+		return typeAudio
+	}
+	return typeVideo
 }

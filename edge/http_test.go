@@ -316,11 +316,20 @@ func TestViewersAreReported(t *testing.T) {
 	st := newStage(t)
 	st.want(200, "/hls/demo/index.m3u8")
 	for _, sid := range []string{"a", "b", "a"} {
+		st.want(200, st.media("source/7.1.0.p1.m4s?CMCD=bl%3D100%2Csid%3D%22"+sid+"%22"))
 		st.want(200, st.media("source/index.m3u8?CMCD=bl%3D100%2Csid%3D%22"+sid+"%22"))
 	}
 	st.want(200, st.media("source/7.1.p1.m4s"), "CMCD-Session", `sid="c"`)
+	st.want(200, st.media("source/7.1.p1.m4s"))
+	// These took no media.
+	st.want(200, st.media("source/index.m3u8"), "CMCD-Session", `sid="d"`)
+	st.want(200, st.media("source/init-isource.mp4"), "CMCD-Session", `sid="e"`)
+	st.want(404, st.media("source/7.0.p2.m4s"), "CMCD-Session", `sid="f"`)
+	if a := st.head(st.media("source/7.1.p1.m4s"), "CMCD-Session", `sid="g"`); a.status != 200 {
+		t.Errorf("HEAD: %d", a.status)
+	}
 	counts := st.service.audience.sweep(time.Now())
-	if counts["demo"] != 4 { // a, b, c, and the one that asked for the multivariant playlist without an id
+	if counts["demo"] != 4 { // a, b, c, and the one without an id
 		t.Errorf("%d viewers, want 4", counts["demo"])
 	}
 	st.service.audience.report(t.Context(), st.db, "edge-1", st.service.log, counts)

@@ -28,6 +28,7 @@ type metrics struct {
 	streams  prometheus.Gauge
 	viewers  prometheus.Gauge
 	held     prometheus.Gauge
+	sending  prometheus.Gauge
 	paused   prometheus.Gauge
 	lost     prometheus.Gauge
 	edges    prometheus.Gauge
@@ -58,22 +59,26 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		follows:  counters("follow_breaks_total", "Follow streams that broke, by reason.", "reason"),
 		refused:  counters("entries_refused_total", "Index entries that were refused, by reason.", "reason"),
 		redis:    counter("redis_errors_total", "Reads from and reports to Redis that failed."),
-		rejected: counters("rejected_total", "Requests turned away because a bound was reached, by reason.", "reason"),
+		rejected: counters("rejected_total", "Requests turned away or ended because a bound was reached, by reason.", "reason"),
 		renders:  counter("playlist_renders_total", "Media playlists rendered; many requests share one."),
 		waiters:  gauge("waiters", "Requests that wait for a part or segment to exist."),
 		channels: gauge("channels", "Channels that somebody asked for lately."),
 		streams:  gauge("follows", "Open follow streams."),
 		viewers:  gauge("viewers", "Viewers seen lately on this edge."),
-		held:     gauge("cache_bytes", "Bytes held by the cache."),
+		held:     gauge("cache_bytes", "Bytes held by the cache: objects that are there or being fetched, those that are being sent too."),
+		sending:  gauge("sending_bytes", "Bytes of the cache that are being sent to somebody."),
 		paused:   gauge("broadcasts_paused", "Broadcasts followed of which nothing new comes: the publisher is away, or all upstream."),
 		lost:     gauge("upstream_lost", "Broadcasts followed that no worker tells of; they are served from what is held."),
 		edges:    gauge("edges", "Edges known that players can change between, this one included."),
 	}
 	reg.MustRegister(m.requests, m.seconds, m.bytes, m.hits, m.misses, m.fetches, m.follows, m.refused,
-		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held,
+		m.redis, m.rejected, m.renders, m.waiters, m.channels, m.streams, m.viewers, m.held, m.sending,
 		m.hedged, m.paused, m.lost, m.edges)
 	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
-	for _, reason := range []string{"waiters", "viewers", "channels"} {
+	for _, reason := range []string{
+		"waiters", "viewers", "channels", "lookups", "fetches", "room", "slow_reader", "guesses", "inits",
+		"address_requests", "address_fetches", "address_bytes", "address_misses", "address_lookups", "address_viewers",
+	} {
 		m.rejected.WithLabelValues(reason)
 	}
 	return m

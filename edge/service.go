@@ -29,8 +29,17 @@ const (
 	defaultDVRWindow  = 10 * time.Minute
 )
 
-// maxChannels bounds the channels that are looked up or followed at once.
-const maxChannels = 4096
+const (
+	// maxChannels bounds the channels that are followed; one that nobody asked for
+	// within idleAfter makes room for another one.
+	maxChannels = 4096
+	idleAfter   = 15 * time.Second
+	// maxLookups bounds the channels that are looked up at once, maxAbsent those that are
+	// remembered as not live for absentFor.
+	maxLookups = 1024
+	maxAbsent  = 4096
+	absentFor  = 500 * time.Millisecond
+)
 
 // Config is what an edge needs.
 type Config struct {
@@ -80,9 +89,11 @@ type Service struct {
 	metrics  *metrics
 	cache    *cache
 	client   *http.Client
+	callers  *callers
 	audience *audience
 	waiters  *waiters
 	edges    *edges
+	guesses  guesses
 	// fetchFaults logs failed fetches.
 	fetchFaults sparselog.Limiter
 	// silentFor is how long nothing new may come before nothing is expected.
@@ -94,9 +105,12 @@ type Service struct {
 	// stopped is closed when Run's context ends.
 	stopped chan struct{}
 
-	// mu guards channels.
+	// mu guards the fields below: channels are those that there are, lookups those of which
+	// that isn't known yet, absent why others aren't there.
 	mu       sync.Mutex
 	channels map[string]*channel
+	lookups  map[string]*channel
+	absent   *lately[string, error]
 }
 
 // New builds a Service; it does no I/O.
@@ -120,14 +134,15 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, log: cfg.Log, metrics: m,
 		client:   &http.Client{Transport: private.NewTransport(false), CheckRedirect: noRedirect},
-		audience: newAudience(cfg.TrustedProxies, m),
+		callers:  newCallers(cfg.TrustedProxies, m),
+		audience: newAudience(m),
 		waiters:  &waiters{metrics: m},
 		edges:    &edges{},
 		work:     make(chan func(context.Context)),
 		stopped:  make(chan struct{}),
 
 		silentFor: silentFor, partPatience: partPatience,
-		channels: make(map[string]*channel),
+		channels: make(map[string]*channel), lookups: make(map[string]*channel), absent: newLately[string, error](maxAbsent),
 	}
 	s.cache = newCache(cfg.CacheBytes, s.spawn, m)
 	if cfg.PublicURL != "" {
@@ -181,31 +196,91 @@ func (s *Service) spawn(ctx context.Context, job func(context.Context)) error {
 }
 
 // channel returns the channel of that name, which is being looked up or
-// followed from now on.
-func (s *Service) channel(ctx context.Context, name string) (*channel, error) {
+// followed from now on. by asks for it.
+func (s *Service) channel(ctx context.Context, name string, by *caller) (*channel, error) {
+	now := time.Now()
 	s.mu.Lock()
-	c := s.channels[name]
-	if c != nil {
-		c.asked.Store(time.Now().UnixNano())
-		s.mu.Unlock()
+	c, ok := s.channels[name], true
+	if c == nil {
+		c = s.lookups[name]
+	}
+	if c == nil {
+		if err, known := s.absent.get(name, now); known {
+			s.mu.Unlock()
+			return nil, err
+		}
+		reason, refusal := "", error(nil)
+		switch {
+		case len(s.lookups) >= maxLookups:
+			reason, refusal = "lookups", errCrowded
+		case by != nil && !by.lookups.Take(1, lookupLimit, now):
+			reason, refusal = "address_lookups", errGreedy
+		}
+		if refusal != nil {
+			s.mu.Unlock()
+			s.metrics.rejected.WithLabelValues(reason).Inc()
+			return nil, refusal
+		}
+		ok = false
+		c = newChannel(s, name, by)
+		s.lookups[name] = c
+	}
+	c.asked.Store(now.UnixNano())
+	s.mu.Unlock()
+	if ok {
 		return c, nil
 	}
-	if len(s.channels) >= maxChannels {
-		s.mu.Unlock()
-		s.metrics.rejected.WithLabelValues("channels").Inc()
-		return nil, errCrowded
-	}
-	c = newChannel(s, name)
-	s.channels[name] = c
-	s.metrics.channels.Set(float64(len(s.channels)))
-	s.mu.Unlock()
-
 	if err := s.spawn(ctx, c.run); err != nil {
-		s.forget(c, 0)
+		s.drop(c, nil)
 		c.show(nil, err, nil)
 		return nil, err
 	}
 	return c, nil
+}
+
+// admit puts a channel that was looked up among those that are followed; stop
+// ends that. Where there are too many, the one that nobody has asked for the longest makes room.
+func (s *Service) admit(c *channel, stop context.CancelFunc) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.channels) >= maxChannels {
+		idlest := c
+		for _, other := range s.channels {
+			if other.idle() > idlest.idle() {
+				idlest = other
+			}
+		}
+		if idlest.idle() < idleAfter {
+			s.metrics.rejected.WithLabelValues("channels").Inc()
+			return errCrowded
+		}
+		idlest.stop()
+		delete(s.channels, idlest.name)
+	}
+	if c.by != nil {
+		c.by.lookups.Return(1) // it wasn't for nothing
+	}
+	c.stop = stop
+	delete(s.lookups, c.name)
+	s.channels[c.name] = c
+	s.metrics.channels.Set(float64(len(s.channels)))
+	return nil
+}
+
+// drop forgets a channel; why, unless it is nil, is what requests are told for a moment.
+func (s *Service) drop(c *channel, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lookups[c.name] == c {
+		delete(s.lookups, c.name)
+	}
+	if s.channels[c.name] == c {
+		delete(s.channels, c.name)
+	}
+	if why != nil {
+		s.absent.put(c.name, why, time.Now().Add(absentFor))
+	}
+	s.metrics.channels.Set(float64(len(s.channels)))
 }
 
 // forget takes a channel out of the register unless somebody asked for it
@@ -213,7 +288,7 @@ func (s *Service) channel(ctx context.Context, name string) (*channel, error) {
 func (s *Service) forget(c *channel, idle time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if idle > 0 && c.idle() < idle {
+	if c.idle() < idle {
 		return false
 	}
 	if s.channels[c.name] == c {

@@ -13,68 +13,117 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"millrace/internal/gate"
 	"millrace/internal/viewers"
 )
 
 const (
-	// seenFor is how long after a request a viewer counts.
+	// seenFor is how long after a request a viewer counts, tookFor how long after the last
+	// media that was sent to him: in a pause players ask for playlists only.
 	seenFor = 15 * time.Second
+	tookFor = 2 * time.Minute
 	// maxViewers bounds the viewers that are told apart, on all channels; more
 	// than these aren't counted.
 	maxViewers = 500_000
+	// maxViewersEach bounds those of one address: a lecture hall behind a router counts
+	// in full, and who asks under many names from one machine counts as no more.
+	maxViewersEach = 256
 	// maxSessionID bounds a CMCD session id (CTA-5004 says 64 characters).
 	maxSessionID = 64
 )
 
-// audience counts viewers. It is safe for concurrent use.
+// audience counts viewers: who took media. It is safe for concurrent use.
 type audience struct {
-	trusted []netip.Prefix
 	seed    maphash.Seed
 	metrics *metrics
 
 	// mu guards the fields below.
 	mu       sync.Mutex
-	channels map[string]map[uint64]time.Time
+	channels map[string]map[uint64]sighting
 	total    int
+	// from counts the viewers of each address, by its hash.
+	from map[uint64]int
 	// reported are the channels of the last report that had viewers.
 	reported map[string]bool
 }
 
-func newAudience(trusted []netip.Prefix, m *metrics) *audience {
+// sighting is when a viewer asked for anything last, and when he took media, in
+// Unix nanoseconds; from is the hash of his address.
+type sighting struct {
+	seen, took int64
+	from       uint64
+}
+
+func newAudience(m *metrics) *audience {
 	return &audience{
-		trusted: trusted, seed: maphash.MakeSeed(), metrics: m,
-		channels: make(map[string]map[uint64]time.Time), reported: make(map[string]bool),
+		seed: maphash.MakeSeed(), metrics: m,
+		channels: make(map[string]map[uint64]sighting), from: make(map[uint64]int), reported: make(map[string]bool),
 	}
 }
 
-// saw notes a request of a viewer. Only a hash of who it was is kept.
-func (a *audience) saw(channel string, r *http.Request, now time.Time) {
+// viewer is who asks: hashes of that and of the address, as gate.Source counts addresses;
+// from is 0 where only a proxy's is known.
+type viewer struct{ who, from uint64 }
+
+// identify tells who asks from an address. Only hashes are kept.
+func (a *audience) identify(r *http.Request, address netip.Addr) viewer {
+	bytes, source := address.As16(), gate.Source(address).Addr().As16()
+	from := maphash.Bytes(a.seed, source[:])
+	if sid := sessionID(r); sid != "" {
+		return viewer{maphash.String(a.seed, sid), from}
+	}
 	var h maphash.Hash
 	h.SetSeed(a.seed)
-	if sid := sessionID(r); sid != "" {
-		_, _ = h.WriteString("sid " + sid)
-	} else {
-		_, _ = h.WriteString("peer " + a.client(r))
-		_ = h.WriteByte(' ')
-		_, _ = h.WriteString(r.UserAgent())
-	}
-	who := h.Sum64()
+	_, _ = h.Write(bytes[:])
+	_, _ = h.WriteString(r.UserAgent())
+	return viewer{h.Sum64(), from}
+}
 
+// viewer tells who asks.
+func (s *Service) viewer(r *http.Request) viewer {
+	address, ok := s.callers.origin(r)
+	v := s.audience.identify(r, address)
+	if !ok {
+		v.from = 0
+	}
+	return v
+}
+
+// took notes that a viewer was sent media.
+func (a *audience) took(channel string, v viewer, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.channels[channel]
 	if m == nil {
-		m = make(map[uint64]time.Time)
+		m = make(map[uint64]sighting)
 		a.channels[channel] = m
 	}
-	if _, known := m[who]; !known {
-		if a.total >= maxViewers {
-			a.metrics.rejected.WithLabelValues("viewers").Inc()
-			return
-		}
+	old, known := m[v.who]
+	switch {
+	case known:
+		v.from = old.from
+	case a.total >= maxViewers:
+		a.metrics.rejected.WithLabelValues("viewers").Inc()
+		return
+	case v.from != 0 && a.from[v.from] >= maxViewersEach:
+		a.metrics.rejected.WithLabelValues("address_viewers").Inc()
+		return
+	default:
 		a.total++
+		a.from[v.from]++
 	}
-	m[who] = now
+	m[v.who] = sighting{now.UnixNano(), now.UnixNano(), v.from}
+}
+
+// stays notes that somebody asks for news: if he took media lately, he is a viewer still.
+func (a *audience) stays(channel string, v viewer, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.channels[channel]
+	if old, known := m[v.who]; known && now.UnixNano()-old.took < int64(tookFor) {
+		old.seen = now.UnixNano()
+		m[v.who] = old
+	}
 }
 
 // sweep forgets viewers not seen lately and returns how many each channel has
@@ -88,10 +137,13 @@ func (a *audience) sweep(now time.Time) map[string]int {
 	}
 	clear(a.reported)
 	for channel, m := range a.channels {
-		for who, at := range m {
-			if now.Sub(at) >= seenFor {
+		for who, s := range m {
+			if now.UnixNano()-s.seen >= int64(seenFor) {
 				delete(m, who)
 				a.total--
+				if a.from[s.from]--; a.from[s.from] == 0 {
+					delete(a.from, s.from)
+				}
 			}
 		}
 		if len(m) == 0 {
@@ -135,52 +187,6 @@ func (a *audience) report(ctx context.Context, db redis.UniversalClient, id stri
 		a.metrics.redis.Inc()
 		log.Warn("viewers can't be reported", "err", err)
 	}
-}
-
-// client returns the address of the viewer: the connection's, or the last one
-// in X-Forwarded-For that isn't a trusted proxy's.
-func (a *audience) client(r *http.Request) string {
-	peer := hostOf(r.RemoteAddr)
-	if !a.trusts(peer) {
-		return peer
-	}
-	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(forwarded) - 1; i >= 0; i-- {
-		next := strings.TrimSpace(forwarded[i])
-		if next == "" {
-			continue
-		}
-		peer = next
-		if !a.trusts(hostOf(peer)) {
-			break
-		}
-	}
-	return peer
-}
-
-func (a *audience) trusts(host string) bool {
-	if len(a.trusted) == 0 {
-		return false
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	ip = ip.Unmap()
-	for _, p := range a.trusted {
-		if p.Contains(ip) {
-			return true
-		}
-	}
-	return false
-}
-
-// hostOf cuts the port off an address.
-func hostOf(address string) string {
-	if ap, err := netip.ParseAddrPort(address); err == nil {
-		return ap.Addr().Unmap().String()
-	}
-	return address
 }
 
 // sessionID returns the CMCD session id of a request (CTA-5004), or "".

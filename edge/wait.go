@@ -7,10 +7,17 @@ import (
 	"time"
 
 	"millrace/edge/fold"
+	"millrace/internal/objects"
 )
 
-// maxWaiters bounds the requests that wait for something to exist.
-const maxWaiters = 50_000
+const (
+	// maxWaiters bounds the requests that wait for something to exist.
+	maxWaiters = 50_000
+	// maxInitWaiters bounds those of them that wait for an init section of which nobody has told
+	// yet, initPatience how long each does.
+	maxInitWaiters = 256
+	initPatience   = time.Second
+)
 
 var (
 	errTimeout  = errors.New("it did not come in time")
@@ -23,6 +30,7 @@ var (
 type waiters struct {
 	metrics *metrics
 	count   atomic.Int64
+	inits   atomic.Int64
 }
 
 // enter reserves a place; the caller must leave unless it is errCrowded.
@@ -200,4 +208,31 @@ func (w *waiters) waitRendition(ctx context.Context, v *view, name string, limit
 			return r, nil
 		}
 	}
+}
+
+// waitInit returns what is known of an init section, and waits a moment where that is nothing.
+func (w *waiters) waitInit(ctx context.Context, v *view, a *fold.Address) (fold.Init, error) {
+	r := v.rendition(a.Rendition)
+	if r == nil {
+		return fold.Init{}, objects.ErrNotFound
+	}
+	if init, ok := r.Inits[a.Profile]; ok {
+		return init, nil
+	}
+	defer w.inits.Add(-1)
+	if w.inits.Add(1) > maxInitWaiters {
+		w.metrics.rejected.WithLabelValues("inits").Inc()
+		return fold.Init{}, objects.ErrNotFound
+	}
+	r, err := w.wait(ctx, v, a.Rendition, initPatience, func(r *shownRendition) bool {
+		_, ok := r.Inits[a.Profile]
+		return ok || r.Ended
+	})
+	if init, ok := r.Inits[a.Profile]; ok {
+		return init, nil
+	}
+	if err == nil || errors.Is(err, errTimeout) || errors.Is(err, errReleased) {
+		err = objects.ErrNotFound
+	}
+	return fold.Init{}, err
 }

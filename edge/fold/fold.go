@@ -24,6 +24,8 @@ const (
 	// maxJump is the largest hole, in segments, that is filled with gaps; after
 	// a larger one a rendition begins anew.
 	maxJump = 256
+	// maxInits bounds the init sections kept for one rendition beside those in use.
+	maxInits = 2048
 	// maxInitEpochs bounds how many ingest epochs are remembered per init section.
 	maxInitEpochs = 8
 )
@@ -151,7 +153,11 @@ func (f *Fold) take(e *index.Entry) Refusal {
 		}
 	}
 	if e.Init != "" {
-		r.noteInit(e.Init, e.Epoch)
+		size := 0
+		if e.Type == index.TypeInit {
+			size = e.Size
+		}
+		r.noteInit(e.Init, e.Epoch, size)
 	}
 	if e.Type == index.TypeInit {
 		return f.takeInit(r, e)

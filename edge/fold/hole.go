@@ -108,6 +108,9 @@ func (r *rendition) fill(after, ingest uint64) {
 			}
 		}
 		clear(r.lost)
+		for _, s := range r.media.Segments {
+			r.keepSlid(s)
+		}
 		r.media.Segments, r.media.Open, r.next = nil, nil, after
 		r.touch()
 		return

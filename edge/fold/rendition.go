@@ -15,8 +15,10 @@ type rendition struct {
 	info index.Rendition
 	// listed is set for renditions of the broadcast entry.
 	listed bool
-	// media is what playlists show.
+	// media is what playlists show, slid the segments that they showed before, for as long as
+	// players may ask for them, without their parts.
 	media playlist.Media
+	slid  []*playlist.Segment
 	// next is the sequence of the segment to complete next; valid once based.
 	next  uint64
 	based bool
@@ -25,9 +27,9 @@ type rendition struct {
 	// lost are listed segments of which a worker told later that it couldn't
 	// store them.
 	lost map[uint64]bool
-	// inits are, by hash, the ingest epochs under which an init section may lie
-	// in S3, the newest first. Snapshots share the map: a change makes a new one.
-	inits map[string][]uint64
+	// inits are, by hash, the init sections that were told of. Snapshots share the
+	// map: a change makes a new one.
+	inits map[string]Init
 	// begin is the broadcast's start.
 	begin time.Time
 	// stalled is since when entries past a hole wait for it, lagging since when
@@ -240,12 +242,41 @@ func (r *rendition) trim(window media.Ticks) {
 	for n < len(r.media.Segments) && total-r.media.Segments[n].Duration >= window {
 		total -= r.media.Segments[n].Duration
 		delete(r.lost, r.media.Segments[n].Sequence)
+		r.keepSlid(r.media.Segments[n])
 		n++
 	}
 	if n > 0 {
 		r.media.Segments = r.media.Segments[n:]
+		r.forgetSlid()
 		r.touch()
 	}
+}
+
+// keepSlid remembers a segment that slid out of the playlist.
+func (r *rendition) keepSlid(s *playlist.Segment) {
+	if n := len(r.slid); n > 0 && r.slid[n-1].Sequence+1 != s.Sequence {
+		r.slid = nil
+	}
+	slid := *s
+	slid.Parts = nil
+	r.slid = append(r.slid, &slid)
+}
+
+// forgetSlid forgets what no player may ask for any more: "When the server removes a
+// Media Segment URI from the Playlist, the Media Segment MUST remain available for a
+// period of time equal to the duration of the segment plus the duration of the
+// longest Playlist file distributed by the server containing that segment" (6.2.2).
+func (r *rendition) forgetSlid() {
+	var listed, since media.Ticks
+	for _, s := range r.media.Segments {
+		listed += s.Duration
+	}
+	n := len(r.slid)
+	for n > 0 && since <= listed {
+		n--
+		since += r.slid[n].Duration
+	}
+	r.slid = r.slid[n:]
 }
 
 // noteLost remembers a gap entry that is about a listed segment: its worker
@@ -280,17 +311,47 @@ func (r *rendition) vanish(a *Address) {
 	r.touch()
 }
 
-// noteInit remembers the ingest epoch under which an init section may lie in S3.
-func (r *rendition) noteInit(hash string, epoch uint64) {
-	epochs, known := r.inits[hash]
-	if known && (epoch == 0 || slices.Contains(epochs, epoch)) || !known && len(r.inits) >= maxDrafts {
+// noteInit remembers an init section: the ingest epoch under which it may lie in S3, and
+// its size, 0 where it isn't told.
+func (r *rendition) noteInit(hash string, epoch uint64, size int) {
+	was, known := r.inits[hash]
+	now := was
+	if epoch != 0 && !slices.Contains(was.Epochs, epoch) {
+		now.Epochs = append([]uint64{epoch}, was.Epochs...)
+		now.Epochs = now.Epochs[:min(len(now.Epochs), maxInitEpochs)]
+	}
+	if size > 0 {
+		now.Size = size
+	}
+	if known && len(now.Epochs) == len(was.Epochs) && now.Size == was.Size && (epoch == 0 || slices.Contains(was.Epochs, epoch)) {
 		return
 	}
-	if epoch != 0 {
-		epochs = append([]uint64{epoch}, epochs...)
+	inits := make(map[string]Init, len(r.inits)+1)
+	if !known && len(r.inits) >= maxInits {
+		r.copyUsed(inits)
+	} else {
+		maps.Copy(inits, r.inits)
 	}
-	inits := make(map[string][]uint64, len(r.inits)+1)
-	maps.Copy(inits, r.inits)
-	inits[hash] = epochs[:min(len(epochs), maxInitEpochs)]
+	inits[hash] = now
 	r.inits = inits
+}
+
+// copyUsed copies the init sections of what can still be asked for.
+func (r *rendition) copyUsed(inits map[string]Init) {
+	use := func(hash string) {
+		if i, ok := r.inits[hash]; ok {
+			inits[hash] = i
+		}
+	}
+	for _, s := range slices.Concat(r.slid, r.media.Segments) {
+		use(s.Init)
+	}
+	if r.media.Open != nil {
+		use(r.media.Open.Init)
+	}
+	for _, d := range r.drafts {
+		for _, v := range d.versions {
+			use(v.init)
+		}
+	}
 }

@@ -1,8 +1,11 @@
 package fold
 
 import (
+	"time"
+
 	"millrace/edge/playlist"
 	"millrace/internal/index"
+	"millrace/internal/media"
 )
 
 // Snapshot is what is known of a broadcast at one moment. It is immutable.
@@ -20,13 +23,23 @@ type Rendition struct {
 	playlist.Media
 	// Info is what was told of it; the frame rate is the one measured, once it is.
 	Info index.Rendition
-	// Inits are, by hash, the ingest epochs under which an init section may lie
-	// in S3, the newest first.
-	Inits map[string][]uint64
+	// Slid are the segments that were listed before Segments, for as long as players
+	// may ask for them; their sequence numbers have no holes.
+	Slid []*playlist.Segment
+	// Inits are, by hash, the init sections that were told of.
+	Inits map[string]Init
 	// Peak and Average are in bits a second, Average 0 until measured.
 	Peak, Average int
 
 	revision uint64
+}
+
+// Init is what is known of an init section.
+type Init struct {
+	// Size is in bytes, 0 where unknown.
+	Size int
+	// Epochs are the ingest epochs under which it may lie in S3, the newest first.
+	Epochs []uint64
 }
 
 // Snapshot returns what is known now. A rendition that hasn't changed since the
@@ -70,6 +83,7 @@ func (f *Fold) unchanged(before *Snapshot) bool {
 
 func (r *rendition) snapshot() *Rendition {
 	s := &Rendition{Media: r.media, Info: r.info, Inits: r.inits, revision: r.revision}
+	s.Slid = r.slid[:len(r.slid):len(r.slid)]
 	s.Segments = s.Segments[:len(s.Segments):len(s.Segments)]
 	s.Peak, s.Average = r.rates.bitrate(r.info.MaxBitrate)
 	s.Info.FrameRate = r.rates.frameRate(r.info.FrameRate)
@@ -110,6 +124,36 @@ func (r *Rendition) Ready() bool {
 		s = r.Segments[len(r.Segments)-1]
 	}
 	return s.Init != "" && r.Info.Codec != ""
+}
+
+// Segment returns the complete segment that a names, nil unless it is listed, or was
+// listed no longer ago than players may ask for it.
+func (r *Rendition) Segment(a *Address) *playlist.Segment {
+	s := r.Media.Find(a.Sequence)
+	if n := len(r.Slid); s == nil && n > 0 && a.Sequence >= r.Slid[0].Sequence {
+		if i := a.Sequence - r.Slid[0].Sequence; i < uint64(n) {
+			s = r.Slid[i]
+		}
+	}
+	if s == nil || s == r.Open || s.Gap || s.Epoch != a.Epoch || s.Profile != a.Profile {
+		return nil
+	}
+	return s
+}
+
+// Precedes reports whether a may name a segment of the last window that this fold was
+// never told of: before the first one that is listed, while playlists are shorter than that.
+func (r *Rendition) Precedes(a *Address, window time.Duration) bool {
+	n := len(r.Segments)
+	if n == 0 || len(r.Slid) > 0 || a.Sequence >= r.Segments[0].Sequence || a.Epoch > r.Segments[0].Epoch {
+		return false
+	}
+	listed := media.Ticks(0)
+	for _, s := range r.Segments {
+		listed += s.Duration
+	}
+	missing := media.TicksOf(window) - listed
+	return missing > 0 && r.Segments[0].Sequence-a.Sequence <= uint64(missing*media.Ticks(n)/max(listed, 1))
 }
 
 // Part returns the part that a names, nil unless it exists.

@@ -1,0 +1,200 @@
+package edge
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// errCutOff ends an answer whose room is needed.
+var errCutOff = errors.New("the answer is cut off: its reader is slow, and its room is needed")
+
+// delivery is an object on its way to a viewer. It holds the object in the cache.
+type delivery struct {
+	caller *caller
+	writer http.ResponseWriter
+	began  time.Time
+
+	// Guarded by the cache's mu: the object, the answers before and after this one that hold
+	// it too, and what was fetched for this one at what cost.
+	entry      *cached
+	prev, next *delivery
+	cut        bool
+	fetched    int64
+	cost       float64
+
+	// mu guards the fields below: whether nothing is written any more, and whether it was ended.
+	mu          sync.Mutex
+	over, ended bool
+}
+
+// hold has an answer hold an entry unless too much is held for its caller already. It
+// needs the cache's mu.
+func (c *cache) hold(e *cached, a *delivery) error {
+	if a == nil {
+		return nil
+	}
+	if k := a.caller; k != nil && e.first == nil && k.held > 0 && k.held+e.cost() > c.share() {
+		return c.refuse("address_bytes", errGreedy)
+	}
+	c.link(e, a)
+	return nil
+}
+
+// link has an answer hold an entry. Each entry is charged to the caller of the oldest
+// answer: others have it for nothing, however many they are. It needs the cache's mu.
+func (c *cache) link(e *cached, a *delivery) {
+	if !e.busy() {
+		c.sending += e.cost()
+	} else if e.first == nil {
+		c.leaving -= e.cost()
+	}
+	a.entry, a.prev = e, e.last
+	if e.last != nil {
+		e.last.next = a
+	} else {
+		e.first = a
+		a.charge(e.cost())
+	}
+	e.last = a
+}
+
+// unlink is link's opposite, but the entry stays busy for an answer that is cut off. It
+// needs the cache's mu.
+func (c *cache) unlink(e *cached, a *delivery) {
+	if a.prev != nil {
+		a.prev.next = a.next
+	} else {
+		e.first = a.next
+		a.charge(-e.cost())
+		if a.next != nil {
+			a.next.charge(e.cost())
+		}
+	}
+	if a.next != nil {
+		a.next.prev = a.prev
+	} else {
+		e.last = a.prev
+	}
+	a.prev, a.next = nil, nil
+}
+
+// charge counts bytes as held for the answer's caller.
+func (a *delivery) charge(n int64) {
+	if a.caller != nil {
+		a.caller.held += n
+	}
+}
+
+// release lets go of what an answer holds, sent bytes of which were taken. What was fetched
+// for it and taken doesn't count any longer. Nothing may be written after it.
+func (c *cache) release(a *delivery, sent int64) {
+	a.mu.Lock()
+	a.over = true
+	a.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := a.entry
+	if e == nil {
+		return
+	}
+	a.entry = nil
+	if a.cost > 0 {
+		// Half of it is enough: players break off when they change the quality.
+		a.caller.misses.Return(a.cost * min(1, 2*float64(sent)/float64(max(a.fetched, 1))))
+	}
+	if a.cut {
+		e.cut--
+	} else {
+		c.unlink(e, a)
+	}
+	if e.busy() {
+		if e.first == nil && !a.cut {
+			c.leaving += e.cost()
+		}
+		return
+	}
+	c.sending -= e.cost()
+	if a.cut {
+		c.leaving -= e.cost()
+	}
+	c.wake()
+}
+
+// wake wakes those who wait for room. It needs mu.
+func (c *cache) wake() {
+	if c.short > 0 {
+		close(c.freed)
+		c.freed = make(chan struct{})
+	}
+}
+
+// cutOff chooses answers to end so that there is room for n more bytes: the oldest ones of
+// whoever has most held for him, and of those again, until it is enough. The caller ends
+// them. It needs mu.
+func (c *cache) cutOff(n int64) []*delivery {
+	var ended []*delivery
+	for c.size+n-c.leaving > c.limit {
+		a := c.greediest()
+		if a == nil {
+			break
+		}
+		e := a.entry
+		c.unlink(e, a)
+		a.cut = true
+		e.cut++
+		if e.first == nil {
+			c.leaving += e.cost()
+		}
+		c.metrics.rejected.WithLabelValues("slow_reader").Inc()
+		ended = append(ended, a)
+	}
+	return ended
+}
+
+// greediest returns the oldest answer among those of the caller for whom most is held, nil
+// where nothing is being sent. It needs mu.
+func (c *cache) greediest() *delivery {
+	var worst *delivery
+	for el := c.recent.Front(); el != nil; el = el.Next() {
+		a := el.Value.(*cached).first
+		if a != nil && (worst == nil || a.worse(worst)) {
+			worst = a
+		}
+	}
+	return worst
+}
+
+func (a *delivery) worse(b *delivery) bool {
+	if x, y := a.bytesHeld(), b.bytesHeld(); x != y {
+		return x > y
+	}
+	return a.began.Before(b.began)
+}
+
+// bytesHeld is what is held for the answer's caller. It needs the cache's mu.
+func (a *delivery) bytesHeld() int64 {
+	if a.caller == nil {
+		return a.entry.cost()
+	}
+	return a.caller.held
+}
+
+// end breaks an answer off.
+func (a *delivery) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	if !a.over {
+		// A writer without deadlines ends with its next piece.
+		_ = http.NewResponseController(a.writer).SetWriteDeadline(time.Unix(1, 0))
+	}
+}
+
+// wasEnded reports whether the answer was broken off.
+func (a *delivery) wasEnded() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended
+}
