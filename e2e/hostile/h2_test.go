@@ -4,9 +4,7 @@ package hostile
 
 import (
 	"bytes"
-	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,8 +26,8 @@ type frames struct {
 
 	// mu guards what follows.
 	mu sync.Mutex
-	// data are the bytes of answers that came, by stream.
-	data map[uint32]int
+	// data is how many bytes of answers came.
+	data int
 	// resets are the streams that the server ended, goAways its farewells.
 	resets, goAways int
 	statuses        map[string]int
@@ -42,7 +40,7 @@ func (a *attack) preface(from string, settings ...http2.Setting) (*frames, error
 		return nil, err
 	}
 	a.later(func() { _ = conn.Close() })
-	f := &frames{a: a, conn: conn, Framer: http2.NewFramer(conn, conn), gone: make(chan struct{}), data: make(map[uint32]int), statuses: make(map[string]int)}
+	f := &frames{a: a, conn: conn, Framer: http2.NewFramer(conn, conn), gone: make(chan struct{}), statuses: make(map[string]int)}
 	f.hp = hpack.NewEncoder(&f.head)
 	f.last = ^uint32(0) // the first one is 1
 	_ = conn.SetWriteDeadline(time.Now().Add(30 * time.Second))
@@ -68,7 +66,7 @@ func (f *frames) listen() {
 		f.mu.Lock()
 		switch x := frame.(type) {
 		case *http2.DataFrame:
-			f.data[x.StreamID] += len(x.Data())
+			f.data += len(x.Data())
 		case *http2.RSTStreamFrame:
 			f.resets++
 		case *http2.GoAwayFrame:
@@ -106,31 +104,27 @@ func (f *frames) ask(method, path string, endsHere bool) (uint32, error) {
 	})
 }
 
-// received is how many bytes of answers came, and of how many streams.
-func (f *frames) received() (bytes, streams int) {
+// received is how many bytes of answers came.
+func (f *frames) received() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, n := range f.data {
-		bytes += n
-	}
-	return bytes, len(f.data)
+	return f.data
 }
 
-// said tells what the server answered.
-func (f *frames) said() string {
+// tally adds what the server answered to the row's answers.
+func (f *frames) tally() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var list []string
-	for _, status := range sortedKeys(f.statuses) {
-		list = append(list, fmt.Sprintf("%s × %s", grouped(int64(f.statuses[status])), status))
+	add := func(what string, n int) {
+		if n > 0 {
+			f.a.answeredTimes(what, n)
+		}
 	}
-	if f.resets > 0 {
-		list = append(list, fmt.Sprintf("%s × RST_STREAM", grouped(int64(f.resets))))
+	for status, n := range f.statuses {
+		add(status, n)
 	}
-	if f.goAways > 0 {
-		list = append(list, "GOAWAY")
-	}
-	return strings.Join(list, ", ")
+	add("RST_STREAM", f.resets)
+	add("GOAWAY", f.goAways)
 }
 
 // hungUp reports whether the server has closed the connection within the limit.

@@ -51,13 +51,16 @@ func (a *attack) check(ok bool, format string, args ...any) {
 }
 
 // answered counts an answer. It may be called by any goroutine.
-func (a *attack) answered(what string) {
+func (a *attack) answered(what string) { a.answeredTimes(what, 1) }
+
+// answeredTimes counts an answer that came n times.
+func (a *attack) answeredTimes(what string, n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.answers == nil {
 		a.answers = make(map[string]int)
 	}
-	a.answers[what]++
+	a.answers[what] += n
 }
 
 // answersOf is how many answers had that text.

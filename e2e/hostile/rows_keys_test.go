@@ -248,7 +248,8 @@ func giant(a *attack, width, height, references uint32) {
 	}
 	record := avcRecord(giantSPS(width, height, references), giantPPS())
 	began := time.Now()
-	for n := uint32(0); n < 10*25 && err == nil; n++ {
+	pictures := uint32(lengthOf(12*time.Second).Seconds() * 25)
+	for n := uint32(0); n < pictures && err == nil; n++ {
 		if n%50 == 0 {
 			err = e.Video(seconds*1000+n*40, record)
 		}

@@ -4,9 +4,12 @@ package hostile
 
 import (
 	"fmt"
+	"io/fs"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,6 +26,7 @@ func mediaRows() []row {
 		{name: "large segments asked for and reset at once, 300 a second", on: loud, growth: 200, target: "≤ 200 go upstream", attack: resets},
 		{name: "two HTTP/2 connections of 100 streams that take 64 kB in 5 s", on: loud, growth: 200, target: "others go on", attack: slowStreams},
 		{name: "200 connections that take 64 kB in 5 s", on: loud, growth: 200, target: "others go on", attack: slowConnections},
+		{name: "a broadcast of 60 Mb/s that doesn't end", on: thrifty, growth: 300, target: "≤ 300 MB on disk with a quota of 200 MB, the newest media of both stay", attack: endless},
 	}
 }
 
@@ -57,7 +61,7 @@ func resets(a *attack) {
 			err = f.WriteRSTStream(stream, http2.ErrCodeCancel)
 		}
 	}
-	a.note("%s", f.said())
+	f.tally()
 	_ = f.conn.Close()
 	a.bounded("went upstream", a.upstream()-before, 200+a.usual(began))
 }
@@ -66,6 +70,7 @@ func resets(a *attack) {
 func slowStreams(a *attack) {
 	list := a.segments("loud", "source")
 	var group sync.WaitGroup
+	var taken atomic.Int64
 	for range 2 {
 		group.Go(func() {
 			f, err := a.preface(stranger(0), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 64 << 10})
@@ -86,12 +91,13 @@ func slowStreams(a *attack) {
 					err = f.WriteWindowUpdate(id, 64<<10)
 				}
 			}
-			took, streams := f.received()
-			a.answered(fmt.Sprintf("%d kB on %d streams, %s", took/1000, streams, f.said()))
+			f.tally()
+			taken.Add(int64(f.received()))
 			_ = f.conn.Close()
 		})
 	}
 	group.Wait()
+	a.note("%.1f MB taken", float64(taken.Load())/1e6)
 }
 
 // slowConnections does the same with a connection for each segment.
@@ -123,4 +129,34 @@ func slowConnections(a *attack) {
 		})
 	}
 	group.Wait()
+}
+
+// thrifty has a quota for each channel.
+var thrifty = shape{name: "all, with a quota", args: []string{"--ladder", "none", "--channel-quota", "200MB"}, loud: true}
+
+// endless is a broadcast that never ends: it would fill the disk.
+func endless(a *attack) {
+	most := int64(0)
+	for began := time.Now(); time.Since(began) < 50*time.Second; time.Sleep(time.Second) {
+		most = max(most, sizeOf(a.server.Data))
+	}
+	a.bounded("MB in the data directory", float64(most)/1e6, 300)
+	status, _ := a.get(stranger(0), a.segments("demo", "source")[0])
+	a.check(status == "200", "the calm channel's oldest segment: %s", status)
+	status, _ = a.get(stranger(0), a.newest("loud", "source"))
+	a.check(status == "200", "the newest segment of the channel that reached its quota: %s", status)
+}
+
+// sizeOf is how many bytes the files below a directory have.
+func sizeOf(dir string) int64 {
+	total := int64(0)
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil // what is gone meanwhile counts nothing
+	})
+	return total
 }
