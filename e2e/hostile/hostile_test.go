@@ -110,12 +110,12 @@ func (r row) do(t *testing.T, at *target, names []string, short bool) {
 			}
 		}
 		for _, p := range x.problems {
-			say("    problem: %s", p)
 			t.Error(p)
 		}
 		for _, p := range x.slow {
-			say("    late: %s", p)
-			if !short { // there other work goes on beside
+			if short { // there other work goes on beside
+				t.Logf("late: %s", p)
+			} else {
 				t.Error(p)
 			}
 		}

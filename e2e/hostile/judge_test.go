@@ -4,6 +4,7 @@ package hostile
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,8 +40,10 @@ func (a *attack) note(format string, args ...any) {
 // problem is what the product did wrong.
 func (a *attack) problem(format string, args ...any) {
 	text := strings.TrimSpace(fmt.Sprintf(format, args...))
-	a.t.Logf("problem at %s: %s", time.Now().Format("15:04:05.000"), text)
-	a.problems = append(a.problems, text)
+	if !slices.Contains(a.problems, text) {
+		a.t.Logf("problem at %s: %s", time.Now().Format("15:04:05.000"), text)
+		a.problems = append(a.problems, text)
+	}
 }
 
 // check is a problem unless ok.
@@ -93,10 +96,16 @@ type result struct {
 var table = harness.Table{Name: "the table: written by make hostile", Columns: []string{
 	"attack", "sent", "asked for", "seen", "memory before → peak → after, MB", "may rise by", "descriptors before → peak", "stalls", "latest part: source / rung, ms", "met", "measured"}}
 
+// shownProblems is how many problems the table shows of a row.
+const shownProblems = 4
+
 // cells are the row's columns.
 func (x *result) cells() []string {
 	met := "yes"
-	if all := append(append([]string{}, x.problems...), x.slow...); len(all) > 0 {
+	if all := slices.Concat(x.problems, x.slow); len(all) > 0 {
+		if n := len(all); n > shownProblems {
+			all = append(all[:shownProblems], fmt.Sprintf("and %d more", n-shownProblems))
+		}
 		met = "**no**: " + strings.Join(all, "; ")
 	}
 	m := x.measured
