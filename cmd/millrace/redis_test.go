@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -99,7 +100,7 @@ func TestHungRedisServer(t *testing.T) {
 	}
 	limit, tick := time.After(20*time.Second), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
-	for now := pid; now == 0 || now == pid || r.ping(t.Context()) != nil; now = r.orphanPID() {
+	for now := pid; now == 0 || now == pid || pingSocket(t.Context(), r.socket) != nil; now = r.orphanPID() {
 		select {
 		case <-tick.C:
 		case <-limit:
@@ -112,10 +113,10 @@ func TestHungRedisServer(t *testing.T) {
 	}
 }
 
-// A redis-server that answers with an error doesn't hang: with a full disk it refuses
-// all but reads.
-func TestRedisServerThatRefuses(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
+// fakeRedis answers on a Unix socket what it is given for each question, and nothing for "".
+func fakeRedis(t *testing.T, answers <-chan string) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -134,20 +135,135 @@ func TestRedisServerThatRefuses(t *testing.T) {
 					if err != nil {
 						return
 					}
-					commands := strings.Count(string(b[:n]), "*")
-					_, _ = conn.Write([]byte(strings.Repeat("-MISCONF Errors writing to the AOF file: No space left on device\r\n", commands)))
+					for range strings.Count(string(b[:n]), "*") {
+						_, _ = conn.Write([]byte(<-answers)) // whoever is gone wants none
+					}
 				}
 			})
 		}
 	})
-	r := &redisChild{socket: socket}
-	if err := r.ping(t.Context()); err == nil || !r.alive(t.Context()) {
-		t.Errorf("ping says %v, alive %v", err, r.alive(t.Context()))
+	t.Cleanup(func() {
+		_ = l.Close()
+		served.Wait()
+	})
+	return socket
+}
+
+// A redis-server that answers with an error doesn't hang: with a full disk it refuses
+// all but reads. One that hangs is asked once, and its late answer counts.
+func TestPulse(t *testing.T) {
+	answers := make(chan string, 1)
+	p := &pulse{socket: fakeRedis(t, answers)}
+	defer p.close()
+	answers <- "+PONG\r\n"
+	if answered, err := p.ask(t.Context(), 20*time.Second); !answered || err != nil {
+		t.Errorf("PONG is %v, %v", answered, err)
 	}
-	_ = l.Close()
-	served.Wait()
-	if r.alive(t.Context()) {
-		t.Error("nobody listens, and it is alive")
+	answers <- "-MISCONF Errors writing to the AOF file: No space left on device\r\n"
+	if answered, err := p.ask(t.Context(), 20*time.Second); !answered || err == nil {
+		t.Errorf("a refusal is %v, %v", answered, err)
+	}
+	for range 3 {
+		if answered, err := p.ask(t.Context(), time.Millisecond); answered || !errors.Is(err, errQuiet) {
+			t.Errorf("no answer is %v, %v", answered, err)
+		}
+	}
+	answers <- "+PONG\r\n"
+	if answered, err := p.ask(t.Context(), 20*time.Second); !answered || err != nil {
+		t.Errorf("a late PONG is %v, %v", answered, err)
+	}
+	if answered, err := p.ask(t.Context(), time.Millisecond); answered || !errors.Is(err, errQuiet) {
+		t.Errorf("no answer to the next question is %v, %v", answered, err)
+	}
+	answers <- ""
+	nobody := &pulse{socket: filepath.Join(t.TempDir(), "none")}
+	if answered, err := nobody.ask(t.Context(), time.Second); answered || !errors.Is(err, errQuiet) {
+		t.Errorf("without a socket it is %v, %v", answered, err)
+	}
+}
+
+// While no connection can be made for reasons of our own, redis-server lives on, and
+// one that is held still finds out that it hangs.
+func TestRedisServerWithoutDescriptors(t *testing.T) {
+	if os.Getenv("MILLRACE_TEST_FEW_FILES") == "" {
+		// The limit is the process's: the test runs in one of its own.
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
+		cmd.Env = append(os.Environ(), "MILLRACE_TEST_FEW_FILES=1")
+		if said, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v:\n%s", err, said)
+		}
+		return
+	}
+	r, err := newRedisChild(t.TempDir(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.hangs = time.Second
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan error, 1), make(chan error, 1)
+	go func() { ended <- r.Run(ctx, ready) }()
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	pid := r.orphanPID()
+	giveBack := takeDescriptors(t)
+	late := &pulse{socket: r.socket}
+	if answered, err := late.ask(t.Context(), time.Second); answered || err == nil || errors.Is(err, errQuiet) {
+		t.Errorf("without descriptors it is %v, %v", answered, err)
+	}
+	limited, stop := context.WithTimeout(t.Context(), 2*r.hangs)
+	defer stop()
+	silent := make(chan struct{})
+	r.watch(limited, late, silent)
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended: %v", err)
+	case <-silent:
+		t.Error("it counts as silent where it couldn't be asked")
+	default:
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Error("it was killed though it answers")
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, 20*time.Second, func() error {
+		if syscall.Kill(pid, 0) == nil {
+			return errors.New("it hangs, and lives")
+		}
+		return nil
+	})
+	giveBack()
+	testenv.Eventually(t, 20*time.Second, func() error { return pingSocket(t.Context(), r.socket) })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// takeDescriptors lowers the limit on open files, and opens as many as there may be.
+func takeDescriptors(t *testing.T) (giveBack func()) {
+	t.Helper()
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	var taken []*os.File
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			break
+		}
+		taken = append(taken, f)
+	}
+	return func() {
+		for _, f := range taken {
+			_ = f.Close()
+		}
 	}
 }
 
@@ -192,10 +308,9 @@ func orphanRedis(t *testing.T, r *running) int {
 		_ = cmd.Process.Kill()
 		<-ended
 	})
-	c := &redisChild{dir: dir, socket: redisSocket(r.data)}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := c.awaitAnswer(ctx); err != nil {
+	p := &pulse{socket: redisSocket(r.data)}
+	defer p.close()
+	if err := awaitAnswer(t.Context(), p, 10*time.Second); err != nil {
 		t.Fatal(err)
 	}
 	return cmd.Process.Pid

@@ -19,8 +19,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"millrace/internal/child"
 )
 
@@ -33,6 +31,8 @@ const (
 	// redisHangs is how long redis-server may answer nothing before it is killed and
 	// started anew.
 	redisHangs = 15 * time.Second
+	// redisWaits are the waits for an answer that make up that time.
+	redisWaits = 15
 	// maxSocketPath is the longest path, in bytes, that fits into a socket's address
 	// on every system.
 	maxSocketPath = 103
@@ -45,8 +45,7 @@ type redisChild struct {
 	program string
 	dir     string
 	socket  string
-	// hangs is how long redis-server may answer nothing; it is asked every fifteenth
-	// of that.
+	// hangs is how long redis-server may answer nothing, in redisWaits.
 	hangs time.Duration
 }
 
@@ -164,17 +163,15 @@ func (r *redisChild) runOnce(ctx context.Context, ready func()) error {
 // error says what the server did.
 func (r *redisChild) attend(ctx context.Context, cmd *exec.Cmd, ended <-chan error, ready func()) error {
 	lookCtx, stopLooking := context.WithCancel(ctx)
+	held := &pulse{socket: r.socket} // used by one goroutine of looking at a time
 	var looking sync.WaitGroup
 	defer func() {
 		stopLooking()
 		looking.Wait()
+		held.close()
 	}()
 	answers := make(chan error, 1)
-	looking.Go(func() {
-		limited, cancel := context.WithTimeout(lookCtx, redisLoad)
-		defer cancel()
-		answers <- r.awaitAnswer(limited)
-	})
+	looking.Go(func() { answers <- awaitAnswer(lookCtx, held, redisLoad) })
 	silent := make(chan struct{})
 	for {
 		select {
@@ -188,7 +185,7 @@ func (r *redisChild) attend(ctx context.Context, cmd *exec.Cmd, ended <-chan err
 			switch {
 			case err == nil:
 				ready()
-				looking.Go(func() { r.watch(lookCtx, silent) })
+				looking.Go(func() { r.watch(lookCtx, held, silent) })
 			case ctx.Err() == nil:
 				r.end(cmd, ended)
 				return fmt.Errorf("doesn't answer: %w", err)
@@ -200,25 +197,29 @@ func (r *redisChild) attend(ctx context.Context, cmd *exec.Cmd, ended <-chan err
 	}
 }
 
-// watch closes silent when redis-server hasn't answered for r.hangs.
-func (r *redisChild) watch(ctx context.Context, silent chan<- struct{}) {
-	tick := time.NewTicker(r.hangs / 15)
+// watch closes silent when redis-server hasn't answered for r.hangs: in that many
+// waits on end, each of which it was asked in and was quiet. What keeps us from
+// asking it doesn't count, nor does a wait in which this process itself stood still.
+func (r *redisChild) watch(ctx context.Context, p *pulse, silent chan<- struct{}) {
+	wait := r.hangs / redisWaits
+	tick := time.NewTicker(wait)
 	defer tick.Stop()
-	for answered := time.Now(); ; {
+	for quiet := 0; quiet < redisWaits; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 		began := time.Now()
+		answered, err := p.ask(ctx, wait)
 		switch {
-		case r.alive(ctx), began.Sub(answered) > 2*r.hangs: // it wasn't asked for so long: this process itself stood still
-			answered = time.Now()
-		case time.Since(answered) > r.hangs:
-			close(silent)
-			return
+		case answered, !errors.Is(err, errQuiet):
+			quiet = 0
+		case time.Since(began) < 2*wait:
+			quiet++
 		}
 	}
+	close(silent)
 }
 
 // end ends a running redis-server and reaps it.
@@ -236,11 +237,13 @@ func (r *redisChild) end(cmd *exec.Cmd, ended <-chan error) {
 // exitReason names the way a process ended, also where that is no error.
 func exitReason(err error) error { return cmp.Or(err, errors.New("exit status 0")) }
 
-// awaitAnswer asks redis-server until it answers or ctx ends.
-func (r *redisChild) awaitAnswer(ctx context.Context) error {
+// awaitAnswer asks redis-server until it is ready or ctx ends, for as long as limit
+// at most. The time in which it can't be asked, for reasons of our own, doesn't count.
+func awaitAnswer(ctx context.Context, p *pulse, limit time.Duration) error {
 	for {
-		err := r.ping(ctx)
-		if err == nil {
+		began := time.Now()
+		answered, err := p.ask(ctx, time.Second)
+		if answered && err == nil {
 			return nil
 		}
 		select {
@@ -248,26 +251,36 @@ func (r *redisChild) awaitAnswer(ctx context.Context) error {
 			return err
 		case <-time.After(10 * time.Millisecond):
 		}
+		if answered || errors.Is(err, errQuiet) || errors.Is(err, errHungUp) {
+			if limit -= time.Since(began); limit <= 0 {
+				return err
+			}
+		}
 	}
 }
 
-// alive reports whether redis-server answers, be it with an error: with a full disk
-// it refuses even PING (MISCONF), and serves reads all the same.
-func (r *redisChild) alive(ctx context.Context) bool {
-	err := r.ping(ctx)
-	var answer redis.Error
-	return err == nil || errors.As(err, &answer)
+// answers reports whether somebody answers on the socket; the error is that it
+// couldn't be asked.
+func (r *redisChild) answers(ctx context.Context) (bool, error) {
+	p := pulse{socket: r.socket}
+	defer p.close()
+	answered, err := p.ask(ctx, time.Second)
+	if answered || errors.Is(err, errQuiet) || errors.Is(err, errHungUp) {
+		return answered, nil
+	}
+	return false, err
 }
-
-// ping asks whether somebody answers on the socket.
-func (r *redisChild) ping(ctx context.Context) error { return pingSocket(ctx, r.socket) }
 
 func (r *redisChild) pidFile() string { return filepath.Join(r.dir, "redis.pid") }
 
 // endOrphan ends a redis-server that a killed millrace left behind. We hold the
 // data directory's lock, so nobody needs it.
 func (r *redisChild) endOrphan(ctx context.Context) error {
-	pid, answers := r.orphanPID(), r.ping(ctx) == nil
+	pid := r.orphanPID()
+	answers, err := r.answers(ctx)
+	if err != nil && pid == 0 {
+		return fmt.Errorf("look for a redis-server that an earlier run left behind: %w", err)
+	}
 	if pid == 0 && !answers {
 		return nil
 	}
@@ -282,9 +295,11 @@ func (r *redisChild) endOrphan(ctx context.Context) error {
 	deadline := time.Now().Add(3 * time.Second)
 	for {
 		pid = r.orphanPID()
-		if pid == 0 && r.ping(ctx) != nil {
-			_ = os.Remove(r.pidFile())
-			return nil
+		if pid == 0 {
+			if answers, err = r.answers(ctx); err == nil && !answers {
+				_ = os.Remove(r.pidFile())
+				return nil
+			}
 		}
 		if pid != 0 && time.Now().After(deadline) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
