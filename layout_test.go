@@ -47,6 +47,9 @@ var walls = map[string][]string{
 	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
 	"edge/playlist": {"internal/media"},
 
+	"chat/room":      {},
+	"chat/websocket": {"chat/room"},
+
 	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/lease", "internal/sparselog", "internal/viewers"},
 	"api/store": {"internal/channelname", "internal/credentials"},
 
