@@ -340,3 +340,35 @@ func TestDrain(t *testing.T) {
 		t.Errorf("Attach after the end: %v", err)
 	}
 }
+
+// A connection in a wrapper is read and written at its socket, and closed by the wrapper.
+func TestSocketBelowWrappers(t *testing.T) {
+	f := lines()
+	s := start(t, Config{Formats: []*Format{f}})
+	there, err := net.Dial("tcp", s.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := s.listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wrapper{Conn: here, closed: make(chan struct{})}
+	c := s.attach(w, there, f, nil)
+	if c.conn.wire.raw == nil {
+		t.Error("the socket wasn't found")
+	}
+	_ = c.Close()
+	if why := c.ends(); why != Left {
+		t.Errorf("closed because of %v", why)
+	}
+	<-w.closed
+}
+
+type wrapper struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (w *wrapper) NetConn() net.Conn { return w.Conn }
+func (w *wrapper) Close() error      { close(w.closed); return w.Conn.Close() }

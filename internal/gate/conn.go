@@ -99,6 +99,9 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// NetConn is the connection below: who reads and writes the socket itself (chat) finds it there, and closes this one.
+func (c *Conn) NetConn() net.Conn { return c.Conn }
+
 // CloseWrite says that nothing more will be sent.
 func (c *Conn) CloseWrite() error {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
