@@ -40,7 +40,7 @@ var walls = map[string][]string{
 		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/relay", "internal/sparselog"},
 	"transcode/encode":  {"transcode/logread", "internal/child", "internal/flv", "internal/index", "internal/jobs", "internal/matroska", "internal/media", "internal/relay"},
 	"transcode/logread": {"internal/media", "internal/relay"},
-	"transcode/storage": {"internal/index", "internal/jobs", "internal/media", "internal/objects", "internal/sparselog", "internal/window"},
+	"transcode/storage": {"internal/credentials", "internal/index", "internal/jobs", "internal/media", "internal/objects", "internal/sparselog", "internal/window"},
 
 	"edge": {"edge/fold", "edge/playlist", "internal/gate",
 		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/rate", "internal/sparselog", "internal/viewers", "internal/window"},

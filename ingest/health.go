@@ -28,6 +28,7 @@ const (
 	problemChanged    problem = "settings_changed"
 	problemProfile    problem = "video_profile"
 	problemShed       problem = "rungs_shed"
+	problemWindow     problem = "dvr_shortened"
 	problemFast       problem = "too_fast"
 	problemTracks     problem = "further_tracks"
 	problemBeginning  problem = "late_beginning"
@@ -48,7 +49,7 @@ const (
 // problems lists all of them, for the metrics.
 var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
-	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemFast,
+	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemWindow, problemFast,
 	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned, problemBreaks, problemSettings,
 	problemNoPictures, problemFalseKeyframes, problemOpenGOP,
 }...)

@@ -397,6 +397,9 @@ func (p *publisher) judge(found []advice, sum *summary) {
 		if n := p.broadcast.shed(); n > 0 {
 			found = append(found, advice{problemShed, fmt.Sprintf("the server is short of room: who watches the highest %d of its own qualities sees a lower one or the original; what you send is fine and goes on", n)})
 		}
+		if n := p.broadcast.window(); n > 0 {
+			found = append(found, advice{problemWindow, fmt.Sprintf("the server has no room to store more of this channel: viewers can go back %d s and no further; a lower bitrate makes that longer", n)})
+		}
 	}
 	p.note(found)
 }

@@ -213,7 +213,7 @@ func (s *slots) report(n int, c *claim, p jobs.Progress, now time.Time) (out out
 	c.progress.Consumed = max(c.progress.Consumed, p.Consumed)
 	c.progress.Finished = max(c.progress.Finished, min(p.Finished, most))
 	c.progress.Safe = max(c.progress.Safe, min(p.Safe, c.progress.Finished))
-	c.progress.Shed = p.Shed
+	c.progress.Shed, c.progress.Window = p.Shed, p.Window
 	t.update()
 	if p.Leaving && !c.leaving {
 		c.leaving = true
@@ -235,6 +235,18 @@ func (s *slots) shed() int {
 		}
 	}
 	return max(least, 0)
+}
+
+// window is how far viewers can seek back, in seconds, where there is no room for
+// more; 0: as far as ever.
+func (s *slots) window() int {
+	least := 0
+	for i := range s.list {
+		if c := s.list[i].claim; c != nil && c.progress.Window > 0 && (least == 0 || c.progress.Window < least) {
+			least = c.progress.Window
+		}
+	}
+	return least
 }
 
 // release notes that a claim's connection is over, and reports whether that was

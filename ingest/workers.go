@@ -125,6 +125,14 @@ func (b *broadcast) shed() int {
 	return b.workers.slots.shed()
 }
 
+// window is how far viewers can seek back, in seconds, where there is no room for
+// more; 0: as far as ever.
+func (b *broadcast) window() int {
+	b.workers.mu.Lock()
+	defer b.workers.mu.Unlock()
+	return b.workers.slots.window()
+}
+
 // unclaimed is how many slots need a worker and have none, and whether those are all.
 func (b *broadcast) unclaimed() (n int, all bool) {
 	b.workers.mu.Lock()

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -84,5 +85,22 @@ func TestShedIsTold(t *testing.T) {
 	b.report(1, second, jobs.Progress{Shed: 1}, now)
 	if !told() {
 		t.Error("nobody is told of a rung that neither worker makes")
+	}
+}
+
+// The streamer learns that viewers can't go back as far as they could.
+func TestShorterWindowIsTold(t *testing.T) {
+	b, _ := testBroadcast(t)
+	c, _, _, err := b.grant(0, "a", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &publisher{broadcast: b, logger: b.logger}
+	for _, seconds := range []int{0, 240, 0} {
+		b.report(0, c, jobs.Progress{Window: seconds}, time.Now())
+		p.judge(nil, &summary{})
+		if text, told := p.has[problemWindow]; told != (seconds > 0) || told && !strings.Contains(text, "go back 240 s and no further") {
+			t.Errorf("with a window of %d s the streamer is told %q", seconds, text)
+		}
 	}
 }

@@ -65,7 +65,7 @@ func (s *Service) work(ctx context.Context, job jobs.Job, log *slog.Logger) erro
 		log:    log.With("slot", job.Slot, "grant", c.grant.Epoch.Grant),
 		events: make(chan event, eventQueue), gone: make(chan struct{}),
 	}
-	a.out = s.storage.Open(job.Broadcast, c.grant)
+	a.out = s.storage.Open(job.Broadcast, job.Channel, c.grant)
 	defer a.out.Close()
 	s.metrics.broadcasts.Inc()
 	defer s.metrics.broadcasts.Dec()
@@ -159,7 +159,7 @@ func (a *assignment) newWorker(c encode.Config) *encode.Worker {
 func (a *assignment) progress() jobs.Progress {
 	return jobs.Progress{
 		Consumed: a.live.Consumed(), Finished: a.live.Finished(), Safe: a.out.Safe(),
-		Leaving: a.leaving.Load(), Shed: a.live.Shed(),
+		Leaving: a.leaving.Load(), Shed: a.live.Shed(), Window: int(a.out.Window().Seconds()),
 	}
 }
 

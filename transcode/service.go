@@ -58,6 +58,15 @@ type Config struct {
 	Retention time.Duration
 	// DVRWindow is what live playlists reach back; 10 min.
 	DVRWindow time.Duration
+	// Keep has running broadcasts keep all from their beginning.
+	Keep bool
+	// Quota bounds what is stored of a channel that has no quota of its own, in bytes; none.
+	Quota int64
+	// StoreDir is the directory of an S3 server of our own behind Bucket; S3 is elsewhere.
+	StoreDir string
+	// MinFree tells how much is to stay free on the disk of StoreDir, else of SpoolDir,
+	// by the disk's size; a twentieth, 2 GB at most.
+	MinFree func(total int64) int64
 	// Drain is how long other workers have to take over the broadcasts of this
 	// one after Run's context has ended; 0: not at all.
 	Drain      time.Duration
@@ -106,13 +115,17 @@ func New(c Config) (*Service, error) {
 		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores), assignments: map[string][]*assignment{}, warm: encode.NewPool(c.Log),
 		storage: storage.New(storage.Config{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
-			Retention: c.Retention, DVRWindow: c.DVRWindow, Log: c.Log, Registerer: c.Registerer,
+			Retention: c.Retention, DVRWindow: c.DVRWindow, Keep: c.Keep, Quota: c.Quota, StoreDir: c.StoreDir, MinFree: c.MinFree,
+			Log: c.Log, Registerer: c.Registerer,
 		}),
 		client: &http.Client{Transport: private.NewTransport(false)},
 	}
 	s.metrics, s.encoding = newMetrics(c.Registerer), encode.NewMetrics(c.Registerer, s.budget)
 	return s, nil
 }
+
+// DefaultFloor is what stays free of a disk where Config.MinFree is nil.
+func DefaultFloor(total int64) int64 { return storage.DefaultFloor(total) }
 
 // CheckFFmpeg fails when path is no FFmpeg, or one that lacks an encoder.
 func CheckFFmpeg(ctx context.Context, path string) error {
@@ -156,6 +169,9 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	return g.Wait()
 }
+
+// CheckRoom says what is wrong when too little is free on the disk that media is written to.
+func (s *Service) CheckRoom(context.Context) error { return s.storage.CheckRoom() }
 
 // Private adds the routes for other services to mux: follow, window and close.
 // Whoever serves mux guards it.

@@ -100,6 +100,7 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	p.storeDir = s.dir
 	if p.bucket, err = objects.Open(ctx, s.config()); err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type process struct {
 	ffmpeg      string
 	openRedis   func() (redis.UniversalClient, error)
 	bucket      *objects.Bucket
+	storeDir    string // what the S3 server of our own keeps all in, if there is one
 	store       *store.Store
 	needs       []dependency
 	demoKey     credentials.StreamKey // set when the channel demo was made just now

@@ -92,11 +92,15 @@ func (p *process) startTranscode() error {
 		Ladder: p.settings.Ladder, EncodeCores: p.settings.EncodeCores, FFmpeg: p.ffmpeg,
 		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
 		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow, Drain: p.drain(),
+		Keep: p.settings.Keep, Quota: max(0, int64(p.settings.ChannelQuota)), MinFree: p.settings.MinFree.of, StoreDir: p.storeDir,
 		Log: p.log.With("service", "transcode"), Registerer: p.registry,
 	})
 	if err != nil {
 		return err
 	}
+	// Optional: a full disk mustn't take what is live from viewers, and a process that
+	// is restarted for it, or gets no requests, has no more room than before.
+	p.needs = append(p.needs, dependency{name: "disk", check: s.CheckRoom, optional: true})
 	s.Private(p.private)
 	p.layers.start(levelTranscode, "transcode", s.Run)
 	return nil

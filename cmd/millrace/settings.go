@@ -19,16 +19,18 @@ import (
 
 // settings are the flags that all commands share.
 type settings struct {
-	Data        string     `default:"./data" help:"Directory for everything that is kept (default ${default})." placeholder:"DIR" group:"Storage:"`
-	Redis       string     `help:"Redis: redis://, rediss:// or unix:// URL; with ?master_name= its Sentinels. Default: a redis-server of our own (only all)." placeholder:"URL" group:"Storage:"`
-	Database    string     `help:"Accounts and channels: postgres:// or sqlite:// URL. Default: an SQLite file in --data." placeholder:"URL" group:"Storage:"`
-	S3Bucket    string     `name:"s3-bucket" help:"Bucket for segments. Default: an S3 server of our own over --data (only all)." placeholder:"NAME" group:"Storage:"`
-	S3Endpoint  string     `name:"s3-endpoint" help:"Base URL of an S3-compatible server. Default: AWS." placeholder:"URL" group:"Storage:"`
-	S3Region    string     `name:"s3-region" default:"us-east-1" help:"The bucket's region (default ${default})." placeholder:"NAME" group:"Storage:"`
-	S3AccessKey secretText `name:"s3-access-key" help:"Better given as MILLRACE_S3_ACCESS_KEY. Default: what the AWS tools use." placeholder:"KEY" group:"Storage:"`
-	S3SecretKey secretText `name:"s3-secret-key" help:"Better given as MILLRACE_S3_SECRET_KEY." placeholder:"KEY" group:"Storage:"`
-	SpoolMax    byteSize   `default:"2GB" help:"Disk space for segments on their way to S3 (default ${default})." placeholder:"SIZE" group:"Storage:"`
-	CacheMax    byteSize   `default:"256MB" help:"Memory of an edge for segments (default ${default})." placeholder:"SIZE" group:"Storage:"`
+	Data         string     `default:"./data" help:"Directory for everything that is kept (default ${default})." placeholder:"DIR" group:"Storage:"`
+	Redis        string     `help:"Redis: redis://, rediss:// or unix:// URL; with ?master_name= its Sentinels. Default: a redis-server of our own (only all)." placeholder:"URL" group:"Storage:"`
+	Database     string     `help:"Accounts and channels: postgres:// or sqlite:// URL. Default: an SQLite file in --data." placeholder:"URL" group:"Storage:"`
+	S3Bucket     string     `name:"s3-bucket" help:"Bucket for segments. Default: an S3 server of our own over --data (only all)." placeholder:"NAME" group:"Storage:"`
+	S3Endpoint   string     `name:"s3-endpoint" help:"Base URL of an S3-compatible server. Default: AWS." placeholder:"URL" group:"Storage:"`
+	S3Region     string     `name:"s3-region" default:"us-east-1" help:"The bucket's region (default ${default})." placeholder:"NAME" group:"Storage:"`
+	S3AccessKey  secretText `name:"s3-access-key" help:"Better given as MILLRACE_S3_ACCESS_KEY. Default: what the AWS tools use." placeholder:"KEY" group:"Storage:"`
+	S3SecretKey  secretText `name:"s3-secret-key" help:"Better given as MILLRACE_S3_SECRET_KEY." placeholder:"KEY" group:"Storage:"`
+	SpoolMax     byteSize   `default:"2GB" help:"Disk space for segments on their way to S3 (default ${default})." placeholder:"SIZE" group:"Storage:"`
+	MinFree      freeSpace  `help:"What is to stay free of the disk: a size, or per cent. Below it the oldest media goes first. Default: 5%, 2GB at most." placeholder:"SIZE" group:"Storage:"`
+	ChannelQuota quota      `default:"none" help:"What is stored of each channel at most; a channel can have one of its own (default ${default})." placeholder:"SIZE" group:"Storage:"`
+	CacheMax     byteSize   `default:"256MB" help:"Memory of an edge for segments (default ${default})." placeholder:"SIZE" group:"Storage:"`
 
 	HTTP           string         `name:"http" default:":8080" help:"Address for pages, API and video (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	HTTPS          string         `name:"https" default:":8443" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
@@ -49,6 +51,7 @@ type settings struct {
 	EncodeCores float64       `help:"CPU cores that renditions may take, such as 1.5: leave the rest to what else this machine does. Default: all." placeholder:"N" group:"Video:"`
 	DVRWindow   time.Duration `name:"dvr-window" default:"10m" help:"How far back viewers can seek in a live broadcast (default ${default})." placeholder:"TIME" group:"Video:"`
 	Retention   time.Duration `default:"2h" help:"How long a broadcast is kept after its end (default ${default})." placeholder:"TIME" group:"Video:"`
+	Keep        bool          `help:"Running broadcasts keep all from their beginning, not only what viewers can seek back to." group:"Video:"`
 	FFmpeg      string        `name:"ffmpeg" default:"ffmpeg" help:"The ffmpeg program, with libx264 (default ${default} in PATH)." placeholder:"FILE" group:"Video:"`
 
 	Grace      gracePeriod   `default:"1m" help:"How long a broadcast waits for its streamer to come back; at least 1s (default ${default})." placeholder:"TIME" group:"Survival:"`

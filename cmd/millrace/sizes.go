@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"millrace/transcode"
 )
 
 // byteSize is a number of bytes, written 500MB or 2GB (powers of 1,000).
@@ -41,6 +43,45 @@ func (b byteSize) String() string {
 		}
 	}
 	return strconv.FormatInt(int64(b), 10) + "B"
+}
+
+// freeSpace is what is to stay free of a disk; the zero value stands for what
+// transcode takes by itself.
+type freeSpace struct {
+	given bool
+	bytes int64
+	// percent is of the whole disk.
+	percent float64
+}
+
+// UnmarshalText reads a size or a number of per cent.
+func (f *freeSpace) UnmarshalText(text []byte) error {
+	*f = freeSpace{given: len(text) > 0}
+	if number, ok := strings.CutSuffix(string(text), "%"); ok {
+		n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || !(n >= 0 && n < 100) { // nor is it NaN
+			return fmt.Errorf("%q is no part of a disk; write 5%% or 2GB", text)
+		}
+		f.percent = n
+		return nil
+	}
+	if !f.given {
+		return nil
+	}
+	var size byteSize
+	if err := size.UnmarshalText(text); err != nil {
+		return fmt.Errorf("%q is no part of a disk; write 5%% or 2GB", text)
+	}
+	f.bytes = int64(size)
+	return nil
+}
+
+// of is how many bytes of a disk are to stay free.
+func (f freeSpace) of(total int64) int64 {
+	if !f.given {
+		return transcode.DefaultFloor(total)
+	}
+	return f.bytes + int64(float64(total)*f.percent/100)
 }
 
 // quota bounds what is stored of a channel, in bytes; 0 is "default", noQuota "none".

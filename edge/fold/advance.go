@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"millrace/edge/playlist"
+	"millrace/internal/media"
 )
 
 // orphanPatience is how long media of another ingest waits for the end of the
@@ -39,12 +40,20 @@ func (f *Fold) advance() {
 		}
 		if r.based {
 			r.advance()
-			r.trim(max(f.window, 4*r.media.Target()))
+			r.trim(max(f.reach(), 4*r.media.Target()))
 		}
 		if f.end != noEnd && (!r.based || r.next >= f.end) && !r.media.Ended {
 			r.endHere()
 		}
 	}
+}
+
+// reach is how far back playlists reach.
+func (f *Fold) reach() media.Ticks {
+	if f.limit > 0 {
+		return min(f.window, f.limit)
+	}
+	return f.window
 }
 
 // GiveUp turns holes into gaps that later segments have waited for longer than

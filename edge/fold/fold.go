@@ -37,6 +37,8 @@ type Fold struct {
 	// window is the length of the playlists; they are never shorter than four
 	// target durations.
 	window media.Ticks
+	// limit, above 0, is how far back there is media where that is less.
+	limit media.Ticks
 
 	settings *index.Broadcast
 	// renditions stand in the order in which they were first heard of.
@@ -194,6 +196,7 @@ func (f *Fold) takeBroadcast(e *index.Entry) Refusal {
 	} else if e.Writer.Less(f.writer) {
 		return RefusedStale
 	}
+	f.limit = b.Window
 	for _, info := range b.Renditions {
 		r := f.find(info.Name)
 		switch {

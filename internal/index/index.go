@@ -91,7 +91,10 @@ type Broadcast struct {
 	TargetDuration int         `json:"target_duration"`
 	PartTarget     media.Ticks `json:"part_target"`
 	PartHoldBack   media.Ticks `json:"part_hold_back"`
-	Started        time.Time   `json:"started"`
+	// Window, above 0, is how far playlists reach back where there is no room to
+	// keep as much as --dvr-window says; edges list less at once.
+	Window  media.Ticks `json:"window,omitempty"`
+	Started time.Time   `json:"started"`
 	// Renditions stand in the order of the multivariant playlist, source first; those
 	// that not every player can play go behind the others there.
 	Renditions []Rendition `json:"renditions"`
@@ -180,7 +183,7 @@ const MaxParts = 1000
 func (e *Entry) validate() error {
 	switch e.Type {
 	case TypeBroadcast:
-		if e.Broadcast == nil || e.Broadcast.TargetDuration <= 0 || e.Broadcast.PartTarget <= 0 {
+		if b := e.Broadcast; b == nil || b.TargetDuration <= 0 || b.PartTarget <= 0 || b.Window < 0 {
 			return errors.New("decode index entry: a broadcast entry without its settings")
 		}
 	case TypeInit, TypePart, TypeSegment, TypeGap:

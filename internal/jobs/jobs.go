@@ -112,6 +112,9 @@ type Progress struct {
 	Leaving bool `json:"leaving,omitempty"`
 	// Shed is how many rungs it doesn't make now for want of room.
 	Shed int `json:"shed,omitempty"`
+	// Window is how far viewers can seek back, in seconds, where there is no room to
+	// keep as much as the DVR window; 0: there is.
+	Window int `json:"window,omitempty"`
 }
 
 // Order is what ingest tells the holder of a claim after the grant.

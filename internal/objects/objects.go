@@ -60,6 +60,15 @@ func renditionPrefix(broadcast string, epoch uint64, rendition string) string {
 	return Prefix(broadcast) + strconv.FormatUint(epoch, 10) + "/" + rendition + "/"
 }
 
+// Sequence returns the sequence of the segment that a key names; ok is false when
+// it names something else.
+func Sequence(key string) (sequence uint64, ok bool) {
+	name, isSegment := strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], ".m4s")
+	number, _, found := strings.Cut(name, ".")
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	return sequence, isSegment && found && err == nil
+}
+
 // Prefix is what all keys of a broadcast begin with.
 func Prefix(broadcast string) string { return "broadcasts/" + broadcast + "/" }
 
@@ -321,22 +330,42 @@ func (b *Bucket) Exists(ctx context.Context, key string) (bool, error) {
 	return false, fmt.Errorf("head %s: %w", key, err)
 }
 
+// Object is what a listing tells of an object.
+type Object struct {
+	Key string
+	// Size is in bytes.
+	Size int64
+	// Stored is when it was put.
+	Stored time.Time
+}
+
 // List calls fn with up to 1,000 keys at a time that begin with prefix.
 func (b *Bucket) List(ctx context.Context, prefix string, fn func(keys []string) error) error {
+	return b.Survey(ctx, prefix, func(found []Object) error {
+		keys := make([]string, len(found))
+		for i, o := range found {
+			keys[i] = o.Key
+		}
+		return fn(keys)
+	})
+}
+
+// Survey calls fn with up to 1,000 objects at a time whose keys begin with prefix.
+func (b *Bucket) Survey(ctx context.Context, prefix string, fn func([]Object) error) error {
 	pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{Bucket: &b.name, Prefix: &prefix})
 	for pages.HasMorePages() {
 		page, err := b.nextPage(ctx, pages)
 		if err != nil {
 			return fmt.Errorf("list %s: %w", prefix, err)
 		}
-		keys := make([]string, len(page.Contents))
+		found := make([]Object, len(page.Contents))
 		for i, o := range page.Contents {
-			keys[i] = aws.ToString(o.Key)
+			found[i] = Object{aws.ToString(o.Key), aws.ToInt64(o.Size), aws.ToTime(o.LastModified)}
 		}
-		if len(keys) == 0 {
+		if len(found) == 0 {
 			continue
 		}
-		if err := fn(keys); err != nil {
+		if err := fn(found); err != nil {
 			return err
 		}
 	}

@@ -34,6 +34,10 @@ type catalogue struct {
 	// span and maxBytes bound the media, dvr what is told to new readers.
 	span, dvr media.Ticks
 	maxBytes  int
+	// limit, above 0, takes dvr's place while there is no room for as much.
+	limit media.Ticks
+	// left is the first segment that hasn't left the DVR window.
+	left uint64
 
 	// writer is the newest grant's epoch, live its live mark.
 	writer jobs.Epoch

@@ -72,7 +72,7 @@ func (s change) turn(t *track) *turn {
 }
 
 func (s change) announceBroadcast(b index.Broadcast) {
-	b.Renditions = slices.Clone(b.Renditions)
+	b.Renditions, b.Window = slices.Clone(b.Renditions), s.limit
 	e := index.Entry{Type: index.TypeBroadcast, Writer: s.writer, Broadcast: &b}
 	s.settings = &e
 	s.arrange()

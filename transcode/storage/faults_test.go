@@ -63,7 +63,7 @@ func TestStorageOutlivesFaultsOfS3(t *testing.T) {
 			bucket, direct, proxy := testenv.ProxiedBucket(t)
 			db := testenv.Redis(t)
 			r := startStorage(t, Config{Redis: db, Bucket: bucket})
-			p := r.Open("b", grantOf(1, 0, 0))
+			p := r.Open("b", "c", grantOf(1, 0, 0))
 			publish64K(t, p, 0)
 			r.waitUploaded() // there are connections
 			fault(proxy)
@@ -137,7 +137,7 @@ func TestStorageOnAFullDisk(t *testing.T) {
 	proxy.Cut()
 	db := testenv.Redis(t)
 	first := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolDir: disk, Drain: time.Millisecond})
-	p := first.Open("b", grantOf(1, 0, 0))
+	p := first.Open("b", "c", grantOf(1, 0, 0))
 	_, follow := p.store.follow()
 	for n := range uint64(segments) {
 		publish64K(t, p, n)
@@ -188,7 +188,7 @@ func TestStorageMemoryWithoutS3(t *testing.T) {
 	bucket, direct, proxy := testenv.ProxiedBucket(t)
 	proxy.Hang()
 	r := startStorage(t, Config{Redis: testenv.Redis(t), Bucket: bucket, WindowBytes: 1 << 20, MemoryBytes: 1 << 20})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(60) {
 		publish64K(t, p, n)
 		r.waitSpooled()

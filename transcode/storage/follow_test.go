@@ -58,7 +58,7 @@ func (b *lockedBuffer) take() string {
 func TestFollowHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newIdleStorage()
-		p := s.Open("b", grantOf(1, 0, 0))
+		p := s.Open("b", "c", grantOf(1, 0, 0))
 		var got lockedBuffer
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -100,7 +100,7 @@ func TestFollowHeartbeat(t *testing.T) {
 func TestFollowEndsWithTheBroadcast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newIdleStorage()
-		p := s.Open("b", grantOf(1, 0, 0))
+		p := s.Open("b", "c", grantOf(1, 0, 0))
 		done := make(chan error, 1)
 		var got lockedBuffer
 		go func() { done <- p.store.stream(t.Context(), &got, got.flush) }()
@@ -131,7 +131,7 @@ func TestFollowEndsWithTheBroadcast(t *testing.T) {
 
 func TestFollowCutsSlowReadersOff(t *testing.T) {
 	s := newIdleStorage()
-	p := s.Open("b", grantOf(1, 0, 0))
+	p := s.Open("b", "c", grantOf(1, 0, 0))
 	_, slow := p.store.follow()
 	_, quick := p.store.follow()
 	for n := range uint64(readerLines) {
@@ -168,7 +168,7 @@ func TestFollowHTTP(t *testing.T) {
 	if w.Code != http.StatusNotFound {
 		t.Errorf("an unknown broadcast: %d, want 404", w.Code)
 	}
-	p := s.Open("b", grantOf(1, 0, 0))
+	p := s.Open("b", "c", grantOf(1, 0, 0))
 	p.Broadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}})
 	publish(t, p, "v", 0)
 	res, err := server.Client().Get(server.URL + index.FollowPath("b"))

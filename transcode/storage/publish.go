@@ -13,8 +13,8 @@ import (
 // broadcastStore is what this worker holds of one broadcast, with everybody
 // who reads it. It outlives the publications that fill it.
 type broadcastStore struct {
-	storage *Storage
-	id      string
+	storage     *Storage
+	id, channel string
 
 	mu        sync.Mutex
 	catalogue *catalogue
@@ -25,9 +25,9 @@ type broadcastStore struct {
 	open int
 }
 
-func newBroadcastStore(s *Storage, id string) *broadcastStore {
+func newBroadcastStore(s *Storage, id, channel string) *broadcastStore {
 	return &broadcastStore{
-		storage: s, id: id,
+		storage: s, id: id, channel: channel,
 		catalogue: newCatalogue(id, windowSpan, media.TicksOf(s.DVRWindow), s.WindowBytes),
 		feed:      feed{readers: map[*follower]struct{}{}},
 	}
@@ -77,6 +77,55 @@ func (b *broadcastStore) change(by jobs.Epoch, fn func(change)) {
 		b.storage.Log.Error("segments were given up, later ones were waiting", "broadcast", b.id, "segments", out.late)
 	}
 	m.evicted.Add(float64(out.evicted))
+}
+
+// standing is how a broadcast's DVR window stands.
+type standing struct {
+	// left is the first segment that hasn't left it.
+	left uint64
+	// window is its length, limited is set when there was no room for a longer one.
+	window  media.Ticks
+	limited bool
+	// inits are the hashes of the init sections that are in use.
+	inits map[string]bool
+}
+
+func (b *broadcastStore) standing() standing {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.catalogue
+	return standing{c.left, c.window(), c.limit > 0, c.usedInits()}
+}
+
+// squeeze shortens the DVR window for its media to take allowed bytes in place of
+// held, if it isn't the shortest already. It reports whether it did.
+func (b *broadcastStore) squeeze(held, allowed int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.catalogue
+	now, least := c.window(), max(shortestWindow, 4*c.target())
+	if now <= least || c.settings == nil {
+		return false
+	}
+	// By a tenth at least: what it takes is known from a while ago.
+	share := min(float64(allowed)/float64(max(held, 1)), 0.9)
+	b.change(c.writer, func(c change) { c.limitWindow(max(least, media.Ticks(float64(now)*share))) })
+	return true
+}
+
+// relax lets a DVR window that was shortened grow by a part of itself.
+func (b *broadcastStore) relax() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c := b.catalogue
+	if c.limit == 0 {
+		return
+	}
+	wider := c.limit + c.limit/relaxBy
+	if wider >= c.dvr {
+		wider = 0
+	}
+	b.change(c.writer, func(c change) { c.limitWindow(wider) })
 }
 
 // refused counts media that was not published.
@@ -248,6 +297,14 @@ func (p *Writer) Finished() uint64 {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
 	return p.store.catalogue.finished(p.grant)
+}
+
+// Window is how far viewers can seek back, where there is no room to keep as much
+// as the DVR window; 0: there is.
+func (p *Writer) Window() time.Duration {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	return p.store.catalogue.limit.Duration()
 }
 
 // Missing declares a segment missing in every rendition in which it isn't known

@@ -18,7 +18,7 @@ func settled(b *broadcastStore, rendition string, sequence uint64) {
 
 func TestPublicationsSideBySide(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	older := s.Open("b", grantOf(1, 5, 3))
+	older := s.Open("b", "c", grantOf(1, 5, 3))
 	check := func(p *Writer, what string, safe, finished uint64) {
 		t.Helper()
 		if gotSafe, gotFinished := p.Safe(), p.Finished(); gotSafe != safe || gotFinished != finished {
@@ -34,7 +34,7 @@ func TestPublicationsSideBySide(t *testing.T) {
 	check(older, "before the takeover", 3, 6)
 
 	// Segment 6 is still the older one's; 7 and what follows are the newer one's.
-	newer := s.Open("b", grantOf(2, 7, 7))
+	newer := s.Open("b", "c", grantOf(2, 7, 7))
 	check(newer, "at its start", 7, 7)
 	if err := newer.Part(partEntry("v", 7, 0), partData("v", 7, 0)); err != nil {
 		t.Fatal(err)
@@ -100,8 +100,8 @@ func TestPublicationsSideBySide(t *testing.T) {
 // The newest one's close must not end what an older one is still finishing.
 func TestPublicationOutlivesANewerOne(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	older := s.Open("b", grantOf(1, 0, 0))
-	newer := s.Open("b", grantOf(2, 1, 0))
+	older := s.Open("b", "c", grantOf(1, 0, 0))
+	newer := s.Open("b", "c", grantOf(2, 1, 0))
 	newer.Close()
 	s.forget(time.Now().Add(2 * ForgetAfter))
 	if s.find("b") == nil {
@@ -123,12 +123,12 @@ func TestPublicationOutlivesANewerOne(t *testing.T) {
 // an older one's other version or gap doesn't replace what the newer one makes.
 func TestPublicationsOfOneSegment(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	older := s.Open("b", grantOf(1, 0, 0))
+	older := s.Open("b", "c", grantOf(1, 0, 0))
 	publish(t, older, "v", 0)
 	if err := older.Part(partEntry("v", 1, 0), partData("v", 1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	newer := s.Open("b", grantOf(2, 3, 0))
+	newer := s.Open("b", "c", grantOf(2, 3, 0))
 	for _, n := range []uint64{0, 1} {
 		publish(t, newer, "v", n)
 	}
@@ -155,7 +155,7 @@ func TestPublicationsOfOneSegment(t *testing.T) {
 // What earlier workers made may be learnt of while media is published already.
 func TestPublicationRestoresBesideTheStart(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	p := s.Open("b", grantOf(2, 6, 3))
+	p := s.Open("b", "c", grantOf(2, 6, 3))
 	publish(t, p, "v", 6)
 	p.Part(partEntry("v", 7, 0), partData("v", 7, 0))
 	publish(t, p, "v", 4)
@@ -188,7 +188,7 @@ func TestPublicationRestoresBesideTheStart(t *testing.T) {
 // next segment's number; any new part ends it.
 func TestPublicationOfAnOrphan(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	p := s.Open("b", grantOf(1, 0, 0))
+	p := s.Open("b", "c", grantOf(1, 0, 0))
 	publish(t, p, "v", 0)
 	p.Part(partEntry("v", 1, 0), partData("v", 1, 0))
 	paused := func() bool {
@@ -200,7 +200,7 @@ func TestPublicationOfAnOrphan(t *testing.T) {
 	}
 	// Another ingest's log begins with a pause that knows the number: from then
 	// on only that segment ends it.
-	next := s.Open("b", grantOf(2, 2, 1))
+	next := s.Open("b", "c", grantOf(2, 2, 1))
 	next.Pause(2, "the publisher lost the connection")
 	if err := p.Finish(partEntry("v", 1, 1), partData("v", 1, 1), segmentEntry("v", 1)); err != nil {
 		t.Errorf("the segment that was closed short: %v", err)

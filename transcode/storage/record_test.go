@@ -170,7 +170,7 @@ func TestStorageWritesAWholeIndexAgain(t *testing.T) {
 	server := testenv.StartRedis(t)
 	db, bucket := server.Client(), testenv.Bucket(t)
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	p.Broadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}}})
 	p.Init("v", &media.Init{Hash: "i", Data: []byte("init")}, index.Entry{Epoch: 7})
 	for n := range uint64(100) {
@@ -213,7 +213,7 @@ func TestStorageTellsOfWhatItStoredBeforeItDied(t *testing.T) {
 	db, bucket, dir := server.Client(), testenv.Bucket(t), t.TempDir()
 	server.Stop()
 	first := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolDir: dir})
-	p := first.Open("b", grantOf(1, 0, 0))
+	p := first.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(5) {
 		publish(t, p, "v", n)
 	}
@@ -239,7 +239,7 @@ func TestSpoolMakesRoomWithoutRedis(t *testing.T) {
 	server.Stop()
 	const bound = 2 << 10
 	r := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolBytes: bound})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(30) {
 		publish(t, p, "v", n)
 		r.waitUploaded()

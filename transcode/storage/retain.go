@@ -56,7 +56,7 @@ func (s change) restore(entries []index.Entry) {
 		switch e.Type {
 		case index.TypeBroadcast:
 			if s.settings == nil {
-				s.settings = &e
+				s.settings, s.limit = &e, e.Broadcast.Window
 				s.arrange()
 				news = append(news, e)
 			}
@@ -209,7 +209,7 @@ func (s change) recordAgain() {
 // window's segments of 2 s or more, and a third for all else; twice that, since
 // two workers may write it, or one again what Redis had lost.
 func (s *catalogue) indexLength() int {
-	segments := int(s.dvr/(2*media.VideoTimescale)) + 30
+	segments := int(s.window()/(2*media.VideoTimescale)) + 30
 	return 100 + segments*max(2, len(s.tracks))*8/3
 }
 
@@ -221,12 +221,43 @@ func (s *catalogue) target() media.Ticks {
 	return media.Ticks(s.settings.Broadcast.TargetDuration) * media.VideoTimescale
 }
 
+// window is how far back a new reader is told what exists.
+func (s *catalogue) window() media.Ticks { return cmp.Or(s.limit, s.dvr) }
+
+// limitWindow has playlists reach back less than the DVR window; 0: as far as that again.
+func (s change) limitWindow(limit media.Ticks) {
+	if s.settings == nil || limit == s.limit {
+		return
+	}
+	s.limit = limit
+	s.announceBroadcast(*s.settings.Broadcast)
+	for _, t := range s.tracks {
+		s.prune(t)
+	}
+}
+
+// usedInits are the hashes of the init sections that are announced, or that a
+// segment needs that is.
+func (s *catalogue) usedInits() map[string]bool {
+	used := map[string]bool{}
+	for _, t := range s.tracks {
+		for _, i := range t.inits {
+			used[i.entry.Init] = true
+		}
+		for _, r := range t.records {
+			used[r.Init] = true
+		}
+	}
+	return used
+}
+
 // prune forgets records before the DVR window.
 func (s *catalogue) prune(t *track) {
-	keep := s.dvr + recentTargets*s.target()
+	keep := s.window() + recentTargets*s.target()
 	var total media.Ticks
 	for i, r := range slices.Backward(t.records) {
 		if total >= keep {
+			s.left = max(s.left, r.Sequence+1)
 			t.records = slices.Delete(t.records, 0, i+1)
 			return
 		}

@@ -195,7 +195,7 @@ func TestSpoolOutOfOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolDir: filepath.Join(file, "spool"), MemoryBytes: 100, Uploads: 1})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(40) {
 		publish(t, p, "v", n)
 		r.uploader.mu.Lock()

@@ -9,12 +9,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
@@ -54,6 +55,20 @@ type Config struct {
 	// Drain is how long run goes on uploading after its context has ended; 0 means 750 ms:
 	// the process has 2 s to stop, and what is left stays in the spool.
 	Drain time.Duration
+	// Keep has running broadcasts keep all from their beginning; without it what has
+	// left the DVR window is deleted.
+	Keep bool
+	// Quota bounds what is stored of a channel that has no quota of its own, in
+	// bytes; 0: nothing does.
+	Quota int64
+	// StoreDir is set when Bucket is a server of our own: the directory that it keeps all in.
+	StoreDir string
+	// MinFree tells how many bytes are to stay free on the disk of StoreDir, else of
+	// SpoolDir, by the disk's size; nil: [DefaultFloor].
+	MinFree func(total int64) int64
+	// Space tells how many bytes are free on the disk that holds a directory, and
+	// how many there are; nil asks the system.
+	Space func(dir string) (free, total int64, err error)
 	// Uploads is the number of uploads at a time; 0 means 4.
 	Uploads int
 	Log     *slog.Logger
@@ -69,6 +84,7 @@ type Storage struct {
 	uploader *uploader
 	recorder *recorder
 	sweeper  *sweeper
+	keeper   *keeper
 	// stopped is closed when run's context ends.
 	stopped chan struct{}
 
@@ -85,6 +101,12 @@ func New(c Config) *Storage {
 	c.DVRWindow = cmp.Or(c.DVRWindow, 10*time.Minute)
 	c.Drain = cmp.Or(c.Drain, 750*time.Millisecond)
 	c.Uploads = cmp.Or(c.Uploads, 4)
+	if c.MinFree == nil {
+		c.MinFree = DefaultFloor
+	}
+	if c.Space == nil {
+		c.Space = diskSpace
+	}
 	s := &Storage{
 		Config:     c,
 		metrics:    newMetrics(c.Registerer),
@@ -95,12 +117,19 @@ func New(c Config) *Storage {
 	s.recorder = newRecorder(recorderConfig{
 		Redis: c.Redis, Expire: silence, Log: c.Log, Metrics: s.metrics, Written: s.written, Again: s.recordAgain,
 	})
+	disk := &room{dir: cmp.Or(c.StoreDir, c.SpoolDir), space: c.Space, floor: c.MinFree}
 	s.uploader = newUploader(uploaderConfig{
+		Short: disk.short, ShortStore: func() bool { return c.StoreDir != "" && disk.short() },
 		Bucket: c.Bucket, Dir: c.SpoolDir, Bytes: c.SpoolBytes, Memory: c.MemoryBytes,
 		Expire: silence, Parallel: c.Uploads, Log: c.Log, Metrics: s.metrics,
 		Uploaded: s.uploaded, Conflict: s.conflict, Lost: s.lost,
 	})
 	s.sweeper = &sweeper{db: c.Redis, bucket: c.Bucket, retention: c.Retention, silence: silence, log: c.Log, metrics: s.metrics}
+	s.keeper = &keeper{
+		db: c.Redis, bucket: c.Bucket, sweeper: s.sweeper, log: c.Log, metrics: s.metrics,
+		window: c.DVRWindow, quota: c.Quota, all: c.Keep, room: disk, own: c.StoreDir != "",
+		broadcasts: s.held, tenures: map[string]*tenure{},
+	}
 	return s
 }
 
@@ -120,6 +149,10 @@ func (s *Storage) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		s.sweeper.run(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		s.keeper.run(ctx)
 		return nil
 	})
 	g.Go(func() error {
@@ -143,14 +176,14 @@ func (s *Storage) Run(ctx context.Context) error {
 	return nil
 }
 
-// Open begins publishing under a grant. A publication under an earlier grant of
+// Open begins publishing a channel's broadcast under a grant. A publication under an earlier grant of
 // the broadcast may from now on only finish what comes before the new one's live
 // mark; the new one goes on with the content of the old one's window.
-func (s *Storage) Open(broadcast string, g jobs.Grant) *Writer {
+func (s *Storage) Open(broadcast, channel string, g jobs.Grant) *Writer {
 	s.mu.Lock()
 	b := s.broadcasts[broadcast]
 	if b == nil {
-		b = newBroadcastStore(s, broadcast)
+		b = newBroadcastStore(s, broadcast, channel)
 		s.broadcasts[broadcast] = b
 	}
 	p := b.reopen(g) // under the lock, so that it isn't forgotten before
@@ -165,6 +198,16 @@ func (s *Storage) find(broadcast string) *broadcastStore {
 	defer s.mu.Unlock()
 	return s.broadcasts[broadcast]
 }
+
+// held returns what is held of all broadcasts.
+func (s *Storage) held() []*broadcastStore {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.broadcasts))
+}
+
+// CheckRoom says what is wrong when less than the floor is free on the disk.
+func (s *Storage) CheckRoom() error { return s.keeper.room.check() }
 
 // forget lets go of broadcasts that were over forgetAfter ago.
 func (s *Storage) forget(now time.Time) {
@@ -259,73 +302,4 @@ func (s *Storage) foreignLength(broadcast string) int {
 		sh.track(string(rune('a' + n)))
 	}
 	return sh.indexLength()
-}
-
-// storageMetrics counts what storage does.
-type metrics struct {
-	spoolBytes, spoolFiles, spoolMemory prometheus.Gauge
-	spoolErrors                         prometheus.Counter
-	spoolDropped                        *prometheus.CounterVec // reason
-	uploads                             *prometheus.CounterVec // result: ok, error, conflict
-	uploadSeconds                       prometheus.Histogram
-	uploadBytes                         prometheus.Counter
-	indexErrors, indexLost              prometheus.Counter
-	indexDropped                        *prometheus.CounterVec // reason
-	conflicts                           *prometheus.CounterVec // of: part, object
-	refused                             *prometheus.CounterVec // reason
-	gaps                                *prometheus.CounterVec // reason
-	evicted                             prometheus.Counter
-	readers                             prometheus.Gauge
-	disconnects                         *prometheus.CounterVec // reason
-	sweptBroadcasts, sweptObjects       prometheus.Counter
-	sweepErrors                         prometheus.Counter
-}
-
-func newMetrics(r prometheus.Registerer) *metrics {
-	f := promauto.With(r)
-	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help})
-	}
-	vec := func(name, help, label string) *prometheus.CounterVec {
-		return f.NewCounterVec(prometheus.CounterOpts{Name: "millrace_transcode_" + name, Help: help}, []string{label})
-	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return f.NewGauge(prometheus.GaugeOpts{Name: "millrace_transcode_" + name, Help: help})
-	}
-	m := &metrics{
-		spoolBytes:   gauge("spool_bytes", "Bytes in the spool, on their way to S3."),
-		spoolFiles:   gauge("spool_files", "Files in the spool."),
-		spoolMemory:  gauge("spool_memory_bytes", "Bytes that wait for the spool, or for S3 without it."),
-		spoolErrors:  counter("spool_errors_total", "Writes to the spool that failed."),
-		spoolDropped: vec("spool_dropped_total", "Objects that were dropped on their way to S3.", "reason"),
-		uploads:      vec("uploads_total", "PUT requests to S3 by result.", "result"),
-		uploadSeconds: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "millrace_transcode_upload_seconds", Help: "Duration of PUT requests to S3.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25},
-		}),
-		uploadBytes:     counter("upload_bytes_total", "Bytes put to S3."),
-		indexErrors:     counter("index_errors_total", "Writes of index entries to Redis that failed."),
-		indexLost:       counter("index_lost_total", "Index entries that Redis lost after it had acknowledged them; they were written again."),
-		indexDropped:    vec("index_dropped_total", "Index entries that didn't reach Redis.", "reason"),
-		conflicts:       vec("conflicts_total", "Media that was made twice with different bytes. It must stay 0.", "of"),
-		refused:         vec("publish_refused_total", "Parts, segments and other entries that were not published.", "reason"),
-		gaps:            vec("gaps_total", "Segments that were declared missing.", "reason"),
-		evicted:         counter("window_evicted_unsafe_total", "Segments that left the window for want of memory before they were in S3."),
-		readers:         gauge("follow_readers", "Readers of follow streams."),
-		disconnects:     vec("follow_disconnects_total", "Readers of follow streams that were disconnected.", "reason"),
-		sweptBroadcasts: counter("swept_broadcasts_total", "Broadcasts deleted after their retention."),
-		sweptObjects:    counter("swept_objects_total", "Objects deleted from S3."),
-		sweepErrors:     counter("sweep_errors_total", "Sweeps that failed."),
-	}
-	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
-	drops := []string{dropFull, dropDisk, dropMemory, dropDamaged, dropExpired, dropShutdown}
-	for vec, values := range map[*prometheus.CounterVec][]string{
-		m.spoolDropped: drops, m.gaps: append([]string{"not made", "late"}, drops...), m.conflicts: {"part", "object"},
-		m.uploads: {"ok", "conflict", "error"}, m.indexDropped: {"not encodable", "queue full", dropShutdown},
-	} {
-		for _, v := range values {
-			vec.WithLabelValues(v)
-		}
-	}
-	return m
 }

@@ -21,7 +21,7 @@ import (
 func TestStorage(t *testing.T) {
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
-	p := r.Open("b", grantOf(1, 3, 3))
+	p := r.Open("b", "c", grantOf(1, 3, 3))
 	p.Broadcast(index.Broadcast{TargetDuration: 4, PartTarget: 1, Renditions: []index.Rendition{{Name: "v"}, {Name: "a"}}})
 	for _, rendition := range []string{"v", "a"} {
 		p.Init(rendition, &media.Init{Hash: "i", Data: []byte("init")}, index.Entry{Epoch: 7})
@@ -77,7 +77,7 @@ func TestStorageSurvivesS3(t *testing.T) {
 				start()
 			}
 			r := startStorage(t, Config{Redis: db, Bucket: bucket})
-			p := r.Open("b", grantOf(1, 0, 0))
+			p := r.Open("b", "c", grantOf(1, 0, 0))
 			for n := range uint64(20) {
 				publish(t, p, "v", n)
 			}
@@ -108,7 +108,7 @@ func TestStorageDropsTheOldest(t *testing.T) {
 	start()
 	const bound = 2 << 10
 	r := startStorage(t, Config{Redis: db, Bucket: bucket, SpoolBytes: bound, Uploads: 1})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	p.Init("v", &media.Init{Hash: "i", Data: []byte("init")}, index.Entry{Epoch: 7})
 	_, follow := p.store.follow()
 	for n := range uint64(30) {
@@ -173,7 +173,7 @@ func TestStorageRestart(t *testing.T) {
 	dir := t.TempDir()
 	c := Config{Redis: db, Bucket: bucket, SpoolDir: dir, Drain: time.Millisecond}
 	first := startStorage(t, c)
-	p := first.Open("b", grantOf(1, 0, 0))
+	p := first.Open("b", "c", grantOf(1, 0, 0))
 	p.Init("v", &media.Init{Hash: "i", Data: []byte("init")}, index.Entry{Epoch: 7})
 	for n := range uint64(5) {
 		publish(t, p, "v", n)
@@ -188,7 +188,7 @@ func TestStorageRestart(t *testing.T) {
 
 	start()
 	again := startStorage(t, c)
-	p = again.Open("b", grantOf(2, 3, 0))
+	p = again.Open("b", "c", grantOf(2, 3, 0))
 	publish(t, p, "v", 3) // it is in the spool already
 	again.waitUploaded()
 	found := map[string]bool{}
@@ -216,7 +216,7 @@ func TestStorageDropsWhatAnEarlierProcessLeft(t *testing.T) {
 	const segments = 5
 	c := Config{Redis: db, Bucket: bucket, SpoolDir: t.TempDir(), Drain: time.Millisecond}
 	first := startStorage(t, c)
-	p := first.Open("b", grantOf(1, 0, 0))
+	p := first.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(segments) {
 		publish(t, p, "v", n)
 	}
@@ -225,7 +225,7 @@ func TestStorageDropsWhatAnEarlierProcessLeft(t *testing.T) {
 
 	c.SpoolBytes, c.Uploads = first.uploader.disk/segments*3, 1
 	again := startStorage(t, c)
-	publish(t, again.Open("c", grantOf(2, 0, 0)), "v", 0)
+	publish(t, again.Open("c", "c", grantOf(2, 0, 0)), "v", 0)
 	again.waitSpooled()
 	dropped := int(value(t, again.metrics.spoolDropped.WithLabelValues(dropFull)))
 	if dropped == 0 {
@@ -249,7 +249,7 @@ func TestStorageDrainsAtTheEnd(t *testing.T) {
 	s3.set("503")
 	start()
 	r := startStorage(t, Config{Redis: db, Bucket: bucket, Drain: time.Minute})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(8) {
 		publish(t, p, "v", n)
 	}
@@ -271,7 +271,7 @@ func TestStorageStopsInTime(t *testing.T) {
 	s3.set("hang")
 	start()
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	publish(t, p, "v", 0)
 	r.waitSpooled()
 	<-s3.refused
@@ -287,7 +287,7 @@ func TestStorageSurvivesRedis(t *testing.T) {
 	db, bucket := server.Client(), testenv.Bucket(t)
 	server.Stop()
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	for n := range uint64(300) {
 		publish(t, p, "v", n)
 	}
@@ -315,7 +315,7 @@ func TestStorageConflict(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	publish(t, p, "v", 0)
 	publish(t, p, "v", 1)
 	readIndex(t, db, "b", 1)
@@ -338,15 +338,15 @@ func TestStorageConflict(t *testing.T) {
 
 func TestStorageFencesAnEarlierGrant(t *testing.T) {
 	s := New(Config{Log: slog.New(slog.DiscardHandler)})
-	first := s.Open("b", grantOf(1, 0, 0))
+	first := s.Open("b", "c", grantOf(1, 0, 0))
 	publish(t, first, "v", 0)
-	second := s.Open("b", grantOf(2, 1, 0))
+	second := s.Open("b", "c", grantOf(2, 1, 0))
 	if err := first.Part(partEntry("v", 1, 0), []byte("x")); !errors.Is(err, ErrFenced) {
 		t.Errorf("the earlier grant: %v, want %v", err, ErrFenced)
 	}
 	first.End(1, "no")
 	first.Close()
-	third := s.Open("b", grantOf(1, 0, 0))
+	third := s.Open("b", "c", grantOf(1, 0, 0))
 	if third.Part(partEntry("v", 1, 0), []byte("x")) == nil {
 		t.Error("a grant that comes late may publish from the live mark on")
 	}
@@ -375,7 +375,7 @@ func TestPublicationConcurrently(t *testing.T) {
 	r := startStorage(t, Config{Redis: db, Bucket: bucket})
 	mux := http.NewServeMux()
 	r.Routes(mux)
-	p := r.Open("b", grantOf(1, 0, 0))
+	p := r.Open("b", "c", grantOf(1, 0, 0))
 	renditions := []string{"v", "w", "a"}
 	const segments = 12
 	var makers, readers sync.WaitGroup

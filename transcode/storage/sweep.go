@@ -97,7 +97,7 @@ func (s *sweeper) sweepSet(ctx context.Context, key string, before time.Time) er
 	}
 	var first error
 	for _, id := range ids {
-		if err := s.remove(ctx, key, id); err != nil {
+		if err := s.remove(ctx, key, id, deleteRetention); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
@@ -109,16 +109,40 @@ func (s *sweeper) sweepSet(ctx context.Context, key string, before time.Time) er
 	return first
 }
 
+// ended returns the broadcasts that have ended, and when: also those that nobody
+// ended and that have been silent since a time.
+func (s *sweeper) ended(ctx context.Context, silent time.Time) (map[string]time.Time, error) {
+	ended := map[string]time.Time{}
+	for key, before := range map[string]string{activeKey: strconv.FormatInt(silent.UnixMilli(), 10), endedKey: "+inf"} {
+		found, err := s.db.ZRangeArgsWithScores(ctx, redis.ZRangeArgs{Key: key, Start: "-inf", Stop: before, ByScore: true}).Result()
+		if err != nil {
+			return nil, fmt.Errorf("list ended broadcasts: %w", err)
+		}
+		for _, z := range found {
+			if id, ok := z.Member.(string); ok && id != "" {
+				ended[id] = time.UnixMilli(int64(z.Score))
+			}
+		}
+	}
+	return ended, nil
+}
+
 // remove deletes a broadcast from S3, then from Redis.
-func (s *sweeper) remove(ctx context.Context, key, id string) error {
+func (s *sweeper) remove(ctx context.Context, key, id, why string) error {
 	deleted := 0
 	if id != "" {
-		err := s.bucket.List(ctx, objects.Prefix(id), func(keys []string) error {
+		err := s.bucket.Survey(ctx, objects.Prefix(id), func(found []objects.Object) error {
+			keys, bytes := make([]string, len(found)), int64(0)
+			for i, o := range found {
+				keys[i] = o.Key
+				bytes += o.Size
+			}
 			if err := s.bucket.Delete(ctx, keys); err != nil {
 				return err
 			}
 			deleted += len(keys)
 			s.metrics.sweptObjects.Add(float64(len(keys)))
+			s.metrics.deleted(why, len(keys), bytes)
 			return nil
 		})
 		if err != nil {
@@ -126,6 +150,9 @@ func (s *sweeper) remove(ctx context.Context, key, id string) error {
 		}
 	}
 	if err := s.db.Del(ctx, index.StreamKey(id), countsKey(id)).Err(); err != nil {
+		return fmt.Errorf("sweep broadcast %s: %w", id, err)
+	}
+	if err := s.db.HDel(ctx, holdingsKey, id).Err(); err != nil {
 		return fmt.Errorf("sweep broadcast %s: %w", id, err)
 	}
 	if err := s.db.ZRem(ctx, key, id).Err(); err != nil {

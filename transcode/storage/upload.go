@@ -36,7 +36,7 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-// uploaderConfig is what an uploader needs; all of it is required but Log's level.
+// uploaderConfig is what an uploader needs; all of it is required but Short and ShortStore.
 type uploaderConfig struct {
 	Bucket *objects.Bucket
 	// Dir is the spool's directory, Bytes bounds the files in it, Memory the
@@ -47,8 +47,11 @@ type uploaderConfig struct {
 	Expire time.Duration
 	// Parallel is the number of uploads at a time.
 	Parallel int
-	Log      *slog.Logger
-	Metrics  *metrics
+	// Short reports whether the spool may not grow, ShortStore whether S3 may not be
+	// written, both since their disk has too little room; nil: never.
+	Short, ShortStore func() bool
+	Log               *slog.Logger
+	Metrics           *metrics
 	// Uploaded is called after each PUT, Conflict when S3 has other content,
 	// Lost when an object was dropped. They are called from the uploader's goroutines.
 	Uploaded, Conflict func(key string, e index.Entry)
@@ -73,6 +76,13 @@ type uploader struct {
 }
 
 func newUploader(c uploaderConfig) *uploader {
+	never := func() bool { return false }
+	if c.Short == nil {
+		c.Short = never
+	}
+	if c.ShortStore == nil {
+		c.ShortStore = never
+	}
 	return &uploader{uploaderConfig: c, changed: make(chan struct{}), outbox: newOutbox(c.Memory)}
 }
 
@@ -182,20 +192,31 @@ func (u *uploader) spoolAll(ctx context.Context) {
 // toDisk writes an object, after room was made for it within the bound, and
 // on a full disk at the expense of older files.
 func (u *uploader) toDisk(it *item) (int64, error) {
+	held := func() int64 {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.disk
+	}
 	u.clear(it.size+spoolOverhead, u.Bytes, dropFull)
+	if u.Short() {
+		before := held()
+		if u.clear(it.size+spoolOverhead, before, dropDisk); held()+it.size+spoolOverhead > before {
+			return 0, errShort
+		}
+	}
 	for {
 		size, err := u.write(it.object)
 		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 			return size, err
 		}
-		u.mu.Lock()
-		held := u.disk
-		u.mu.Unlock()
-		if !u.clear(it.size, max(held, it.size), dropDisk) {
+		if !u.clear(it.size, max(held(), it.size), dropDisk) {
 			return 0, err
 		}
 	}
 }
+
+// errShort means that the disk must be left what is free on it.
+var errShort = errors.New("the disk has less free than its floor (--min-free)")
 
 // clear drops the oldest files until size more bytes fit into bound. It
 // reports whether any was dropped.
@@ -258,6 +279,11 @@ func (u *uploader) upload(ctx context.Context, it *item) bool {
 		}
 		u.requeue(it)
 		u.fault.Warn(u.Log, "the spool can't be read", err)
+		return false
+	}
+	if u.ShortStore() {
+		u.requeue(it)
+		u.fault.Warn(u.Log, "a segment isn't stored", errShort)
 		return false
 	}
 	start := time.Now()

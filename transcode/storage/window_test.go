@@ -34,7 +34,7 @@ func TestWindowHTTP(t *testing.T) {
 	s.Routes(mux)
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	p := s.Open("b", grantOf(1, 4, 4))
+	p := s.Open("b", "c", grantOf(1, 4, 4))
 	p.Init("v", &media.Init{Hash: "ab", Data: []byte("init")}, index.Entry{Epoch: 7})
 	publish(t, p, "v", 4)
 	if err := p.Part(partEntry("v", 5, 0), partData("v", 5, 0)); err != nil {
