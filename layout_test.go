@@ -47,14 +47,18 @@ var walls = map[string][]string{
 	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
 	"edge/playlist": {"internal/media"},
 
-	"chat/room":      {},
-	"chat/websocket": {"chat/room"},
-
 	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/lease", "internal/sparselog", "internal/viewers"},
 	"api/store": {"internal/channelname", "internal/credentials"},
 
-	"chat/event": {},
-	"chat/store": {"chat/event", "internal/sparselog"},
+	"chat":            {"chat/front/irc", "chat/front/ws", "chat/room", "chat/talk", "chat/websocket", "internal/credentials", "internal/session"},
+	"chat/event":      {},
+	"chat/front/irc":  {"chat/event", "chat/moderation", "chat/room", "chat/talk", "chat/websocket", "internal/channelname", "internal/rate", "internal/session"},
+	"chat/front/ws":   {"chat/event", "chat/room", "chat/talk", "chat/websocket", "internal/rate", "internal/session"},
+	"chat/moderation": {"chat/event"},
+	"chat/room":       {},
+	"chat/store":      {"chat/event", "internal/sparselog"},
+	"chat/talk":       {"chat/event", "chat/moderation", "chat/room", "chat/store", "internal/channelname", "internal/credentials", "internal/session"},
+	"chat/websocket":  {"chat/room"},
 
 	"internal/channelname": {},
 	"internal/child":       {},
@@ -96,7 +100,7 @@ var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fo
 
 // pure packages and files compute: they reach no network, file or process, and read no clock.
 var pure = []string{
-	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist", "chat/event",
+	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist", "chat/event", "chat/moderation",
 	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
 	// State machines of services.
 	"ingest/grant.go", "ingest/health.go", "ingest/keyframes.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",

@@ -119,13 +119,15 @@ type Event struct {
 	Kind Kind `json:"kind"`
 	// User did it.
 	User *User `json:"user,omitempty"`
+	// Nonce is what the sender called its message by before it had an ID.
+	Nonce string `json:"nonce,omitempty"`
 	// Text is what was said; of an action, why.
 	Text string `json:"text,omitempty"`
 	// Action is set of a message that says what its user does (/me).
 	Action bool `json:"action,omitempty"`
 	// First is set of somebody's first message in this room.
 	First bool `json:"first,omitempty"`
-	// Reply is what a message answers; nil: nothing.
+	// Reply is what a message answers, or the message that is deleted; nil: nothing.
 	Reply *Reply `json:"reply,omitempty"`
 	// Target is the message that an action is about, Subject the user.
 	Target  ID    `json:"target,omitempty"`

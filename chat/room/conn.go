@@ -124,6 +124,22 @@ func (c *Conn) ID() uint64 { return c.id }
 // Format is the one that it was attached with.
 func (c *Conn) Format() *Format { return c.format }
 
+// SetFormat gives a connection that is in no room another format, and reports whether it did: fronts whose
+// clients say only after the handshake what they want need that.
+func (c *Conn) SetFormat(f *Format) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.rooms) > 0 || c.state >= closing {
+		return false
+	}
+	if c.format != f {
+		c.format.metrics.connections.Dec()
+		f.metrics.connections.Inc()
+		c.format = f
+	}
+	return true
+}
+
 // RemoteAddr is the other end's address, or a proxy's in front of it.
 func (c *Conn) RemoteAddr() net.Addr { return c.wire.conn.RemoteAddr() }
 

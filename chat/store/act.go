@@ -34,8 +34,16 @@ func (s *Store) act(ctx context.Context, room string, e *event.Event, changes ..
 }
 
 // Delete takes one message away.
-func (s *Store) Delete(ctx context.Context, room string, by *event.User, id event.ID, why string) error {
-	_, err := s.act(ctx, room, &event.Event{Kind: event.Deleted, User: by, Target: id, Text: why})
+func (s *Store) Delete(ctx context.Context, room string, by *event.User, target *event.Event, why string) error {
+	e := &event.Event{Kind: event.Deleted, User: by, Target: target.ID, Subject: target.User, Text: why}
+	e.Reply = &event.Reply{ID: target.ID, User: *target.User, Text: target.Text}
+	_, err := s.act(ctx, room, e)
+	return err
+}
+
+// Pin shows a message above all others; "" none.
+func (s *Store) Pin(ctx context.Context, room string, by *event.User, id event.ID) error {
+	_, err := s.act(ctx, room, &event.Event{Kind: event.Pinned, User: by, Target: id})
 	return err
 }
 

@@ -1,10 +1,11 @@
 -- Appends a message to a room, unless the room's rules refuse it, and tells all processes.
 -- KEYS: the stream, bans, settings, roles, seen (users who wrote), pace (of this user), sent (the message's nonce)
 -- ARGV: the channel of hints, the event's JSON, the user's ID, the nonce ("" for none), how long it is kept in ms,
---       messages in a span, those of a moderator, the span in ms, the most entries, how many users are remembered
+--       messages in a span, those of a moderator, the span in ms, the most entries, how many users are remembered,
+--       the user's role where that isn't kept in roles
 -- Answers {"", id}, or {why it is refused, when that ends in ms since 1970 or "0"}.
 local stream, bans, settings, roles, seen, pace, sent = unpack(KEYS)
-local hints, doc, user, nonce, kept, few, many, span, entries, remembered = unpack(ARGV)
+local hints, doc, user, nonce, kept, few, many, span, entries, remembered, role = unpack(ARGV)
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -20,7 +21,7 @@ if ban then
 	if till > now then return {'timed_out', ban} end
 	redis.call('HDEL', bans, user)
 end
-local role = redis.call('HGET', roles, user)
+if role == '' then role = redis.call('HGET', roles, user) end
 local moderates = role == 'broadcaster' or role == 'moderator'
 local known = redis.call('ZSCORE', seen, user)
 local text = redis.sha1hex(doc)

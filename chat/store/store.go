@@ -97,9 +97,9 @@ func (r *Refusal) Error() string {
 	return "the message was refused"
 }
 
-// Send appends a message of e.User. One that was sent with the same nonce ("" is none) before isn't appended again: its ID
-// is returned. An error is a [*Refusal], or that Redis can't be asked.
-func (s *Store) Send(ctx context.Context, room, nonce string, e *event.Event) (event.ID, error) {
+// Send appends a message of e.User. One that was sent with the same e.Nonce ("" is none) before isn't appended again: its ID
+// is returned. role is the user's where [Store.SetRole] didn't give it. An error is a [*Refusal], or that Redis can't be asked.
+func (s *Store) Send(ctx context.Context, room, role string, e *event.Event) (event.ID, error) {
 	doc, err := json.Marshal(e)
 	if err != nil {
 		return "", fmt.Errorf("send to room %s: %w", room, err)
@@ -107,9 +107,9 @@ func (s *Store) Send(ctx context.Context, room, nonce string, e *event.Event) (e
 	user := e.User.ID
 	reply, err := appendScript.Run(ctx, s.db, []string{
 		key(room, ""), key(room, "bans"), key(room, "settings"), key(room, "roles"), key(room, "seen"),
-		key(room, "pace:"+user), key(room, "sent:"+user+":"+nonce),
-	}, hints(room), doc, user, nonce, nonceKept.Milliseconds(), rateMessages, rateOfModerator, rateSpan.Milliseconds(),
-		maxEntries, rememberedUsers).StringSlice()
+		key(room, "pace:"+user), key(room, "sent:"+user+":"+e.Nonce),
+	}, hints(room), doc, user, e.Nonce, nonceKept.Milliseconds(), rateMessages, rateOfModerator, rateSpan.Milliseconds(),
+		maxEntries, rememberedUsers, role).StringSlice()
 	if err != nil {
 		return "", fmt.Errorf("send to room %s: %w", room, err)
 	}
@@ -142,6 +142,21 @@ func (s *Store) Before(ctx context.Context, room string, id event.ID, n int) ([]
 		list[i], list[j] = list[j], list[i]
 	}
 	return parse(list), nil
+}
+
+// Get returns one event; nil if the room has it no more.
+func (s *Store) Get(ctx context.Context, room string, id event.ID) (*event.Event, error) {
+	if !id.Valid() {
+		return nil, nil
+	}
+	list, err := s.db.XRangeN(ctx, key(room, ""), string(id), string(id), 1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read room %s: %w", room, err)
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return parse(list)[0], nil
 }
 
 // After returns up to n of the oldest events after one.

@@ -95,7 +95,9 @@ func TestNonce(t *testing.T) {
 	s := New(testenv.Redis(t))
 	var got []event.ID
 	for _, nonce := range []string{"a", "a", "b"} {
-		id, err := s.Send(t.Context(), "demo", nonce, message(user(1), "hello"))
+		e := message(user(1), "hello")
+		e.Nonce = nonce
+		id, err := s.Send(t.Context(), "demo", "", e)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,8 @@ const (
 	keysHash = "millrace:stream-keys"
 	// quotasHash maps channel -> Quota, of those that have one of their own.
 	quotasHash = "millrace:quotas"
+	// namesSet has the names of all channels.
+	namesSet = "millrace:channels"
 )
 
 // ErrUnknownKey means that no channel has this stream key.
@@ -117,13 +119,14 @@ func Quotas(ctx context.Context, db redis.UniversalClient) (map[string]int64, er
 // keys of these, stop working.
 func Replace(ctx context.Context, db redis.UniversalClient, channels []Channel) error {
 	_, err := db.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Del(ctx, keysHash, quotasHash)
+		p.Del(ctx, keysHash, quotasHash, namesSet)
 		for _, c := range channels {
 			doc, err := json.Marshal(c)
 			if err != nil {
 				return err
 			}
 			p.HSet(ctx, keysHash, c.KeyHash, doc)
+			p.SAdd(ctx, namesSet, c.Name)
 			if c.Quota != 0 {
 				p.HSet(ctx, quotasHash, c.Name, c.Quota)
 			}
@@ -134,4 +137,13 @@ func Replace(ctx context.Context, db redis.UniversalClient, channels []Channel) 
 		return fmt.Errorf("publish %d stream keys to Redis: %w", len(channels), err)
 	}
 	return nil
+}
+
+// Exists reports whether there is a channel of this name.
+func Exists(ctx context.Context, db redis.UniversalClient, channel string) (bool, error) {
+	there, err := db.SIsMember(ctx, namesSet, channel).Result()
+	if err != nil {
+		return false, fmt.Errorf("look up channel %s: %w", channel, err)
+	}
+	return there, nil
 }

@@ -8,11 +8,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,4 +110,11 @@ func Replace(ctx context.Context, db redis.UniversalClient, tokens map[string]Id
 		return fmt.Errorf("publish %d tokens to Redis: %w", len(tokens), err)
 	}
 	return nil
+}
+
+// IDOf is the ID of whoever has a name, and of the channel of that name, as long as nobody can change a
+// name: ten digits of its hash.
+func IDOf(login string) string {
+	sum := sha256.Sum256([]byte(login))
+	return strconv.FormatUint(1_000_000_000+binary.BigEndian.Uint64(sum[:])%9_000_000_000, 10)
 }
