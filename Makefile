@@ -107,6 +107,13 @@ long: build ## publish LONG=30h of stream time at speed, across the limits of RT
 latency: build ## measure glass-to-glass latency in Chromium, with a clock burned into the picture
 	$(BUILT) go test -count=1 -tags latency -run TestLatency -v ./e2e
 
+# A module of its own: its peers aren't the product's dependencies.
+.PHONY: bench-chat
+bench-chat: ## measure chat's engine beside its peers, ONLY="regexp" picks scenarios, TIMES=1 does each once: docs/benchmarks.md
+	@mkdir -p bin
+	cd e2e/chatbench && go build -mod=mod -o $(CURDIR)/bin/chatbench .
+	bin/chatbench run -only '$(or $(ONLY),.)' -times $(or $(TIMES),3)
+
 .PHONY: lint
 lint: bin/tools/staticcheck-$(STATICCHECK_VERSION) web/node_modules/.package-lock.json ## gofmt, go vet, staticcheck, svelte-check
 	@files=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); \

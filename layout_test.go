@@ -88,11 +88,12 @@ var walls = map[string][]string{
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls", "e2e/viewer",
 		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
-	"e2e/hostile": {"e2e/harness", "e2e/hls", "e2e/viewer"},
-	"e2e/ertmp":   {"internal/media", "internal/media/mediatest"},
-	"e2e/harness": {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
-	"e2e/hls":     {"internal/testenv"},
-	"e2e/viewer":  {"e2e/harness", "e2e/hls"},
+	"e2e/hostile":   {"e2e/harness", "e2e/hls", "e2e/viewer"},
+	"e2e/chatbench": {"chat/room", "chat/websocket"}, // a module of its own
+	"e2e/ertmp":     {"internal/media", "internal/media/mediatest"},
+	"e2e/harness":   {"e2e/hls", "internal/child", "internal/objects", "internal/testenv"},
+	"e2e/hls":       {"internal/testenv"},
+	"e2e/viewer":    {"e2e/harness", "e2e/hls"},
 }
 
 // forTests are packages that only tests, and each other, import.
