@@ -17,10 +17,10 @@ const gaugePeriod = 150 * time.Millisecond
 
 // usage is what the server's processes need at one moment.
 type usage struct {
-	// resident is the memory of all of them in MB, files the descriptors of the
-	// server itself.
-	resident float64
-	files    int
+	// resident is the memory of all of them in MB, own that of the server itself,
+	// files its descriptors.
+	resident, own float64
+	files         int
 }
 
 // gauge measures the server while it is attacked.
@@ -66,17 +66,20 @@ func measure(s *harness.Server) *gauge {
 // look measures now, and keeps the most.
 func (g *gauge) look() usage {
 	pid := g.server.Cmd.Process.Pid
-	bytes := harness.Resident(pid)
+	own, encoders := harness.Resident(pid), int64(0)
 	for _, p := range harness.Descendants(pid) {
-		bytes += harness.Resident(p.PID)
+		encoders += harness.Resident(p.PID)
 	}
-	u := usage{resident: float64(bytes) / 1e6}
+	u := usage{resident: float64(own+encoders) / 1e6, own: float64(own) / 1e6}
 	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil {
 		u.files = len(entries)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.peak.resident, g.peak.files = max(g.peak.resident, u.resident), max(g.peak.files, u.files)
+	if u.resident > g.peak.resident {
+		g.peak.resident, g.peak.own = u.resident, u.own
+	}
+	g.peak.files = max(g.peak.files, u.files)
 	return u
 }
 

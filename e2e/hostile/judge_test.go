@@ -121,6 +121,7 @@ func (x *result) cells() []string {
 func (a *attack) judge(m measured) *result {
 	x := &result{row: a.row, measured: m, sent: a.sent(), seen: a.seen()}
 	a.check(!m.died, "the server or its redis-server isn't the process that it was")
+	a.t.Logf("memory of the server itself: %.0f MB, %.0f at the peak of all", m.before.own, m.peak.own)
 	if grown := m.peak.resident - m.before.resident; grown > a.row.growthBound() {
 		a.problem("memory rose by %.0f MB, at most %.0f", grown, a.row.growthBound())
 	}

@@ -4,12 +4,14 @@ package hostile
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"millrace/e2e/harness"
 	"millrace/e2e/hls"
 )
 
@@ -157,8 +159,11 @@ func thousandFPS(a *attack) {
 // reconnects publishes one picture on each of many connections.
 func reconnects(a *attack) {
 	key := a.server.Channel("again", "--grace", "60s")
-	list := tags(a.t, calm)[:3] // both configurations, and a keyframe
-	size, most := 0, 0
+	list := tags(a.t, calm)
+	first := a.run(stranger(0), key) // it begins a broadcast
+	a.server.AwaitLive("again", "")
+	first.stop()
+	size := 0
 	began := time.Now()
 	for n := 0; time.Since(began) < 20*time.Second; n++ {
 		e, err := a.publisher(stranger(n%40), key)
@@ -172,15 +177,27 @@ func reconnects(a *attack) {
 		} else {
 			a.answered("refused")
 		}
-		_ = send(e, list, uint32(n*40), 1, nil)
-		_ = e.End() // the server may have been faster
+		_ = send(e, list[:3], uint32(n*40), 1000, nil) // both configurations, and a keyframe; the server may have been faster
+		hangUp(e)
 		if n%50 == 49 {
 			size = max(size, a.playlistSize("again"))
 		}
 	}
 	size = max(size, a.playlistSize("again"))
-	most = max(most, size)
-	a.bounded("bytes of playlist", float64(most), 64<<10)
+	a.check(size > 0, "there is no playlist")
+	a.bounded("bytes of playlist", float64(size), 64<<10)
+}
+
+// hangUp ends a connection after what was sent.
+func hangUp(e *harness.Encoder) {
+	if half, ok := e.Conn.(counted).Conn.(*net.TCPConn); ok {
+		_ = half.CloseWrite()
+	}
+	select {
+	case <-e.Gone:
+	case <-time.After(300 * time.Millisecond):
+	}
+	e.Close()
 }
 
 // playlistSize is how long a channel's source playlist is; 0 if it isn't live.

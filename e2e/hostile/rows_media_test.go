@@ -16,7 +16,7 @@ import (
 )
 
 // loud has a channel with segments of 15 MB, most of which the edge can't hold.
-var loud = shape{name: "all, a channel of 60 Mb/s", args: []string{"--ladder", "none", "--cache-max", "16MB"}, loud: true}
+var loud = shape{name: "all, a channel of 60 Mb/s", args: []string{"--ladder", "none", "--cache-max", "64MB"}, loud: true}
 
 // mediaRows take media as no viewer does.
 func mediaRows() []row {

@@ -36,7 +36,7 @@ type shape struct {
 
 var (
 	plain = shape{name: "all"}
-	small = shape{name: "all, 1,024 descriptors", files: 1024, args: []string{"--cache-max", "16MB"}}
+	small = shape{name: "all, 1,024 descriptors", files: 1024, args: []string{"--cache-max", "1MB"}}
 )
 
 // calm is what the undisturbed channel shows.
