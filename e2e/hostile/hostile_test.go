@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,8 +36,8 @@ type row struct {
 // grow to twice what is in use, and encoders come and go meanwhile.
 const defaultGrowth = 120
 
-// rows are all attacks, in the order of the table. Those on the same shape stand
-// together: they share a server.
+// rows are all attacks, in the order of the table. Those on the same shape share a
+// server, as long as it does well.
 func rows() []row {
 	var list []row
 	list = append(list, connectionRows()...)
@@ -70,17 +71,14 @@ func TestHostile(t *testing.T) {
 		if !wanted.MatchString(r.name) || short && !r.short {
 			continue
 		}
-		if n := len(groups); n > 0 && groups[n-1][0].on.name == r.on.name {
-			groups[n-1] = append(groups[n-1], r)
-		} else {
-			groups = append(groups, []row{r})
+		n := slices.IndexFunc(groups, func(g []row) bool { return g[0].on.name == r.on.name })
+		if n < 0 {
+			n, groups = len(groups), append(groups, nil)
 		}
+		groups[n] = append(groups[n], r)
 	}
 	for _, group := range groups {
 		t.Run(group[0].on.name, func(t *testing.T) {
-			if short {
-				t.Parallel()
-			}
 			var at *target
 			for _, r := range group {
 				if at == nil || at.spoiled {

@@ -169,7 +169,7 @@ func chunkStreams(a *attack) {
 			}
 			defer e.Close()
 			var b bytes.Buffer
-			for id := 64; id < 65000; id++ {
+			for id := 64; id < 5000; id++ {
 				b.Write([]byte{1, byte(id - 64), byte((id - 64) >> 8), 0, 0, 0, 0, 0xfa, 0, 8, 0, 0, 0, 0}) // 64,000 bytes of sound
 				b.Write(make([]byte, 128))
 				a.requests.Add(1)

@@ -18,7 +18,7 @@ import (
 // keyRows have a stream key.
 func keyRows() []row {
 	list := []row{
-		{name: "a key that was reset still publishes", on: plain, short: true, target: "ended within 1 s, and the new key is let in", attack: resetKey},
+		{name: "a key that was reset still publishes", on: small, short: true, target: "ended within 1 s, and the new key is let in", attack: resetKey},
 		{name: "a channel that is kicked, disabled, deleted still publishes", on: plain, target: "ended within 1 s each", attack: endChannel},
 		{name: "1,000 pictures a second", on: plain, growth: 300, target: "others go on", attack: thousandFPS},
 		{name: "reconnects for 20 s, a picture each time", on: plain, growth: 300, target: "a playlist of ≤ 64 kB", attack: reconnects},
@@ -33,8 +33,12 @@ func keyRows() []row {
 		{"16384x4096 with 16 references", 1024, 256, 16, false},
 		{"3840x2160 with 16 references", 240, 135, 16, false},
 	} {
+		on := plain
+		if size.short {
+			on = small
+		}
 		list = append(list, row{
-			name: "H.264 of " + size.name + " after 5 s of 360p", on: plain, short: size.short, growth: 700,
+			name: "H.264 of " + size.name + " after 5 s of 360p", on: on, short: size.short, growth: 700,
 			target: "refused, or within what the machine has", attack: func(a *attack) { giant(a, size.width, size.height, size.references) },
 		})
 	}

@@ -78,7 +78,7 @@ func playlistRows() []row {
 		{name: "blocking reloads of segment 999999, 500 a second", on: plain, target: "400 at once", attack: farReloads},
 		{name: "2,000 blocking reloads that wait", on: plain, growth: 220, target: "others go on", attack: waitingReloads},
 		{name: "playlists with ever other queries, 1,000 a second", on: plain, target: "others go on", attack: otherQueries},
-		{name: "names of renditions and inits that don't exist, 2,000 a second", on: plain, short: true, target: "≤ 50 of them go upstream", attack: unknownNames},
+		{name: "names of renditions and inits that don't exist, 2,000 a second", on: small, short: true, target: "≤ 50 of them go upstream", attack: unknownNames},
 		{name: "6,000 names of channels that don't exist", on: plain, growth: 320, target: "a new channel is served", attack: unknownChannels},
 		{name: "steering manifests, 1,000 a second", on: plain, target: "others go on", attack: steering},
 		{name: "20,000 forged viewers of one address", on: plain, target: "≤ 256 are counted", attack: forgedViewers},
