@@ -3,16 +3,18 @@
 package hostile
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"millrace/e2e/harness"
 	"millrace/e2e/hls"
+	"millrace/internal/media/mediatest"
 )
 
 // keyRows have a stream key.
@@ -26,7 +28,7 @@ func keyRows() []row {
 	}
 	for _, size := range []struct {
 		name                      string
-		width, height, references uint32
+		width, height, references int
 		short                     bool
 	}{
 		{"8192x8192 with 16 references", 512, 512, 16, true},
@@ -38,7 +40,7 @@ func keyRows() []row {
 			on = small
 		}
 		list = append(list, row{
-			name: "H.264 of " + size.name + " after 5 s of 360p", on: on, short: size.short, growth: 700,
+			name: "H.264 of " + size.name + " after 6 s of 360p", on: on, short: size.short, growth: 700,
 			target: "refused, or within what the machine has", attack: func(a *attack) { giant(a, size.width, size.height, size.references) },
 		})
 	}
@@ -232,32 +234,54 @@ func configurations(a *attack) {
 		return
 	}
 	defer e.Close()
-	picture := slice(true, []byte(strings.Repeat("\x5a\xc3", 500)))
-	for n := 0; n < 64 && err == nil; n++ {
-		pps := append(giantPPS(), []byte(strings.Repeat(string(rune('a'+n%26)), 60000+n))...)
-		if err = e.Video(uint32(n*100), avcRecord(giantSPS(40, 23, 1), pps[:60000])); err == nil {
+	x := mediatest.Skipped{Width: 40, Height: 23, Refs: 1}
+	picture := append([]byte{0x17, 1, 0, 0, 0}, x.Picture(0)...)
+	n := 0
+	for ; n < 64 && err == nil; n++ {
+		// What follows the sets in the configuration is kept with it.
+		record := append(x.Record(), bytes.Repeat([]byte{byte('a' + n%26), byte(n)}, 30_000)...)
+		if err = e.Video(uint32(n*100), append([]byte{0x17, 0, 0, 0, 0}, record...)); err == nil {
 			err = e.Video(uint32(n*100), picture)
 		}
 		if err == nil {
 			err = e.Flush()
 		}
-		time.Sleep(100 * time.Millisecond)
+		a.requests.Add(2)
+		select {
+		case <-e.Gone:
+			err = errors.New("ended")
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	a.note("%v", err)
+	a.note("%d configurations, %s", n, a.told(e))
+	a.check(err != nil, "%d configurations of 60 kB were taken", n)
+}
+
+// told is why a publisher was refused or ended, in the server's words.
+func (a *attack) told(e *harness.Encoder) string {
+	text := e.Said()
+	at := strings.LastIndex(text, "description")
+	if at < 0 {
+		return "told nothing"
+	}
+	text = text[at+len("description"):]
+	return fmt.Sprintf("told %q", strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text[:min(120, len(text))]))
 }
 
 // giant changes to pictures that need gigabytes to be decoded.
-func giant(a *attack, width, height, references uint32) {
+func giant(a *attack, width, height, references int) {
 	e, err := a.publisher(stranger(0), a.server.Channel(fmt.Sprintf("giant%d", width)))
 	if err != nil {
 		a.problem("%v", err)
 		return
 	}
 	defer e.Close()
-	seconds := uint32(5)
-	if os.Getenv("HOSTILE_SHORT") != "" {
-		seconds = 3
-	}
+	seconds := uint32(lengthOf(6 * time.Second).Seconds())
 	var list []tag
 	for _, x := range tags(a.t, calm) {
 		if x.at < seconds*1000 {
@@ -265,29 +289,31 @@ func giant(a *attack, width, height, references uint32) {
 		}
 	}
 	if err := send(e, list, 0, 1, nil); err != nil {
-		a.problem("5 s of 360p: %v", err)
+		a.problem("360p before: %v", err)
 	}
-	record := avcRecord(giantSPS(width, height, references), giantPPS())
+	x := mediatest.Skipped{Width: width, Height: height, Refs: references}
+	keyframe := append([]byte{0x17, 1, 0, 0, 0}, x.Picture(0)...)
 	began := time.Now()
-	pictures := uint32(lengthOf(12*time.Second).Seconds() * 25)
-	for n := uint32(0); n < pictures && err == nil; n++ {
+	pictures := int(lengthOf(12*time.Second).Seconds() * 25)
+	for n := 0; n < pictures && err == nil; n++ {
+		at := seconds*1000 + uint32(n*40)
+		body := keyframe
 		if n%50 == 0 {
-			err = e.Video(seconds*1000+n*40, record)
+			err = e.Video(at, append([]byte{0x17, 0, 0, 0, 0}, x.Record()...))
+		} else {
+			body = append([]byte{0x27, 1, 0, 0, 0}, x.Picture(n%50)...)
 		}
 		if err == nil {
-			err = e.Video(seconds*1000+n*40, avcPicture(n%50 == 0, giantPicture(n%50)))
+			err = e.Video(at, body)
 		}
 		if err == nil {
 			err = e.Flush()
 		}
 		select {
 		case <-e.Gone:
-			err = fmt.Errorf("ended: %.200q", e.Said())
+			err = errors.New("ended")
 		case <-time.After(time.Until(began.Add(time.Duration(n) * 40 * time.Millisecond))):
 		}
 	}
-	a.note("sent for %.1f s", time.Since(began).Seconds())
-	if text := e.Said(); strings.Contains(text, "NetStream.Publish.") {
-		a.note("told: %.160q", text[max(0, strings.LastIndex(text, "description")):])
-	}
+	a.note("sent for %.1f s, %s", time.Since(began).Seconds(), a.told(e))
 }

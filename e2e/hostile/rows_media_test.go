@@ -22,10 +22,10 @@ var loud = shape{name: "all, a channel of 60 Mb/s", args: []string{"--ladder", "
 func mediaRows() []row {
 	return []row{
 		{name: "HEAD of segments, 1,000 a second", on: small, short: true, target: "≤ 50 go upstream", attack: func(a *attack) { heads(a, "demo") }},
-		{name: "HEAD of large segments, 200 a second", on: loud, target: "≤ 50 go upstream", attack: func(a *attack) { heads(a, "loud") }},
-		{name: "large segments asked for and reset at once, 300 a second", on: loud, growth: 200, target: "≤ 200 go upstream", attack: resets},
-		{name: "two HTTP/2 connections of 100 streams that take 64 kB in 5 s", on: loud, growth: 200, target: "others go on", attack: slowStreams},
-		{name: "200 connections that take 64 kB in 5 s", on: loud, growth: 200, target: "others go on", attack: slowConnections},
+		{name: "HEAD of large segments, 200 a second", on: loud, growth: 250, target: "≤ 50 go upstream", attack: func(a *attack) { heads(a, "loud") }},
+		{name: "large segments asked for and reset at once, 300 a second", on: loud, growth: 250, target: "≤ 200 go upstream", attack: resets},
+		{name: "two HTTP/2 connections of 100 streams that take 64 kB in 5 s", on: loud, growth: 250, target: "others go on", attack: slowStreams},
+		{name: "200 connections that take 64 kB in 5 s", on: loud, growth: 250, target: "others go on", attack: slowConnections},
 		{name: "a broadcast of 60 Mb/s that doesn't end", on: thrifty, growth: 300, target: "≤ 300 MB on disk with a quota of 200 MB, the newest media of both stay", attack: endless},
 	}
 }

@@ -76,6 +76,7 @@ func start(t testing.TB, s shape) *target {
 	x.broadcast = x.server.AwaitLive("demo", "")
 	if s.loud {
 		x.loud = publishLoud(t, x.server, "loud")
+		harness.WaitSegments(t, x.server.Playlist("loud"), 14) // more than a worker keeps in memory
 	}
 	x.observer = viewer.Observe(t, x.server.Playlist("demo"))
 	x.witness = viewer.Watch(t, x.server.HTTP+"/demo", 0)
