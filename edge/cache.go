@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -80,8 +81,7 @@ type cache struct {
 	size, sending, leaving int64
 	// old counts the flights for older media.
 	old int
-	// short counts those who wait for room; freed is closed for them when there is some.
-	short int
+	// freed wakes one who waits for room when there may be some.
 	freed chan struct{}
 }
 
@@ -105,7 +105,7 @@ func newCache(limit int64, spawn func(context.Context, func(context.Context)) er
 	return &cache{
 		limit: limit, metrics: m, spawn: spawn,
 		entries: make(map[object]*list.Element), recent: list.New(), flights: make(map[object]*flight),
-		missed: newLately[object, struct{}](maxMissed), freed: make(chan struct{}),
+		missed: newLately[object, struct{}](maxMissed), freed: make(chan struct{}, 1),
 	}
 }
 
@@ -147,23 +147,49 @@ func (c *cache) add(o object, data []byte) {
 // load returns an object. Unless it is there or being fetched, it is fetched, and the
 // cache keeps it.
 func (c *cache) load(ctx context.Context, w *want) ([]byte, error) {
-	kind := string(w.object.kind)
 	c.mu.Lock()
-	if e := c.entries[w.object]; e != nil {
-		c.recent.MoveToFront(e)
-		entry := e.Value.(*cached)
-		err := c.hold(entry, w.delivery)
-		c.mu.Unlock()
-		c.metrics.hits.WithLabelValues(kind).Inc()
-		return entry.data, err
-	}
-	f, first, err := c.board(w)
+	entry, bound := c.find(w)
 	c.mu.Unlock()
-	if err != nil {
+	if entry == nil || bound != "" {
+		return c.loadLater(ctx, w)
+	}
+	c.metrics.hits.WithLabelValues(string(w.object.kind)).Inc()
+	return entry.data, nil
+}
+
+// find returns the entry of what is wanted, held for it, or names the bound that has to be waited
+// for. Without one it returns nil. It needs mu.
+func (c *cache) find(w *want) (entry *cached, bound string) {
+	e := c.entries[w.object]
+	if e == nil {
+		return nil, ""
+	}
+	c.recent.MoveToFront(e)
+	entry = e.Value.(*cached)
+	return entry, c.hold(entry, w.delivery)
+}
+
+// loadLater is load for what isn't there, or has to wait for a bound.
+func (c *cache) loadLater(ctx context.Context, w *want) ([]byte, error) {
+	var entry *cached
+	var f *flight
+	var first bool
+	var refusal error
+	err := c.await(ctx, func() (bound string, _ []*delivery) {
+		if entry, bound = c.find(w); entry == nil {
+			f, first, refusal = c.board(w)
+		}
+		return bound, nil
+	})
+	if err := cmp.Or(err, refusal); err != nil {
 		return nil, err
 	}
+	if entry != nil {
+		c.metrics.hits.WithLabelValues(string(w.object.kind)).Inc()
+		return entry.data, nil
+	}
 	if first {
-		c.metrics.misses.WithLabelValues(kind).Inc()
+		c.metrics.misses.WithLabelValues(string(w.object.kind)).Inc()
 		c.start(ctx, f, w)
 	}
 	select {

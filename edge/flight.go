@@ -4,19 +4,26 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"millrace/internal/objects"
 )
 
-// roomPatience bounds the wait of a fetch for room in the cache.
-const roomPatience = 2 * time.Second
+const (
+	// boundPatience bounds the wait of a request for what others have under way, boundInterval is
+	// how often it looks.
+	boundPatience = 2 * time.Second
+	boundInterval = 50 * time.Millisecond
+	// boundRoom names the cache's own bound.
+	boundRoom = "room"
+)
 
 // flight is a fetch that is under way. data and err are set before done is closed; the
 // cache's mu guards the rest.
 type flight struct {
 	object object
-	// size is what is reserved for it, began when it did.
+	// size is what it needs, began when it did.
 	size  int64
 	began time.Time
 	live  bool
@@ -30,7 +37,8 @@ type flight struct {
 	waiting []*delivery
 	// abandon ends the fetch.
 	abandon context.CancelFunc
-	landed  bool
+	// off is set when what it needs is reserved for it, landed when it is over.
+	off, landed bool
 
 	done chan struct{}
 	data []byte
@@ -59,6 +67,8 @@ func (c *cache) board(w *want) (f *flight, first bool, err error) {
 	return f, first, nil
 }
 
+// newFlight makes a flight, unless what is wanted is known to be missing or was fetched for
+// its caller too often. It needs mu.
 func (c *cache) newFlight(w *want) (*flight, error) {
 	now := time.Now()
 	if _, known := c.missed.get(w.object, now); known {
@@ -68,33 +78,22 @@ func (c *cache) newFlight(w *want) (*flight, error) {
 		return nil, errTooLarge
 	}
 	f := &flight{object: w.object, size: w.size, began: now, live: w.live, from: w.delivery, done: make(chan struct{})}
-	if w.delivery != nil {
-		if !w.live && c.old >= maxOldFetches {
-			return nil, c.refuse("fetches", errBusy)
+	if w.delivery != nil && w.delivery.caller != nil {
+		f.by, f.cost = w.delivery.caller, fetchCost(w.size)
+		if !f.by.misses.Take(f.cost, missLimit, now) {
+			return nil, c.refuse("address_misses")
 		}
-		if k := w.delivery.caller; k != nil {
-			f.by, f.cost = k, fetchCost(w.size)
-			switch {
-			case k.fetches >= maxFetches:
-				return nil, c.refuse("address_fetches", errGreedy)
-			case k.held > 0 && k.held+w.size > c.share():
-				return nil, c.refuse("address_bytes", errGreedy)
-			case !k.misses.Take(f.cost, missLimit, now):
-				return nil, c.refuse("address_misses", errGreedy)
-			}
-			k.fetches++
-			k.held += w.size
-		}
-	}
-	if !f.live {
-		c.old++
 	}
 	return f, nil
 }
 
-func (c *cache) refuse(reason string, err error) error {
+// refuse counts that a bound is reached, and returns the error for it.
+func (c *cache) refuse(reason string) error {
 	c.metrics.rejected.WithLabelValues(reason).Inc()
-	return err
+	if strings.HasPrefix(reason, "address_") {
+		return errGreedy
+	}
+	return errBusy
 }
 
 // start has the flight's fetch run.
@@ -108,19 +107,81 @@ func (c *cache) start(ctx context.Context, f *flight, w *want) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(abandoned, cancel)()
-		reserved := int64(0)
-		err := c.reserve(ctx, f.size)
 		var data []byte
+		err := c.await(ctx, func() (string, []*delivery) { return c.takeOff(f) })
 		if err == nil {
-			reserved = f.size
 			data, err = w.fetch(ctx)
 		}
-		c.land(f, reserved, data, err)
+		c.land(f, data, err)
 	})
 	if err != nil {
 		abandon()
-		c.land(f, 0, nil, err)
+		c.land(f, nil, err)
 	}
+}
+
+// takeOff reserves what a flight needs, or tells the bound that it has to wait for, and the
+// answers that are to end for it. It needs mu.
+func (c *cache) takeOff(f *flight) (bound string, end []*delivery) {
+	k := f.by
+	switch {
+	case !f.live && c.old >= maxOldFetches:
+		return "fetches", nil
+	case k != nil && k.fetches >= maxFetches:
+		return "address_fetches", nil
+	case k != nil && k.held > 0 && k.held+f.size > c.share():
+		return "address_bytes", nil
+	}
+	c.size += f.size
+	c.evict()
+	if c.size > c.limit {
+		c.size -= f.size
+		return boundRoom, c.cutOff(f.size)
+	}
+	f.off = true
+	if k != nil {
+		k.fetches++
+		k.held += f.size
+	}
+	if !f.live {
+		c.old++
+	}
+	return "", nil
+}
+
+// await calls try, with mu held, until it names no bound that it waits for. It ends the
+// answers that try names.
+func (c *cache) await(ctx context.Context, try func() (bound string, end []*delivery)) error {
+	c.mu.Lock()
+	bound, end := try()
+	c.mu.Unlock()
+	if bound == "" {
+		return nil
+	}
+	patience, tick := time.NewTimer(boundPatience), time.NewTicker(boundInterval)
+	defer patience.Stop()
+	defer tick.Stop()
+	for bound != "" {
+		for _, a := range end {
+			a.end()
+		}
+		var freed chan struct{}
+		if bound == boundRoom {
+			freed = c.freed
+		}
+		select {
+		case <-freed:
+		case <-tick.C:
+		case <-patience.C:
+			return c.refuse(bound)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		c.mu.Lock()
+		bound, end = try()
+		c.mu.Unlock()
+	}
+	return nil
 }
 
 // leave takes who doesn't wait any longer off the flight; the last one ends it. It
@@ -144,7 +205,7 @@ func (c *cache) leave(f *flight, a *delivery) bool {
 }
 
 // land ends a flight and keeps what it brought.
-func (c *cache) land(f *flight, reserved int64, data []byte, err error) {
+func (c *cache) land(f *flight, data []byte, err error) {
 	if err == nil && int64(len(data)) > c.limit {
 		err = errTooLarge
 	}
@@ -154,13 +215,8 @@ func (c *cache) land(f *flight, reserved int64, data []byte, err error) {
 	if c.flights[f.object] == f {
 		delete(c.flights, f.object)
 	}
-	c.size -= reserved
-	if !f.live {
-		c.old--
-	}
-	if f.by != nil {
-		f.by.fetches--
-		f.by.held -= f.size
+	if f.off {
+		c.giveBack(f)
 	}
 	switch {
 	case err == nil:
@@ -178,57 +234,18 @@ func (c *cache) land(f *flight, reserved int64, data []byte, err error) {
 		f.by.misses.Return(f.cost) // it isn't the viewer's fault
 	}
 	c.wake()
-	c.gauge()
 	c.mu.Unlock()
 	close(f.done)
 }
 
-// reserve takes room for n bytes, and waits for it where slow readers have to be cut
-// off first.
-func (c *cache) reserve(ctx context.Context, n int64) error {
-	c.mu.Lock()
-	if c.take(n) {
-		c.mu.Unlock()
-		return nil
+// giveBack ends what takeOff reserved. It needs mu.
+func (c *cache) giveBack(f *flight) {
+	c.size -= f.size
+	if f.by != nil {
+		f.by.fetches--
+		f.by.held -= f.size
 	}
-	c.short++
-	c.mu.Unlock()
-	patience := time.NewTimer(roomPatience)
-	defer patience.Stop()
-	defer func() {
-		c.mu.Lock()
-		c.short--
-		c.mu.Unlock()
-	}()
-	for {
-		c.mu.Lock()
-		if c.take(n) {
-			c.mu.Unlock()
-			return nil
-		}
-		ended := c.cutOff(n)
-		freed := c.freed
-		c.mu.Unlock()
-		for _, a := range ended {
-			a.end()
-		}
-		select {
-		case <-freed:
-		case <-patience.C:
-			return c.refuse("room", errBusy)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if !f.live {
+		c.old--
 	}
-}
-
-// take reserves n bytes if there is room. It needs mu.
-func (c *cache) take(n int64) bool {
-	c.size += n
-	c.evict()
-	if c.size <= c.limit {
-		return true
-	}
-	c.size -= n
-	return false
 }

@@ -29,17 +29,17 @@ type delivery struct {
 	over, ended bool
 }
 
-// hold has an answer hold an entry unless too much is held for its caller already. It
-// needs the cache's mu.
-func (c *cache) hold(e *cached, a *delivery) error {
+// hold has an answer hold an entry, or names the bound that it has to wait for: too much is
+// held for its caller already. It needs the cache's mu.
+func (c *cache) hold(e *cached, a *delivery) (bound string) {
 	if a == nil {
-		return nil
+		return ""
 	}
 	if k := a.caller; k != nil && e.first == nil && k.held > 0 && k.held+e.cost() > c.share() {
-		return c.refuse("address_bytes", errGreedy)
+		return "address_bytes"
 	}
 	c.link(e, a)
-	return nil
+	return ""
 }
 
 // link has an answer hold an entry. Each entry is charged to the caller of the oldest
@@ -122,11 +122,12 @@ func (c *cache) release(a *delivery, sent int64) {
 	c.wake()
 }
 
-// wake wakes those who wait for room. It needs mu.
+// wake wakes one who waits for room, and shows what is held. It needs mu.
 func (c *cache) wake() {
-	if c.short > 0 {
-		close(c.freed)
-		c.freed = make(chan struct{})
+	c.gauge()
+	select {
+	case c.freed <- struct{}{}:
+	default:
 	}
 }
 
