@@ -36,6 +36,11 @@ type shares struct {
 	private int
 	// ops are probes, Prometheus and people.
 	ops int
+	// fetches and stores are connections to S3, out of what is kept: those of the
+	// edge, and those of all else. Viewers can't take the ones that segments are
+	// stored by. With an S3 server of our own each is three open files, its other end
+	// and the object.
+	fetches, stores int
 }
 
 // divide shares a limit on open files: of 1,024, 544 are for viewers, 128 for
@@ -48,7 +53,22 @@ func divide(descriptors int) shares {
 	s.public = min(descriptors-kept-s.rtmp-s.private-s.ops, 65_536)
 	s.publicSource = min(s.public/4, 2048)
 	s.rtmpSource = min(s.rtmp/4, 32)
+	s.fetches, s.stores = kept/10, kept/32
 	return s
+}
+
+// shareDescriptors divides the limit on open files, and says so when it is small.
+func shareDescriptors(log *slog.Logger) (shares, error) {
+	limit, err := descriptorLimit()
+	if err != nil {
+		return shares{}, err
+	}
+	s := divide(limit)
+	if limit < fewDescriptors {
+		log.Warn("few files may be open at a time, so few people can watch: raise the limit with ulimit -n, or LimitNOFILE= of systemd",
+			"limit", limit, "viewers_connections", s.public)
+	}
+	return s, nil
 }
 
 // descriptorLimit is how many files this process may have open. Go has raised
@@ -67,17 +87,8 @@ type gates struct {
 	public, rtmp, private, ops *gate.Gate
 }
 
-// newGates makes the gates, by what the limit on open files allows.
-func newGates(trusted []netip.Prefix, r prometheus.Registerer, log *slog.Logger) (gates, error) {
-	limit, err := descriptorLimit()
-	if err != nil {
-		return gates{}, err
-	}
-	s := divide(limit)
-	if limit < fewDescriptors {
-		log.Warn("few files may be open at a time, so few people can watch: raise the limit with ulimit -n, or LimitNOFILE= of systemd",
-			"limit", limit, "viewers_connections", s.public)
-	}
+// newGates makes the gates, for shares.
+func newGates(s shares, trusted []netip.Prefix, r prometheus.Registerer, log *slog.Logger) gates {
 	m := gate.NewMetrics(r)
 	return gates{
 		public: gate.New(gate.Config{Total: s.public, PerSource: s.publicSource, Trusted: trusted, Metrics: m, Log: log}),
@@ -88,5 +99,5 @@ func newGates(trusted []netip.Prefix, r prometheus.Registerer, log *slog.Logger)
 		// The newest gets in, whatever the others do: it may be the probe that
 		// decides whether this process lives.
 		ops: gate.New(gate.Config{Total: s.ops, Metrics: m, Log: log}),
-	}, nil
+	}
 }

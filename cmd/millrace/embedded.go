@@ -85,9 +85,9 @@ func reachRedis(ctx context.Context, open func() (redis.UniversalClient, error))
 	return nil
 }
 
-func (p *process) startBucket(ctx context.Context) (err error) {
+func (p *process) startBucket(ctx context.Context) error {
 	if p.settings.S3Bucket != "" {
-		p.bucket, err = objects.Open(ctx, objects.Config{
+		err := p.openBucket(ctx, objects.Config{
 			Endpoint: p.settings.S3Endpoint, Bucket: p.settings.S3Bucket, Region: p.settings.S3Region,
 			AccessKey: string(p.settings.S3AccessKey), SecretKey: string(p.settings.S3SecretKey),
 		})
@@ -96,18 +96,21 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 		}
 		return p.bucket.Check(ctx)
 	}
-	s, err := newS3Server(p.settings.Data)
+	s, err := newS3Server(p.settings.Data, p.shares.fetches+p.shares.stores)
 	if err != nil {
 		return err
 	}
 	p.storeDir = s.dir
-	if p.bucket, err = objects.Open(ctx, s.config()); err != nil {
+	if err := p.openBucket(ctx, s.config()); err != nil {
 		return err
 	}
 	p.layers.start(levelBacking, "S3 server", func(ctx context.Context) error {
 		// The server would wait 5 s for a connection that was made and not used yet.
-		defer context.AfterFunc(ctx, p.bucket.CloseIdle)()
-		return s.Run(ctx)
+		defer context.AfterFunc(ctx, func() {
+			p.bucket.CloseIdle()
+			p.edgeBucket.CloseIdle()
+		})()
+		return s.Run(ctx, p.log)
 	})
 	// A stop must wait here too: the S3 server doesn't end when it is asked to
 	// before it listens.
@@ -115,4 +118,15 @@ func (p *process) startBucket(ctx context.Context) (err error) {
 		return err
 	}
 	return p.bucket.Create(ctx)
+}
+
+// openBucket opens the bucket twice, with connections of their own.
+func (p *process) openBucket(ctx context.Context, c objects.Config) (err error) {
+	c.Connections = p.shares.stores
+	if p.bucket, err = objects.Open(ctx, c); err != nil {
+		return err
+	}
+	c.Connections = p.shares.fetches
+	p.edgeBucket, err = objects.Open(ctx, c)
+	return err
 }

@@ -19,15 +19,11 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(withServers{m}, map[string]func(){"millrace": func() {
 		code := run(os.Args[1:], os.Stdout, os.Stderr)
-		if err := goleak.Find(
-			// The S3 server's HTTP library has a clock, and looks every 10 s whether
-			// it is to end.
-			goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
-			goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+		if err := goleak.Find(append(ofS3Server,
 			// The S3 client keeps connections to a server that isn't ours.
 			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 			goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
-		); err != nil {
+		)...); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
 			code = 70
 		}
@@ -35,9 +31,16 @@ func TestMain(m *testing.M) {
 	}})
 }
 
+// ofS3Server are goroutines that its HTTP library leaves: a clock, and one that looks
+// every 10 s whether it is to end.
+var ofS3Server = []goleak.Option{
+	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
+	goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
+}
+
 type withServers struct{ m *testing.M }
 
-func (w withServers) Run() int { return testenv.Run(w.m) }
+func (w withServers) Run() int { return testenv.Run(w.m, ofS3Server...) }
 
 func TestScripts(t *testing.T) {
 	ffmpeg := testenv.FFmpeg(t)

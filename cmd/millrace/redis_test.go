@@ -185,13 +185,7 @@ func TestPulse(t *testing.T) {
 // While no connection can be made for reasons of our own, redis-server lives on, and
 // one that is held still finds out that it hangs.
 func TestRedisServerWithoutDescriptors(t *testing.T) {
-	if os.Getenv("MILLRACE_TEST_FEW_FILES") == "" {
-		// The limit is the process's: the test runs in one of its own.
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
-		cmd.Env = append(os.Environ(), "MILLRACE_TEST_FEW_FILES=1")
-		if said, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v:\n%s", err, said)
-		}
+	if !inProcessOfItsOwn(t) {
 		return
 	}
 	r, err := newRedisChild(t.TempDir(), slog.New(slog.DiscardHandler))
@@ -239,31 +233,6 @@ func TestRedisServerWithoutDescriptors(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
-	}
-}
-
-// takeDescriptors lowers the limit on open files, and opens as many as there may be.
-func takeDescriptors(t *testing.T) (giveBack func()) {
-	t.Helper()
-	var before syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 100, Max: before.Max}); err != nil {
-		t.Fatal(err)
-	}
-	var taken []*os.File
-	for {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			break
-		}
-		taken = append(taken, f)
-	}
-	return func() {
-		for _, f := range taken {
-			_ = f.Close()
-		}
 	}
 }
 

@@ -53,13 +53,19 @@ func (o *output) String() string {
 // start runs millrace with addresses of its own.
 func start(t *testing.T, role, data string, args ...string) *running {
 	t.Helper()
+	return startBy(t, []string{"millrace"}, role, data, args...)
+}
+
+// startBy runs millrace by a command, which its arguments are added to.
+func startBy(t *testing.T, command []string, role, data string, args ...string) *running {
+	t.Helper()
 	r := &running{
 		t: t, data: data, http: testenv.FreeAddress(t), https: testenv.FreeAddress(t), rtmp: testenv.FreeAddress(t),
 		rtmps: testenv.FreeAddress(t), ops: testenv.FreeAddress(t), stdout: new(output), stderr: new(output), ended: make(chan struct{}),
 	}
 	args = append([]string{role, "--data", data, "--http", r.http, "--https", r.https, "--rtmp", r.rtmp, "--rtmps", r.rtmps,
 		"--ops", r.ops, "--private", testenv.FreeAddress(t)}, args...)
-	r.cmd = exec.Command("millrace", args...)
+	r.cmd = exec.Command(command[0], append(command[1:], args...)...)
 	r.cmd.Stdout, r.cmd.Stderr = r.stdout, r.stderr
 	r.cmd.WaitDelay = time.Second
 	child.Prepare(r.cmd, syscall.SIGKILL)
@@ -84,8 +90,13 @@ func start(t *testing.T, role, data string, args ...string) *running {
 func startAll(t *testing.T, data string, args ...string) *running {
 	t.Helper()
 	r := start(t, "all", data, args...)
-	r.eventually("the banner", func() bool { return strings.Contains(r.stdout.String(), "└") })
+	r.awaitBanner()
 	return r
+}
+
+func (r *running) awaitBanner() {
+	r.t.Helper()
+	r.eventually("the banner", func() bool { return strings.Contains(r.stdout.String(), "└") })
 }
 
 // eventually waits for something another process does, while millrace runs.

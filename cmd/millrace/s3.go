@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,8 +22,12 @@ import (
 	"millrace/internal/objects"
 )
 
-// s3Start bounds the start of the S3 server.
-const s3Start = 30 * time.Second
+const (
+	// s3Start bounds the start of the S3 server.
+	s3Start = 30 * time.Second
+	// s3Again is the pause before it is started again.
+	s3Again = 500 * time.Millisecond
+)
 
 // s3Keys are the credentials of our own S3 server, kept in the data directory.
 type s3Keys struct {
@@ -36,11 +41,14 @@ type s3Server struct {
 	dir     string
 	address string
 	keys    s3Keys
+	// connections are the most at a time. They and a few more are taken: others on
+	// this machine can knock too.
+	connections int
 }
 
 // newS3Server makes the directory and the credentials, and finds a free port.
-func newS3Server(data string) (*s3Server, error) {
-	s := &s3Server{dir: filepath.Join(data, "s3")}
+func newS3Server(data string, connections int) (*s3Server, error) {
+	s := &s3Server{dir: filepath.Join(data, "s3"), connections: connections + 8}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory for S3: %w", err)
 	}
@@ -94,8 +102,26 @@ func (s *s3Server) config() objects.Config {
 	}
 }
 
-// Run serves until ctx ends.
-func (s *s3Server) Run(ctx context.Context) error {
+// Run serves until ctx ends. A server that ended by itself after it had served is
+// started again: it does so when it can't take one connection, such as for want of
+// open files.
+func (s *s3Server) Run(ctx context.Context, log *slog.Logger) error {
+	for first := true; ; first = false {
+		began := time.Now()
+		err := s.runOnce(ctx)
+		if ctx.Err() != nil || first && time.Since(began) < s3Again {
+			return err
+		}
+		log.Error("the S3 server ended, it is started again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(s3Again):
+		}
+	}
+}
+
+func (s *s3Server) runOnce(ctx context.Context) error {
 	be, err := posix.New(s.dir, meta.XattrMeta{}, posix.PosixOpts{CopyObjectThreshold: 5 << 30})
 	if err != nil {
 		return fmt.Errorf("S3 server over %s: %w", s.dir, err)
@@ -106,7 +132,7 @@ func (s *s3Server) Run(ctx context.Context) error {
 		// Given, since the default one writes to standard output.
 		IAMService: auth.NewIAMServiceSingle(auth.Account{Access: access, Secret: secret, Role: auth.RoleAdmin}),
 		Ports:      []string{s.address}, Quiet: true, KeepAlive: true, HealthPath: "/healthz",
-		MaxConnections: 10000, MaxRequests: 5000, MultipartMaxParts: 10000,
+		MaxConnections: s.connections, MaxRequests: s.connections, MultipartMaxParts: 10000,
 	})
 }
 

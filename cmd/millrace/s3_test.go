@@ -1,9 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"millrace/internal/objects"
 	"millrace/internal/testenv"
 )
 
@@ -25,5 +32,63 @@ func TestWrongBucketOrKey(t *testing.T) {
 				t.Errorf("%s with a wrong %s: status %d; want 1 and %q in\n%s", role, name, code, x.want, said)
 			}
 		}
+	}
+}
+
+// A connection that our own S3 server can't take for want of open files ends it; it
+// is started again, and the process goes on.
+func TestS3ServerWithoutDescriptors(t *testing.T) {
+	if !inProcessOfItsOwn(t) {
+		return
+	}
+	s, err := newS3Server(t.TempDir(), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	log, ended := new(output), make(chan error, 1)
+	go func() { ended <- s.Run(ctx, slog.New(slog.NewTextHandler(log, nil))) }()
+	if err := s.await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := objects.Open(t.Context(), s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Create(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bucket.CloseIdle()
+	spare, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	testenv.Eventually(t, 10*time.Second, func() error { // a server that ends at once was never up
+		if time.Since(began) < s3Again {
+			return errors.New("it is too young")
+		}
+		return nil
+	})
+	giveBack := takeDescriptors(t)
+	defer giveBack()
+	_ = spare.Close()                                        // for our end of a connection
+	if conn, err := net.Dial("tcp", s.address); err == nil { // else the server was quicker to end
+		defer conn.Close()
+	}
+	testenv.Eventually(t, 10*time.Second, func() error {
+		if !strings.Contains(log.String(), "it is started again") {
+			return errors.New("it took a connection without a descriptor")
+		}
+		return nil
+	})
+	giveBack()
+	testenv.Eventually(t, 20*time.Second, func() error {
+		return bucket.Put(t.Context(), "checks/again", []byte("x"))
+	})
+	bucket.CloseIdle()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

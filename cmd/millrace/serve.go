@@ -27,16 +27,18 @@ type process struct {
 	registry *prometheus.Registry
 
 	layers    *layers
+	shares    shares
 	listeners listeners
 	// certificate is nil without TLS.
 	certificate *certificate
 	ffmpeg      string
 	openRedis   func() (redis.UniversalClient, error)
-	bucket      *objects.Bucket
-	storeDir    string // what the S3 server of our own keeps all in, if there is one
-	store       *store.Store
-	needs       []dependency
-	demoKey     credentials.StreamKey // set when the channel demo was made just now
+	// bucket has connections of its own for the edge, and others for all else.
+	bucket, edgeBucket *objects.Bucket
+	storeDir           string // what the S3 server of our own keeps all in, if there is one
+	store              *store.Store
+	needs              []dependency
+	demoKey            credentials.StreamKey // set when the channel demo was made just now
 
 	public, private *http.ServeMux
 	onClose         []func()
@@ -90,11 +92,10 @@ func (p *process) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	gates, err := newGates(trusted, p.registry, p.log)
-	if err != nil {
+	if p.shares, err = shareDescriptors(p.log); err != nil {
 		return err
 	}
-	if p.listeners, err = listen(p.role, p.settings, gates); err != nil {
+	if p.listeners, err = listen(p.role, p.settings, newGates(p.shares, trusted, p.registry, p.log)); err != nil {
 		return err
 	}
 	p.onClose = append(p.onClose, p.listeners.close)

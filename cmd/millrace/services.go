@@ -68,7 +68,7 @@ func (p *process) startEdge() error {
 		return fmt.Errorf("name this edge: %w", err)
 	}
 	s, err := edge.New(edge.Config{
-		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.bucket, Secret: p.settings.PrivateSecret,
+		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.edgeBucket, Secret: p.settings.PrivateSecret,
 		CacheBytes: int64(p.settings.CacheMax), DVRWindow: p.settings.DVRWindow, TrustedProxies: proxies,
 		PublicURL: strings.TrimSuffix(p.settings.EdgeURL, "/"),
 		Log:       p.log.With("service", "edge"), Registerer: p.registry,

@@ -20,7 +20,9 @@ type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
 	current           atomic.Pointer[tls.Certificate]
-	seen              string // owned by Run
+	// Owned by Run: what the files were like when they were last read, and when they
+	// last couldn't be.
+	seen, unread string
 }
 
 func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
@@ -62,11 +64,16 @@ func (c *certificate) check() {
 	if now == c.seen {
 		return
 	}
-	c.seen = now
 	if err := c.load(); err != nil {
-		c.log.Error("the changed certificate can't be used, the earlier one stays", "err", err)
+		// It may be no fault of the files, such as no open files left: they are read
+		// again next time, and it is said once.
+		if now != c.unread {
+			c.log.Error("the changed certificate can't be used, the earlier one stays", "err", err)
+		}
+		c.unread = now
 		return
 	}
+	c.seen, c.unread = now, ""
 	c.log.Info("certificate read again", "file", c.certFile, "valid_until", c.current.Load().Leaf.NotAfter)
 }
 

@@ -95,6 +95,8 @@ type Config struct {
 	// Timeout bounds one call, and one that moves media by as much more as the
 	// media takes at 1 Mb/s; 0 means 10 s.
 	Timeout time.Duration
+	// Connections bounds those to the server; calls wait for one. 0 means no bound.
+	Connections int
 }
 
 // Bucket reads and writes one bucket. It is safe for concurrent use.
@@ -133,7 +135,9 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	if b, ok := cfg.HTTPClient.(*awshttp.BuildableClient); ok {
 		built = b // with what the environment asks for, such as AWS_CA_BUNDLE
 	}
-	conns := newHTTPClient(built.GetTransport())
+	transport := built.GetTransport()
+	transport.MaxConnsPerHost = c.Connections
+	conns := newHTTPClient(transport)
 	cfg.HTTPClient = conns
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		if c.Endpoint != "" {

@@ -3,11 +3,15 @@ package objects_test
 import (
 	"encoding/pem"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,5 +109,42 @@ func TestCertificateAuthoritiesOfTheEnvironment(t *testing.T) {
 	defer b.CloseIdle()
 	if _, err := b.Get(t.Context(), "x"); !errors.Is(err, objects.ErrNotFound) {
 		t.Errorf("a server with a certificate of that authority: %v, want that there is no such object", err)
+	}
+}
+
+// Calls wait for a connection where there is a bound on them.
+func TestConnectionsAreBounded(t *testing.T) {
+	var open, most atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "x")
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			most.Store(max(most.Load(), open.Add(1)))
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	b, err := objects.Open(t.Context(), objects.Config{
+		Endpoint: server.URL, Bucket: "b", AccessKey: "a", SecretKey: "s", Connections: 2,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.CloseIdle()
+	var calls sync.WaitGroup
+	for range 20 {
+		calls.Go(func() {
+			if _, err := b.Get(t.Context(), "key"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	if n := most.Load(); n > 2 {
+		t.Errorf("%d connections at a time, want 2", n)
 	}
 }
