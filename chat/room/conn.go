@@ -224,8 +224,6 @@ func (c *Conn) close(why Reason) {
 // closed. The caller holds mu.
 func (c *Conn) hangUp() {
 	switch {
-	case c.why.Name == Left.Name:
-		c.shut()
 	case c.wire.waits():
 		c.hub.group.Go(func() {
 			if !c.wire.closeWrite() {
