@@ -20,8 +20,8 @@ import (
 // keyRows have a stream key.
 func keyRows() []row {
 	list := []row{
-		{name: "a key that was reset still publishes", on: small, short: true, target: "ended within 1 s, and the new key is let in", attack: resetKey},
-		{name: "a channel that is kicked, disabled, deleted still publishes", on: plain, target: "ended within 1 s each", attack: endChannel},
+		{name: "a key that was reset still publishes", on: small, short: true, growth: 320, target: "ended within 1 s, and the new key is let in", attack: resetKey},
+		{name: "a channel that is kicked, disabled, deleted still publishes", on: plain, growth: 320, target: "ended within 1 s each", attack: endChannel},
 		{name: "1,000 pictures a second", on: plain, growth: 300, target: "others go on", attack: thousandFPS},
 		{name: "reconnects for 20 s, a picture each time", on: plain, growth: 300, target: "a playlist of ≤ 64 kB", attack: reconnects},
 		{name: "another decoder configuration at each keyframe", on: plain, growth: 300, target: "told, and ended", attack: configurations},
