@@ -25,25 +25,25 @@ import (
 // stands here. Tests may import, beyond that, what is in forTests.
 var walls = map[string][]string{
 	"cmd/millrace": {"ingest", "transcode", "edge", "api", "api/store", "web",
-		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private"},
+		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private", "internal/seal"},
 	"deploy": {},
 	"web":    {},
 
 	"ingest": {"ingest/front", "ingest/rtmp", "ingest/timeline",
-		"internal/credentials", "internal/jobs", "internal/lease", "internal/media", "internal/private", "internal/rate", "internal/relay"},
+		"internal/credentials", "internal/jobs", "internal/lease", "internal/media", "internal/private", "internal/rate", "internal/relay", "internal/seal"},
 	"ingest/access":   {"ingest/front", "internal/media"},
 	"ingest/front":    {"internal/media"},
 	"ingest/rtmp":     {"ingest/access", "ingest/front", "internal/flv", "internal/gate", "internal/media", "internal/rate", "internal/sparselog"},
 	"ingest/timeline": {"internal/media", "internal/relay"},
 
 	"transcode": {"transcode/encode", "transcode/logread", "transcode/storage",
-		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/relay", "internal/sparselog"},
+		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/relay", "internal/seal", "internal/sparselog"},
 	"transcode/encode":  {"transcode/logread", "internal/child", "internal/flv", "internal/index", "internal/jobs", "internal/matroska", "internal/media", "internal/relay"},
 	"transcode/logread": {"internal/media", "internal/relay"},
 	"transcode/storage": {"internal/credentials", "internal/index", "internal/jobs", "internal/media", "internal/objects", "internal/sparselog", "internal/window"},
 
 	"edge": {"edge/fold", "edge/playlist", "internal/gate",
-		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/rate", "internal/sparselog", "internal/viewers", "internal/window"},
+		"internal/index", "internal/jobs", "internal/lease", "internal/media", "internal/objects", "internal/private", "internal/rate", "internal/seal", "internal/sparselog", "internal/viewers", "internal/window"},
 	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
 	"edge/playlist": {"internal/media"},
 
@@ -66,28 +66,29 @@ var walls = map[string][]string{
 	"internal/flv":         {"internal/media"},
 	"internal/gate":        {"internal/sparselog"},
 	"internal/index":       {"internal/jobs", "internal/media"},
-	"internal/jobs":        {},
-	"internal/lease":       {"internal/jobs", "internal/media", "internal/relay"},
+	"internal/jobs":        {"internal/seal"},
+	"internal/lease":       {"internal/jobs", "internal/media", "internal/relay", "internal/seal"},
 	"internal/matroska":    {"internal/media"},
 	"internal/media":       {},
 	"internal/objects":     {},
-	"internal/private":     {},
+	"internal/private":     {"internal/seal"},
 	"internal/rate":        {},
 	"internal/relay":       {"internal/media"},
+	"internal/seal":        {},
 	"internal/session":     {},
 	"internal/sparselog":   {},
 	"internal/viewers":     {},
 	"internal/window":      {},
 
 	// For tests alone.
-	"internal/testenv":         {"internal/child", "internal/objects"},
+	"internal/testenv":         {"internal/child", "internal/objects", "internal/private", "internal/seal"},
 	"internal/media/mediatest": {"internal/media"},
 	"edge/fold/foldtest":       {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
 	"transcode/transcodetest":  {"transcode/logread", "internal/media/mediatest", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},
 	"e2e": {"e2e/harness", "e2e/hls", "e2e/ertmp", "edge", "ingest", "ingest/front", "transcode",
 		"internal/credentials", "internal/flv", "internal/media", "internal/objects", "internal/private"},
 	"e2e/chaos": {"e2e/harness", "e2e/hls", "e2e/viewer",
-		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay"},
+		"internal/child", "internal/index", "internal/jobs", "internal/objects", "internal/private", "internal/relay", "internal/seal"},
 	"e2e/hostile":   {"e2e/harness", "e2e/hls", "e2e/viewer"},
 	"e2e/chatbench": {"chat/room", "chat/websocket"}, // a module of its own
 	"e2e/ertmp":     {"internal/media", "internal/media/mediatest"},
@@ -102,7 +103,7 @@ var forTests = []string{"internal/testenv", "internal/media/mediatest", "edge/fo
 // pure packages and files compute: they reach no network, file or process, and read no clock.
 var pure = []string{
 	"ingest/access", "ingest/front", "ingest/timeline", "edge/fold", "edge/playlist", "chat/event", "chat/moderation",
-	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/window",
+	"internal/channelname", "internal/flv", "internal/matroska", "internal/media", "internal/rate", "internal/relay", "internal/seal", "internal/window",
 	// State machines of services.
 	"ingest/grant.go", "ingest/health.go", "ingest/keyframes.go", "ingest/phase.go", "ingest/slots.go", "transcode/next.go", "transcode/state.go",
 }

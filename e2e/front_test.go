@@ -88,7 +88,7 @@ func startServices(t *testing.T, key credentials.StreamKey) (front.Publishers, s
 	serve := func(l net.Listener, routes func(*http.ServeMux)) {
 		mux := http.NewServeMux()
 		routes(mux)
-		s := private.NewServer(mux)
+		s := private.NewServer(testenv.Peers(t, "http://"+l.Addr().String()).Guard(mux))
 		running.Go(func() { _ = s.Serve(l) }) // until it is closed
 		t.Cleanup(func() { _ = s.Close() })
 	}
@@ -96,20 +96,20 @@ func startServices(t *testing.T, key credentials.StreamKey) (front.Publishers, s
 
 	ingestAt, workerAt := listen(), listen()
 	i, err := ingest.New(ingest.Config{
-		Redis: db, RTMP: listen(), Advertise: "http://" + ingestAt.Addr().String(), Grace: time.Second,
+		Redis: db, RTMP: listen(), Peers: testenv.Peers(t, "http://"+ingestAt.Addr().String()), Grace: time.Second,
 		Log: log, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w, err := transcode.New(transcode.Config{
-		Redis: db, Bucket: bucket, Advertise: "http://" + workerAt.Addr().String(), SpoolDir: t.TempDir(),
+		Redis: db, Bucket: bucket, Peers: testenv.Peers(t, "http://"+workerAt.Addr().String()), SpoolDir: t.TempDir(),
 		FFmpeg: testenv.FFmpeg(t), Preset: "ultrafast", Ladder: "160p30=230k", Log: log, Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := edge.New(edge.Config{ID: "edge", Redis: db, Bucket: bucket, Log: log, Registerer: prometheus.NewRegistry()})
+	e, err := edge.New(edge.Config{ID: "edge", Peers: testenv.Peers(t, ""), Redis: db, Bucket: bucket, Log: log, Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

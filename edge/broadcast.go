@@ -13,7 +13,6 @@ import (
 	"millrace/edge/fold"
 	"millrace/edge/playlist"
 	"millrace/internal/index"
-	"millrace/internal/jobs"
 )
 
 const (
@@ -90,7 +89,7 @@ func (b *broadcast) searching(now time.Time) (since time.Duration, ok bool) {
 
 // setSlots tells which workers to follow. No slots at all mean that Redis lost
 // its memory, or that there is no worker yet: those known stay.
-func (b *broadcast) setSlots(slots map[int]jobs.Slot) {
+func (b *broadcast) setSlots(slots map[int]worker) {
 	if len(slots) == 0 || !b.workers.set(slots) {
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"millrace/edge/fold"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/seal"
 	"millrace/internal/sparselog"
 )
 
@@ -195,7 +196,7 @@ func (f *following) noRecord(now time.Time) {
 
 // takeRecord takes the channel's record and the workers of the broadcast that
 // it names.
-func (f *following) takeRecord(record lease.Record, slots map[int]jobs.Slot, now time.Time) {
+func (f *following) takeRecord(record lease.Record, slots map[int]worker, now time.Time) {
 	f.record, f.readAt = record, now
 	over := isOver(&record)
 	b := f.served[record.Broadcast]
@@ -227,7 +228,7 @@ func isOver(r *lease.Record) bool {
 }
 
 // read returns the channel's record and the workers of its broadcast.
-func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, error) {
+func (c *channel) read(ctx context.Context) (lease.Record, map[int]worker, error) {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
 	db := c.service.cfg.Redis
@@ -236,7 +237,22 @@ func (c *channel) read(ctx context.Context) (lease.Record, map[int]jobs.Slot, er
 		return lease.Record{}, nil, err
 	}
 	slots, err := lease.Slots(ctx, db, record.Broadcast)
-	return record, slots, err
+	if err != nil {
+		return lease.Record{}, nil, err
+	}
+	return record, c.verified(record.Broadcast, slots), nil
+}
+
+// verified returns the workers in slots that are ours. Others are left out:
+// whoever can write to Redis must not be asked for media.
+func (c *channel) verified(broadcast string, slots map[int]jobs.Slot) map[int]worker {
+	ours := make(map[int]worker, len(slots))
+	for n, s := range slots {
+		if address, err := c.service.cfg.Peers.Open(seal.Worker, broadcast, s.Address); err == nil { // else it was counted
+			ours[n] = worker{address, s.Epoch}
+		}
+	}
+	return ours
 }
 
 // interval returns how long to wait until the next look at Redis.

@@ -24,6 +24,7 @@ import (
 	"millrace/internal/lease"
 	"millrace/internal/objects"
 	"millrace/internal/private"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 	"millrace/internal/window"
 )
@@ -37,7 +38,6 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	testSecret  = private.Secret("shared")
 	testProfile = foldtest.Profile
 	partTicks   = foldtest.PartTicks
 	partsEach   = foldtest.PartsEach
@@ -48,6 +48,7 @@ func testSettings() *index.Broadcast { return foldtest.Settings() }
 // fakeWorker speaks the follow and window contracts.
 type fakeWorker struct {
 	*httptest.Server
+	routes    *http.ServeMux
 	broadcast string
 	// hold, unless nil, is waited for before media is answered.
 	hold chan struct{}
@@ -66,7 +67,7 @@ func newFakeWorker(t testing.TB, broadcast string) *fakeWorker {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /follow/{broadcast}", w.follow)
 	mux.HandleFunc("GET /window/", w.window)
-	w.Server = httptest.NewServer(testSecret.Guard(mux))
+	w.routes, w.Server = mux, testenv.PrivateServer(t, mux)
 	t.Cleanup(w.kill)
 	return w
 }
@@ -244,7 +245,7 @@ func newEdge(t testing.TB, options ...func(*Service)) *stage {
 	st.bucket = testenv.Bucket(t)
 	var err error
 	st.service, err = New(Config{
-		ID: "edge-1", Redis: st.db, Bucket: st.bucket, Secret: testSecret, Registerer: st.registry,
+		ID: "edge-1", Redis: st.db, Bucket: st.bucket, Peers: peers(t, st.registry), Registerer: st.registry,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +267,16 @@ func newEdge(t testing.TB, options ...func(*Service)) *stage {
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return st
+}
+
+// peers are those of an edge whose metrics are in r.
+func peers(t testing.TB, r prometheus.Registerer) *private.Peers {
+	t.Helper()
+	p, err := private.New(private.Config{Secret: testenv.Secret, Registerer: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // withSilence has nothing be expected as soon as in production.
@@ -304,7 +315,7 @@ func (st *stage) setState(s lease.State) {
 
 func (st *stage) slot(n int, w *fakeWorker) {
 	st.t.Helper()
-	if err := lease.SetSlot(st.t.Context(), st.db, st.broadcast, n, jobs.Slot{Address: w.URL, Epoch: st.epoch}); err != nil {
+	if err := lease.SetSlot(st.t.Context(), st.db, st.broadcast, n, jobs.Slot{Address: testenv.Sealed(st.t, seal.Worker, st.broadcast, w.URL), Epoch: st.epoch}); err != nil {
 		st.t.Fatal(err)
 	}
 }
@@ -395,13 +406,19 @@ func (st *stage) waiting(n int64) {
 // are among.
 func (st *stage) metric(name string, values ...string) float64 {
 	st.t.Helper()
+	return st.counter("millrace_edge_"+name, values...)
+}
+
+// counter is the same for a metric's whole name.
+func (st *stage) counter(name string, values ...string) float64 {
+	st.t.Helper()
 	families, err := st.registry.Gather()
 	if err != nil {
 		st.t.Fatal(err)
 	}
 	sum := 0.0
 	for _, f := range families {
-		if f.GetName() != "millrace_edge_"+name {
+		if f.GetName() != name {
 			continue
 		}
 		for _, m := range f.GetMetric() {
@@ -453,7 +470,7 @@ func xadd(broadcast string, doc []byte) *redis.XAddArgs {
 // newHungWorker returns the address of a worker that accepts and says nothing.
 func newHungWorker(t testing.TB) string {
 	t.Helper()
-	w := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w := testenv.PrivateServer(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/follow/") {
 			_ = http.NewResponseController(rw).Flush()
 			<-r.Context().Done()

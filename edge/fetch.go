@@ -381,7 +381,6 @@ func (b *broadcast) getWindow(ctx context.Context, url string, size int, began f
 	if err != nil {
 		return nil, fmt.Errorf("fetch from worker: %w", err)
 	}
-	b.service.cfg.Secret.Authorize(req)
 	resp, err := b.service.client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("fetch from worker: %w", err)

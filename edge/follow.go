@@ -171,7 +171,6 @@ func (b *broadcast) followOnce(ctx context.Context, address string) (heard bool,
 	if err != nil {
 		return false, fmt.Errorf("follow: %w", err)
 	}
-	b.service.cfg.Secret.Authorize(req)
 	resp, err := b.service.client.Do(req)
 	if err != nil {
 		return false, fmt.Errorf("follow: %w", err)

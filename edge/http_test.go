@@ -15,6 +15,8 @@ import (
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/seal"
+	"millrace/internal/testenv"
 	"millrace/internal/viewers"
 	"millrace/internal/window"
 )
@@ -355,7 +357,7 @@ func TestChannelsDontDisturbEachOther(t *testing.T) {
 			w.mu.Unlock()
 			address = w.URL
 		}
-		if err := lease.SetSlot(t.Context(), st.db, record.Broadcast, 0, jobs.Slot{Address: address}); err != nil {
+		if err := lease.SetSlot(t.Context(), st.db, record.Broadcast, 0, jobs.Slot{Address: testenv.Sealed(t, seal.Worker, record.Broadcast, address)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -381,7 +383,7 @@ func TestHungWorker(t *testing.T) {
 	st := newEdge(t)
 	st.goLive()
 	hung := newHungWorker(t)
-	if err := lease.SetSlot(t.Context(), st.db, st.broadcast, 0, jobs.Slot{Address: hung, Epoch: st.epoch}); err != nil {
+	if err := lease.SetSlot(t.Context(), st.db, st.broadcast, 0, jobs.Slot{Address: testenv.Sealed(t, seal.Worker, st.broadcast, hung), Epoch: st.epoch}); err != nil {
 		t.Fatal(err)
 	}
 	// The second slot has a standby that works.

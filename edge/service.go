@@ -48,8 +48,8 @@ type Config struct {
 	Redis redis.UniversalClient
 	// Bucket is where segments lie.
 	Bucket *objects.Bucket
-	// Secret opens workers' private listeners.
-	Secret private.Secret
+	// Peers are the workers, whose private listeners are asked, and the other edges.
+	Peers *private.Peers
 	// CacheBytes bounds the media held in memory; 0 means 256 MiB.
 	CacheBytes int64
 	// DVRWindow is how far back live playlists reach; 0 means 10 minutes.
@@ -72,6 +72,8 @@ func (c *Config) Validate() error {
 		return errors.New("edge: Redis is missing; pass a client")
 	case c.Bucket == nil:
 		return errors.New("edge: Bucket is missing; open one with objects.Open")
+	case c.Peers == nil:
+		return errors.New("edge: Peers is missing; make it with private.New")
 	case c.CacheBytes < 0:
 		return fmt.Errorf("edge: CacheBytes is %d; use 0 for the default or a positive number", c.CacheBytes)
 	case c.PublicURL != "" && !isBase(c.PublicURL):
@@ -133,7 +135,7 @@ func New(cfg Config) (*Service, error) {
 	m := newMetrics(cfg.Registerer)
 	s := &Service{
 		cfg: cfg, log: cfg.Log, metrics: m,
-		client:   &http.Client{Transport: private.NewTransport(false), CheckRedirect: noRedirect},
+		client:   cfg.Peers.Client(),
 		callers:  newCallers(cfg.TrustedProxies, m),
 		audience: newAudience(m),
 		waiters:  &waiters{metrics: m},
@@ -150,9 +152,6 @@ func New(cfg Config) (*Service, error) {
 	}
 	return s, nil
 }
-
-// noRedirect keeps the shared secret from being carried elsewhere.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Run follows broadcasts and fetches media for the handler until ctx ends. It
 // returns when all that it started has ended. Call it once.

@@ -17,12 +17,13 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/edge/fold"
+	"millrace/internal/seal"
 	"millrace/internal/sparselog"
 )
 
 const (
 	// edgesKey is the Redis hash in which edges tell of themselves: by URL, when an
-	// edge did so last.
+	// edge did so last, and its URL sealed at that time (see private.Peers.SealAt).
 	edgesKey = "millrace:edges"
 	// announceInterval is how often an edge tells of itself, edgeFor how long it
 	// is known after that.
@@ -187,9 +188,18 @@ func (s *Service) Announce(ctx context.Context) error {
 func (s *Service) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	urls, err := announceScript.Run(ctx, s.cfg.Redis, []string{edgesKey}, s.edges.self.base, edgeFor.Milliseconds(), maxEdges).StringSlice()
+	now := time.Now()
+	all, err := announceScript.Run(ctx, s.cfg.Redis, []string{edgesKey},
+		s.edges.self.base, edgeFor.Milliseconds(), maxEdges, s.cfg.Peers.SealAt(seal.Edge, now, s.edges.self.base)).StringSlice()
 	if err != nil {
 		return fmt.Errorf("announce edge %s: %w", s.edges.self.base, err)
+	}
+	var urls []string
+	for _, said := range all {
+		// Players are sent there: only an edge of ours may have said it, and lately.
+		if u, err := s.cfg.Peers.OpenAt(seal.Edge, now, edgeFor, said); err == nil { // else it was counted
+			urls = append(urls, u)
+		}
 	}
 	s.metrics.edges.Set(float64(s.edges.set(urls)))
 	return nil

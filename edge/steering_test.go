@@ -20,7 +20,7 @@ func (st *stage) neighbour(publicURL string) (*stage, context.CancelFunc) {
 	other.registry = prometheus.NewRegistry()
 	var err error
 	other.service, err = New(Config{
-		ID: publicURL, Redis: st.redis.Client(), Bucket: st.bucket, Secret: testSecret, Registerer: other.registry, PublicURL: publicURL,
+		ID: publicURL, Redis: st.redis.Client(), Bucket: st.bucket, Peers: peers(st.t, other.registry), Registerer: other.registry, PublicURL: publicURL,
 	})
 	if err != nil {
 		st.t.Fatal(err)

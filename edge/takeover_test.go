@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"millrace/internal/index"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 	"millrace/internal/window"
 )
@@ -188,7 +188,7 @@ func TestServesWithoutUpstream(t *testing.T) {
 func TestSlotsAreKept(t *testing.T) {
 	b := newBroadcast(&channel{service: &Service{metrics: newMetrics(discard{})}}, "b1", slog.New(slog.DiscardHandler), func() {})
 	epoch := jobs.Epoch{Lease: 1, Grant: 1}
-	b.setSlots(map[int]jobs.Slot{0: {Address: "http://worker", Epoch: epoch}})
+	b.setSlots(map[int]worker{0: {"http://worker", epoch}})
 	b.setSlots(nil)
 	if got := b.workers.slotted(); len(got) != 1 || got["http://worker"] != epoch {
 		t.Errorf("the workers are %v", got)
@@ -253,9 +253,9 @@ func TestKnownWorkerIsRetriedWithoutRedis(t *testing.T) {
 	st := newEdge(t)
 	st.goLive()
 	var serving atomic.Pointer[fakeWorker]
-	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	proxy := testenv.PrivateServer(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if w := serving.Load(); w != nil {
-			w.Config.Handler.ServeHTTP(rw, r)
+			w.routes.ServeHTTP(rw, r)
 			return
 		}
 		http.Error(rw, "starting", http.StatusServiceUnavailable)
@@ -265,7 +265,7 @@ func TestKnownWorkerIsRetriedWithoutRedis(t *testing.T) {
 	first.begin(st.epoch)
 	first.segment(st.epoch, 0)
 	serving.Store(first)
-	if err := lease.SetSlot(t.Context(), st.db, st.broadcast, 0, jobs.Slot{Address: proxy.URL, Epoch: st.epoch}); err != nil {
+	if err := lease.SetSlot(t.Context(), st.db, st.broadcast, 0, jobs.Slot{Address: testenv.Sealed(t, seal.Worker, st.broadcast, proxy.URL), Epoch: st.epoch}); err != nil {
 		t.Fatal(err)
 	}
 	st.until(st.media("source/index.m3u8"), func(a answer) bool { return strings.Contains(a.body, "7.0.p1.m4s") })

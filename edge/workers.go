@@ -21,12 +21,18 @@ const (
 	maxLeft = 8
 )
 
+// worker has a slot.
+type worker struct {
+	address string // base URL, verified
+	epoch   jobs.Epoch
+}
+
 // workers says whom to ask for media of one broadcast. It is safe for
 // concurrent use.
 type workers struct {
 	// mu guards the fields below.
 	mu    sync.Mutex
-	slots map[int]jobs.Slot
+	slots map[int]worker
 	// former are workers that had slots before and are still listened to.
 	former []string
 	// told is, by piece, the worker that told of it last; order holds its keys,
@@ -49,15 +55,15 @@ func newWorkers() workers {
 }
 
 // set takes the slots and reports whether they have changed.
-func (w *workers) set(slots map[int]jobs.Slot) bool {
+func (w *workers) set(slots map[int]worker) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if maps.Equal(w.slots, slots) {
 		return false
 	}
 	for _, s := range w.slots {
-		if !slices.Contains(w.former, s.Address) {
-			w.former = append(w.former, s.Address)
+		if !slices.Contains(w.former, s.address) {
+			w.former = append(w.former, s.address)
 		}
 	}
 	w.former = w.former[max(0, len(w.former)-maxLeft):]
@@ -78,8 +84,8 @@ func (w *workers) slotted() map[string]jobs.Epoch {
 	defer w.mu.Unlock()
 	epochs := make(map[string]jobs.Epoch, len(w.slots))
 	for _, s := range w.slots {
-		if old, known := epochs[s.Address]; !known || old.Less(s.Epoch) {
-			epochs[s.Address] = s.Epoch
+		if old, known := epochs[s.address]; !known || old.Less(s.epoch) {
+			epochs[s.address] = s.epoch
 		}
 	}
 	return epochs
@@ -128,16 +134,16 @@ func (w *workers) stalled(address string, now time.Time) {
 func (w *workers) of(p piece, now time.Time) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	held := slices.SortedFunc(maps.Values(w.slots), func(x, y jobs.Slot) int {
-		if y.Epoch.Less(x.Epoch) {
+	held := slices.SortedFunc(maps.Values(w.slots), func(x, y worker) int {
+		if y.epoch.Less(x.epoch) {
 			return -1
 		}
 		return 1
 	})
 	addresses := make([]string, 0, len(held)+len(w.former))
 	for _, s := range held {
-		if !slices.Contains(addresses, s.Address) {
-			addresses = append(addresses, s.Address)
+		if !slices.Contains(addresses, s.address) {
+			addresses = append(addresses, s.address)
 		}
 	}
 	for _, a := range w.former {

@@ -146,7 +146,7 @@ func (s *Service) beginAlone(ctx context.Context, rights credentials.Channel) (*
 	}
 	var from *relay.Handoff
 	if before.Broadcast != "" {
-		c, err := s.handoff(ctx, before, now.Epoch)
+		c, err := s.handoff(ctx, rights.Name, before, now.Epoch)
 		switch {
 		case err == nil:
 			from = &c

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
 	"millrace/internal/jobs"
+	"millrace/internal/seal"
 )
 
 // maxProgressLine bounds one line of progress.
@@ -30,9 +30,9 @@ func (s *Service) serveClaim(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this ingest has no such broadcast", http.StatusNotFound)
 		return
 	}
-	address := r.Header.Get(jobs.AddressHeader)
-	if u, err := url.Parse(address); err != nil || u.Host == "" {
-		http.Error(w, jobs.AddressHeader+" must be the worker's base URL", http.StatusBadRequest)
+	address := seal.Address(r.Header.Get(jobs.AddressHeader))
+	if _, err := s.cfg.Peers.Open(seal.Worker, b.id, address); err != nil {
+		http.Error(w, jobs.AddressHeader+" must be the worker's address for this broadcast, signed", http.StatusBadRequest)
 		return
 	}
 	c, orders, grant, err := b.grant(n, address, time.Now())

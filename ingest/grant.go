@@ -4,11 +4,12 @@ import (
 	"time"
 
 	"millrace/internal/jobs"
+	"millrace/internal/seal"
 )
 
 // grant gives slot n to a worker, or the segments from the next mark on if the
 // slot's worker leaves. oldest is the first segment that the log still has.
-func (s *slots) grant(n int, address string, oldest uint64, now time.Time) (c *claim, g jobs.Grant, out outcome, err error) {
+func (s *slots) grant(n int, address seal.Address, oldest uint64, now time.Time) (c *claim, g jobs.Grant, out outcome, err error) {
 	if n < 0 || n >= len(s.list) {
 		return nil, g, out, errNoSlot
 	}

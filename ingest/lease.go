@@ -18,7 +18,7 @@ func (b *broadcast) record(now time.Time) lease.Record {
 	s := &b.source
 	settings, _ := s.seq.Settings()
 	r := lease.Record{
-		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.cfg.Advertise, Started: b.started, Grace: s.grace,
+		Broadcast: b.id, Epoch: b.epoch, Ingest: b.service.self(b.channel), Started: b.started, Grace: s.grace,
 		Lost: s.lostSince(now), Format: s.format, Width: s.width, Height: s.height, Universal: s.universal, Picture: s.picture, FrameRate: settings.FrameRate,
 		Handoff: s.seq.Handoff(),
 	}
@@ -70,7 +70,7 @@ func (b *broadcast) lostLease(ctx context.Context) {
 	case r.Broadcast == b.id:
 		b.source.mu.Lock()
 		defer b.source.mu.Unlock()
-		b.move(r.Ingest)
+		b.move(r.Ingest.String())
 	default:
 		b.end("another ingest began another broadcast of the channel")
 	}

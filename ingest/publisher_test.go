@@ -19,6 +19,7 @@ import (
 	"millrace/internal/lease"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/testenv"
 )
 
 // testRecord is an AVCDecoderConfigurationRecord of 320x180.
@@ -39,7 +40,7 @@ func testBroadcast(t *testing.T) (*broadcast, *logBuffer) {
 	t.Helper()
 	logged := &logBuffer{}
 	s := &Service{
-		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute, Redundancy: 1, MaxAhead: 15 * time.Second},
+		cfg:     Config{Log: slog.New(slog.NewTextHandler(logged, nil)), Grace: time.Minute, Redundancy: 1, MaxAhead: 15 * time.Second, Peers: testenv.Peers(t, "http://ingest")},
 		metrics: newMetrics(prometheus.NewRegistry()),
 	}
 	return newBroadcast(s, credentials.Channel{Name: "demo"}, lease.Record{Broadcast: "b", Epoch: 7, Started: time.Now()}, nil), logged

@@ -35,10 +35,8 @@ type Config struct {
 	Redis redis.UniversalClient
 	// RTMP is the listener for encoders; RTMPS the one with TLS, or nil.
 	RTMP, RTMPS net.Listener
-	// Advertise is the base URL under which workers reach Private.
-	Advertise string
-	// Secret is shown to the private listeners of other ingests and of workers.
-	Secret private.Secret
+	// Peers are the other services. They reach Private at the address that it advertises.
+	Peers *private.Peers
 	// Grace is how long a broadcast waits for its publisher to come back; 0: 60 s.
 	// A channel may have its own.
 	Grace time.Duration
@@ -77,8 +75,8 @@ type Service struct {
 
 // New makes a service. It does no I/O.
 func New(c Config) (*Service, error) {
-	if c.Redis == nil || c.RTMP == nil || c.Advertise == "" {
-		return nil, errors.New("ingest: Redis, an RTMP listener and an address to advertise are needed")
+	if c.Redis == nil || c.RTMP == nil || c.Peers == nil || c.Peers.Advertise() == "" {
+		return nil, errors.New("ingest: Redis, an RTMP listener and peers with an address to advertise are needed")
 	}
 	switch {
 	case c.Grace < 0:
@@ -93,7 +91,7 @@ func New(c Config) (*Service, error) {
 	c.Finish = cmp.Or(c.Finish, 10*time.Second)
 	c.MaxAhead = cmp.Or(c.MaxAhead, 15*time.Second)
 	s := &Service{
-		cfg: c, metrics: newMetrics(c.Registerer), client: &http.Client{Transport: private.NewTransport(false)},
+		cfg: c, metrics: newMetrics(c.Registerer), client: c.Peers.Client(),
 		broadcasts: map[string]*broadcast{}, channels: map[string]*broadcast{},
 	}
 	promauto.With(c.Registerer).NewGaugeFunc(prometheus.GaugeOpts{

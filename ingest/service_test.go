@@ -16,8 +16,8 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
-	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -93,7 +93,7 @@ func TestServiceClaims(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return slots[0] == jobs.Slot{Address: "http://127.0.0.1:7", Epoch: second.grant.Epoch}
+		return slots[0] == jobs.Slot{Address: testenv.Sealed(t, seal.Worker, broadcast, "http://127.0.0.1:7"), Epoch: second.grant.Epoch}
 	})
 	second.report(jobs.Progress{Finished: 2, Safe: 2})
 	encoder.unpublish()
@@ -110,12 +110,11 @@ func TestServiceClaims(t *testing.T) {
 func TestServiceSilentClaim(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)
-	old := private.NewTransport(false)
-	defer old.CloseIdleConnections()
+	old := testenv.PrivateClient(t) // it speaks HTTP/1.1
 	s := newStation(t, Config{})
 	s.encoder(tags)
 	broadcast := s.broadcast()
-	for _, client := range []*http.Client{s.client, {Transport: old}} {
+	for _, client := range []*http.Client{s.client, old} {
 		h := s.claim(broadcast, client)
 		began := time.Now()
 		s.skipOffers()
@@ -381,10 +380,10 @@ func TestConfig(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{Config{}, "Redis, an RTMP listener and an address"},
-		{Config{Redis: db, RTMP: l, Advertise: "http://x", Grace: -1}, "set --grace to more than 0"},
-		{Config{Redis: db, RTMP: l, Advertise: "http://x", Redundancy: 3}, "set --redundancy to 1 or 2"},
-		{Config{Redis: db, RTMP: l, Advertise: "http://x", Drain: -1}, "set --drain to 0 or more"},
+		{Config{}, "Redis, an RTMP listener and peers with an address"},
+		{Config{Redis: db, RTMP: l, Peers: testenv.Peers(t, "http://x"), Grace: -1}, "set --grace to more than 0"},
+		{Config{Redis: db, RTMP: l, Peers: testenv.Peers(t, "http://x"), Redundancy: 3}, "set --redundancy to 1 or 2"},
+		{Config{Redis: db, RTMP: l, Peers: testenv.Peers(t, "http://x"), Drain: -1}, "set --drain to 0 or more"},
 	} {
 		if _, err := New(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v, want %q", err, c.want)

@@ -7,6 +7,7 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 )
 
 const (
@@ -36,7 +37,7 @@ const earlierMissing = "segments before its own are missing: another grant begin
 
 // claim is a worker's hold on a slot.
 type claim struct {
-	address  string
+	address  seal.Address
 	epoch    jobs.Epoch
 	since    time.Time
 	progress jobs.Progress
@@ -133,7 +134,7 @@ func (o *outcome) stop(c *claim, reason string) { o.order(c, jobs.Order{End: rea
 
 func (o *outcome) tell(n news) { o.news = append(o.news, n) }
 
-func (c *claim) of(address string) bool { return c != nil && c.address == address }
+func (c *claim) of(address seal.Address) bool { return c != nil && c.address == address }
 
 // update works out what the slot has reached: a segment counts that every claim
 // which must make it has made.

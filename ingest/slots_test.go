@@ -8,6 +8,7 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 )
 
 // crew are the slots of a broadcast with pictures, played with by hand.
@@ -47,7 +48,7 @@ func (s *crew) end() {
 
 func (s *crew) take(n int, name string) (*claim, jobs.Grant) {
 	s.t.Helper()
-	c, g, out, err := s.grant(n, name, 0, s.now)
+	c, g, out, err := s.grant(n, seal.Address(name), 0, s.now)
 	if err != nil {
 		s.t.Fatalf("%s didn't get slot %d: %v", name, n, err)
 	}
@@ -57,7 +58,7 @@ func (s *crew) take(n int, name string) (*claim, jobs.Grant) {
 
 func (s *crew) refuse(n int, name string, want error) {
 	s.t.Helper()
-	if _, _, _, err := s.grant(n, name, 0, s.now); !errors.Is(err, want) {
+	if _, _, _, err := s.grant(n, seal.Address(name), 0, s.now); !errors.Is(err, want) {
 		s.t.Errorf("%s got %v for slot %d, want %v", name, err, n, want)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"millrace/internal/media"
 	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -65,16 +66,15 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 	}
 	s.rtmp, s.private = cfg.RTMP.Addr().String(), "http://"+l.Addr().String()
 	logged := &logBuffer{}
-	cfg.Redis, cfg.Advertise, cfg.Registerer = s.redis.Client(), s.private, prometheus.NewRegistry()
+	cfg.Redis, cfg.Peers, cfg.Registerer = s.redis.Client(), testenv.Peers(t, s.private), prometheus.NewRegistry()
 	cfg.Log = slog.New(slog.NewTextHandler(logged, nil))
 	if s.service, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
 	s.service.Private(mux)
-	server := private.NewServer(mux)
-	transport := private.NewTransport(true)
-	s.client = &http.Client{Transport: transport}
+	server := private.NewServer(cfg.Peers.Guard(mux))
+	s.client = testenv.Peers(t, "").ClaimClient()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, served := make(chan error, 1), make(chan error, 1)
 	s.stop = cancel
@@ -89,7 +89,7 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 		if err := receive(t, ended, "Run's end"); err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		transport.CloseIdleConnections()
+		s.client.CloseIdleConnections()
 		if err := server.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -119,7 +119,7 @@ func (s *station) broadcast() string {
 	if err := json.Unmarshal([]byte(m.Values[jobs.Field].(string)), &job); err != nil {
 		s.t.Fatal(err)
 	}
-	if job.Channel != "demo" || job.Slot != 0 || job.Ingest != s.private {
+	if job.Channel != "demo" || job.Slot != 0 || job.Ingest != s.service.self("demo") || job.Ingest.String() != s.private {
 		s.t.Errorf("the job is %+v", job)
 	}
 	return job.Broadcast
@@ -286,7 +286,7 @@ func (s *station) claimSlot(broadcast string, client *http.Client, slot int, add
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	req.Header.Set(jobs.AddressHeader, address)
+	req.Header.Set(jobs.AddressHeader, string(testenv.Sealed(s.t, seal.Worker, broadcast, address)))
 	resp, err := client.Do(req)
 	if err != nil {
 		s.t.Fatal(err)

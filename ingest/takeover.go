@@ -16,6 +16,7 @@ import (
 	"millrace/internal/lease"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 )
 
 const (
@@ -46,7 +47,7 @@ func (s *Service) acquire(ctx context.Context, channel string, grace time.Durati
 		if s.elsewhere(ctx, channel) {
 			return now, before, refusalBusy
 		}
-		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.cfg.Advertise, busyFor, grace)
+		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.self(channel), busyFor, grace)
 		if !errors.Is(err, lease.ErrBusy) {
 			return now, before, err
 		}
@@ -73,16 +74,19 @@ func (s *Service) acquire(ctx context.Context, channel string, grace time.Durati
 // would else have the channel.
 func (s *Service) elsewhere(ctx context.Context, channel string) bool {
 	r, err := lease.Read(ctx, s.cfg.Redis, channel)
-	if err != nil || r.State != lease.Live || r.Age < busyFor || r.Ingest == s.cfg.Advertise {
+	if err != nil || r.State != lease.Live || r.Age < busyFor || r.Ingest == s.self(channel) {
 		return false // the lease decides
+	}
+	ingest, err := s.cfg.Peers.Open(seal.Ingest, channel, r.Ingest)
+	if err != nil {
+		return false // nobody of ours wrote that
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.Ingest+relay.SendingPath(r.Broadcast), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ingest+relay.SendingPath(r.Broadcast), nil)
 	if err != nil {
 		return false
 	}
-	s.cfg.Secret.Authorize(req)
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return false // it is gone
@@ -104,11 +108,11 @@ func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
 // handoff finds out from where a broadcast goes on, under the lease epoch: from
 // the ingest before, else from its workers, else from what Redis remembers.
 // [errEnded] means that it has ended meanwhile.
-func (s *Service) handoff(ctx context.Context, before lease.Record, epoch uint64) (relay.Handoff, error) {
+func (s *Service) handoff(ctx context.Context, channel string, before lease.Record, epoch uint64) (relay.Handoff, error) {
 	began := time.Now()
 	floor := before.Handoff
 	source := "ingest"
-	from, err := s.askIngest(ctx, before, epoch)
+	from, err := s.askIngest(ctx, channel, before, epoch)
 	if err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Info("the ingest before can't be asked", "broadcast", before.Broadcast, "ingest", before.Ingest, "err", err)
 		source = "worker"
@@ -149,13 +153,20 @@ func notBelow(c, floor relay.Handoff) relay.Handoff {
 	return c
 }
 
-func (s *Service) askIngest(ctx context.Context, before lease.Record, epoch uint64) (relay.Handoff, error) {
-	if before.Ingest == s.cfg.Advertise && s.broadcastByID(before.Broadcast) == nil {
+// self is this ingest's address as others read it of a channel.
+func (s *Service) self(channel string) seal.Address { return s.cfg.Peers.Self(seal.Ingest, channel) }
+
+func (s *Service) askIngest(ctx context.Context, channel string, before lease.Record, epoch uint64) (relay.Handoff, error) {
+	if before.Ingest == s.self(channel) && s.broadcastByID(before.Broadcast) == nil {
 		return relay.Handoff{}, errors.New("that was this ingest before it was started again")
+	}
+	ingest, err := s.cfg.Peers.Open(seal.Ingest, channel, before.Ingest)
+	if err != nil {
+		return relay.Handoff{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	return s.askHandoff(ctx, before.Ingest+relay.ReleasePath(before.Broadcast, epoch))
+	return s.askHandoff(ctx, ingest+relay.ReleasePath(before.Broadcast, epoch))
 }
 
 // askWorkers asks one worker after the other until one answers: two that close
@@ -168,8 +179,12 @@ func (s *Service) askWorkers(ctx context.Context, broadcast string, epoch uint64
 	err = errors.New("there is none")
 	for _, n := range slices.Sorted(maps.Keys(slots)) {
 		var c relay.Handoff
+		var worker string
+		if worker, err = s.cfg.Peers.Open(seal.Worker, broadcast, slots[n].Address); err != nil {
+			continue
+		}
 		asking, cancel := context.WithTimeout(ctx, closeTimeout/2)
-		c, err = s.askHandoff(asking, slots[n].Address+jobs.ClosePath(broadcast, epoch))
+		c, err = s.askHandoff(asking, worker+jobs.ClosePath(broadcast, epoch))
 		cancel()
 		if err == nil || errors.Is(err, errEnded) {
 			return c, err
@@ -186,7 +201,6 @@ func (s *Service) askHandoff(ctx context.Context, url string) (c relay.Handoff, 
 	if err != nil {
 		return c, fmt.Errorf("ask %s: %w", url, err)
 	}
-	s.cfg.Secret.Authorize(req)
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return c, err

@@ -18,8 +18,8 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
-	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -65,7 +65,7 @@ func TestTakeoverFromAnIngest(t *testing.T) {
 		t.Errorf("%v were taken over from an ingest", n)
 	}
 	second.until("the second ingest", func(r lease.Record) bool {
-		return r.Broadcast == broadcast && r.Ingest == second.private && r.State == lease.Live
+		return r.Broadcast == broadcast && r.Ingest.String() == second.private && r.State == lease.Live
 	})
 	if b := first.service.broadcastOf("demo"); b != nil {
 		t.Error("the first ingest still has the channel")
@@ -89,7 +89,7 @@ func TestTakeoverFromAnIngest(t *testing.T) {
 func TestTakeoverFromAWorker(t *testing.T) {
 	t.Parallel()
 	_, tags := sample(t)
-	first, second := two(t, Config{Secret: "hush"})
+	first, second := two(t, Config{})
 	first.encoder(tags)
 	broadcast := first.broadcast()
 	first.read(broadcast).expect(relay.Open, 1)
@@ -100,15 +100,15 @@ func TestTakeoverFromAWorker(t *testing.T) {
 	handoff := was.Handoff
 	handoff.Mark.Sequence, handoff.Mark.Start = 5, handoff.Mark.Start+media.VideoTimescale
 	asked := make(chan string, 1)
-	worker := httptest.NewServer(private.Secret("hush").Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	worker := testenv.PrivateServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.Method + " " + r.URL.Path
 		_ = json.NewEncoder(w).Encode(handoff)
-	})))
+	}))
 	defer worker.Close()
 	hang := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer hang.Close()
 	for n, address := range []string{worker.URL, hang.URL} {
-		if err := lease.SetSlot(t.Context(), first.db, broadcast, n, jobs.Slot{Address: address, Epoch: jobs.Epoch{Lease: was.Epoch, Grant: 1}}); err != nil {
+		if err := lease.SetSlot(t.Context(), first.db, broadcast, n, jobs.Slot{Address: testenv.Sealed(t, seal.Worker, broadcast, address), Epoch: jobs.Epoch{Lease: was.Epoch, Grant: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -340,7 +340,7 @@ func TestLostLeaseFences(t *testing.T) {
 			encoder.expect(c.told)
 			reader.expect(c.last, 2)
 			reader.over()
-			if r := s.until("the other's record", func(lease.Record) bool { return true }); r.Ingest != "http://elsewhere" {
+			if r := s.until("the other's record", func(lease.Record) bool { return true }); r.Ingest.String() != "http://elsewhere" {
 				t.Errorf("the record was overwritten: %+v", r)
 			}
 		})
@@ -356,14 +356,14 @@ func TestHandoffIsNotBelowWhatRedisKnows(t *testing.T) {
 		Settings: relay.Settings{TargetDuration: 4, PartTarget: 33000, Video: true},
 		Mark:     relay.Mark{Kind: relay.Pause, Sequence: 5, Discontinuity: 2, DecodeFrom: 5, Start: 900_000, Time: began.Add(10 * time.Second)},
 	}
-	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	worker := testenv.PrivateServer(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(relay.Handoff{Mark: relay.Mark{Kind: relay.Pause, Sequence: 5, DecodeFrom: 5, Start: 800_000, Discontinuity: 1, Time: began}})
 	}))
 	defer worker.Close()
-	if err := lease.SetSlot(t.Context(), s.db, "b", 0, jobs.Slot{Address: worker.URL, Epoch: jobs.Epoch{Lease: 1, Grant: 1}}); err != nil {
+	if err := lease.SetSlot(t.Context(), s.db, "b", 0, jobs.Slot{Address: testenv.Sealed(t, seal.Worker, "b", worker.URL), Epoch: jobs.Epoch{Lease: 1, Grant: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.service.handoff(t.Context(), lease.Record{Broadcast: "b", Epoch: 1, Ingest: s.private, State: lease.Live, Handoff: floor}, 2)
+	got, err := s.service.handoff(t.Context(), "demo", lease.Record{Broadcast: "b", Epoch: 1, Ingest: s.service.self("demo"), State: lease.Live, Handoff: floor}, 2)
 	if err != nil || got != floor {
 		t.Errorf("it goes on from %+v, %v; want %+v", got, err, floor)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
+	"millrace/internal/seal"
 )
 
 // workers is the side of a broadcast on which it is worked on. Nothing under its
@@ -68,7 +69,7 @@ func (b *broadcast) tell(n news) {
 
 // grant gives a slot to a worker. What it is to be told comes through orders, of
 // which one with End is the last.
-func (b *broadcast) grant(n int, address string, now time.Time) (c *claim, orders <-chan jobs.Order, g jobs.Grant, err error) {
+func (b *broadcast) grant(n int, address seal.Address, now time.Time) (c *claim, orders <-chan jobs.Order, g jobs.Grant, err error) {
 	b.change(func(s *slots) (out outcome) {
 		if c, g, out, err = s.grant(n, address, b.log.Oldest(), now); err == nil {
 			line := make(chan jobs.Order, 4)
@@ -150,7 +151,7 @@ func (b *broadcast) holders() map[int]jobs.Slot {
 // offerer puts jobs into the queue.
 func (b *broadcast) offerer(ctx context.Context, offers <-chan int) {
 	for n := range offers {
-		doc, err := json.Marshal(jobs.Job{Broadcast: b.id, Channel: b.channel, Slot: n, Ingest: b.service.cfg.Advertise})
+		doc, err := json.Marshal(jobs.Job{Broadcast: b.id, Channel: b.channel, Slot: n, Ingest: b.service.self(b.channel)})
 		if err == nil {
 			rctx, cancel := context.WithTimeout(ctx, redisTimeout)
 			err = offer(rctx, b.service.cfg.Redis, doc)

@@ -8,6 +8,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 )
 
 // A Redis that lost its memory hears of the slots again.
@@ -31,7 +32,7 @@ func TestSlotsNotedAgain(t *testing.T) {
 		first.report(jobs.Progress{})
 		second.report(jobs.Progress{})
 		slots, err := lease.Slots(t.Context(), s.db, id)
-		return err == nil && len(slots) == 2 && slots[1].Address == "http://127.0.0.1:8"
+		return err == nil && len(slots) == 2 && slots[1].Address.String() == "http://127.0.0.1:8"
 	}
 	eventually(t, "the slots", known)
 	if err := s.db.FlushAll(t.Context()).Err(); err != nil {
@@ -57,7 +58,7 @@ func TestShedIsTold(t *testing.T) {
 	b.workers.slots = newSlots(2, b.epoch, nil)
 	now := time.Now()
 	take := func(n int, name string) (*claim, jobs.Grant) {
-		c, _, g, err := b.grant(n, name, now)
+		c, _, g, err := b.grant(n, seal.Address(name), now)
 		if err != nil {
 			t.Fatal(err)
 		}

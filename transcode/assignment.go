@@ -256,11 +256,14 @@ func (a *assignment) perform(ctx context.Context, do action, s state, beside *sy
 }
 
 func (s *Service) readLog(ctx context.Context, job jobs.Job, from uint64, out chan<- relay.Entry) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, job.Ingest+relay.Path(job.Broadcast, from), nil)
+	ingest, err := s.ingestOf(job)
 	if err != nil {
 		return fmt.Errorf("read relay: %w", err)
 	}
-	s.cfg.Secret.Authorize(req)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ingest+relay.Path(job.Broadcast, from), nil)
+	if err != nil {
+		return fmt.Errorf("read relay: %w", err)
+	}
 	l, err := logread.Open(s.client, req)
 	if err != nil {
 		return err

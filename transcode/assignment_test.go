@@ -19,6 +19,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 	"millrace/transcode/encode"
 	"millrace/transcode/transcodetest"
@@ -293,7 +294,7 @@ func TestNoRoomIsKeptForWhatIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := New(Config{
-		Redis: db, Bucket: testenv.Bucket(t), Advertise: "http://worker", Preset: "ultrafast", Ladder: transcodetest.Ladder,
+		Redis: db, Bucket: testenv.Bucket(t), Peers: testenv.Peers(t, "http://worker"), Preset: "ultrafast", Ladder: transcodetest.Ladder,
 		SpoolDir: t.TempDir(), Log: transcodetest.Logger(t), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -311,7 +312,7 @@ func TestNoRoomIsKeptForWhatIsOver(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		done <- s.work(ctx, jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: src.server.URL}, s.cfg.Log)
+		done <- s.work(ctx, jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: testenv.Sealed(t, seal.Ingest, "demo", src.server.URL)}, s.cfg.Log)
 	}()
 	await(t, "the worker has the broadcast", func() bool { return len(s.current()) > 0 })
 	await(t, "the worker waits for what earlier ones announced", func() bool {

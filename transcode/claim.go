@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"millrace/internal/jobs"
-	"millrace/internal/private"
+	"millrace/internal/seal"
 	"millrace/transcode/encode"
 )
 
@@ -25,30 +25,38 @@ var errNotGranted = errors.New("not granted")
 
 // claim is an open claim at an ingest.
 type claim struct {
-	grant     jobs.Grant
-	transport *http.Transport
-	up        *io.PipeWriter
-	body      io.ReadCloser
-	lines     *bufio.Scanner
-	once      sync.Once
+	grant  jobs.Grant
+	client *http.Client
+	up     *io.PipeWriter
+	body   io.ReadCloser
+	lines  *bufio.Scanner
+	once   sync.Once
+}
+
+// ingestOf returns the base URL of the ingest that offers a job.
+func (s *Service) ingestOf(job jobs.Job) (string, error) {
+	return s.cfg.Peers.Open(seal.Ingest, job.Channel, job.Ingest)
 }
 
 // claim asks for a slot. The claim has a connection of its own: its end is
 // seen at once on both sides.
 func (s *Service) claim(ctx context.Context, job jobs.Job) (*claim, error) {
+	ingest, err := s.ingestOf(job)
+	if err != nil {
+		return nil, fmt.Errorf("%w: claim %s: %w", errNotGranted, job.Broadcast, err)
+	}
 	r, up := io.Pipe()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, job.Ingest+jobs.ClaimPath(job.Broadcast, job.Slot), r)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, ingest+jobs.ClaimPath(job.Broadcast, job.Slot), r)
 	if err != nil {
 		return nil, fmt.Errorf("claim %s: %w", job.Broadcast, err)
 	}
-	req.Header.Set(jobs.AddressHeader, s.cfg.Advertise)
+	req.Header.Set(jobs.AddressHeader, string(s.cfg.Peers.Self(seal.Worker, job.Broadcast)))
 	req.Header.Set(jobs.ProfileHeader, encode.SourceProfile())
-	s.cfg.Secret.Authorize(req)
-	c := &claim{transport: private.NewTransport(true), up: up}
-	resp, err := (&http.Client{Transport: c.transport}).Do(req)
+	c := &claim{client: s.cfg.Peers.ClaimClient(), up: up}
+	resp, err := c.client.Do(req)
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("claim %s at %s: %w", job.Broadcast, job.Ingest, err)
+		return nil, fmt.Errorf("claim %s at %s: %w", job.Broadcast, ingest, err)
 	}
 	c.body = resp.Body
 	if resp.StatusCode != http.StatusOK {
@@ -114,6 +122,6 @@ func (c *claim) close() {
 		if c.body != nil {
 			_ = c.body.Close()
 		}
-		c.transport.CloseIdleConnections()
+		c.client.CloseIdleConnections()
 	})
 }

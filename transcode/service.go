@@ -34,10 +34,8 @@ var presets = []string{"ultrafast", "superfast", "veryfast", "faster", "fast", "
 type Config struct {
 	Redis  redis.UniversalClient
 	Bucket *objects.Bucket
-	// Advertise is the base URL under which edges reach Private.
-	Advertise string
-	// Secret is shown to ingest's private listener.
-	Secret private.Secret
+	// Peers are the other services. They reach Private at the address that it advertises.
+	Peers *private.Peers
 	// FFmpeg is the program's path; "ffmpeg".
 	FFmpeg string
 	// Ladder names the rungs, such as "480p30=1400k,160p30=230k"; by the
@@ -96,8 +94,8 @@ type Service struct {
 
 // New makes a service. It does no I/O.
 func New(c Config) (*Service, error) {
-	if c.Redis == nil || c.Bucket == nil || c.Advertise == "" || c.SpoolDir == "" {
-		return nil, errors.New("transcode: Redis, a bucket, a spool directory and an address to advertise are needed")
+	if c.Redis == nil || c.Bucket == nil || c.SpoolDir == "" || c.Peers == nil || c.Peers.Advertise() == "" {
+		return nil, errors.New("transcode: Redis, a bucket, a spool directory and peers with an address to advertise are needed")
 	}
 	c.FFmpeg = cmp.Or(c.FFmpeg, "ffmpeg")
 	c.Preset = cmp.Or(c.Preset, "veryfast")
@@ -118,7 +116,7 @@ func New(c Config) (*Service, error) {
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Keep: c.Keep, Quota: c.Quota, StoreDir: c.StoreDir, MinFree: c.MinFree,
 			Log: c.Log, Registerer: c.Registerer,
 		}),
-		client: &http.Client{Transport: private.NewTransport(false)},
+		client: c.Peers.Client(),
 	}
 	s.metrics, s.encoding = newMetrics(c.Registerer), encode.NewMetrics(c.Registerer, s.budget)
 	return s, nil

@@ -24,8 +24,8 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/objects"
-	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 	"millrace/transcode/encode"
 	"millrace/transcode/transcodetest"
@@ -79,9 +79,7 @@ func startSource(t *testing.T, l *transcodetest.Log, past time.Duration) *source
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /relay/{broadcast}", s.relay)
 	mux.HandleFunc("POST /claim/{broadcast}/{slot}", s.claim)
-	s.server = httptest.NewUnstartedServer(mux)
-	s.server.Config.Protocols = private.NewServer(mux).Protocols
-	s.server.Start()
+	s.server = testenv.PrivateServer(t, mux)
 	t.Cleanup(func() {
 		s.die()
 		s.server.Close()
@@ -215,7 +213,7 @@ func (s *source) offer(db redis.UniversalClient, g jobs.Grant) *testClaim {
 	s.grants = append(s.grants, g)
 	n := len(s.claims)
 	s.mu.Unlock()
-	doc, err := json.Marshal(jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: s.server.URL})
+	doc, err := json.Marshal(jobs.Job{Broadcast: onAir, Channel: "demo", Ingest: testenv.Sealed(s.t, seal.Ingest, "demo", s.server.URL)})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -257,9 +255,9 @@ func startWorker(t *testing.T, db redis.UniversalClient, bucket *objects.Bucket,
 	t.Helper()
 	p := &workerProcess{registry: prometheus.NewRegistry()}
 	mux := http.NewServeMux()
-	p.private = httptest.NewServer(mux)
+	p.private = testenv.PrivateServer(t, mux)
 	c := Config{
-		Redis: db, Bucket: bucket, Advertise: p.private.URL, Preset: "ultrafast", Ladder: transcodetest.Ladder,
+		Redis: db, Bucket: bucket, Peers: testenv.Peers(t, p.private.URL), Preset: "ultrafast", Ladder: transcodetest.Ladder,
 		Tolerance: transcodetest.Patient,
 		SpoolDir:  t.TempDir(), Log: transcodetest.Logger(t), Registerer: p.registry,
 	}
@@ -377,7 +375,7 @@ func only(sums map[string]string, is func(sequence int) bool) map[string]string 
 
 func postClose(t *testing.T, p *workerProcess, broadcast string, epoch uint64) (int, relay.Handoff) {
 	t.Helper()
-	resp, err := http.Post(p.private.URL+jobs.ClosePath(broadcast, epoch), "", nil)
+	resp, err := testenv.PrivateClient(t).Post(p.private.URL+jobs.ClosePath(broadcast, epoch), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +392,7 @@ func postClose(t *testing.T, p *workerProcess, broadcast string, epoch uint64) (
 // gapsOf returns the gaps of the broadcast as the follow stream tells a new reader of them.
 func gapsOf(t *testing.T, p *workerProcess) (gaps []index.Entry) {
 	t.Helper()
-	resp, err := http.Get(p.private.URL + index.FollowPath(onAir))
+	resp, err := testenv.PrivateClient(t).Get(p.private.URL + index.FollowPath(onAir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,9 @@ func (r role) public() bool { return r.runs(roleEdge) || r.runs(roleAPI) }
 // private reports whether a process of this role serves other services.
 func (r role) private() bool { return r.runs(roleIngest) || r.runs(roleTranscode) }
 
+// peer reports whether a process of this role talks with other services in private.
+func (r role) peer() bool { return r.private() || r.runs(roleEdge) }
+
 // bucket reports whether a process of this role needs S3.
 func (r role) bucket() bool { return r.runs(roleTranscode) || r.runs(roleEdge) }
 

@@ -66,6 +66,9 @@ func startBy(t *testing.T, command []string, role, data string, args ...string) 
 	args = append([]string{role, "--data", data, "--http", r.http, "--https", r.https, "--rtmp", r.rtmp, "--rtmps", r.rtmps,
 		"--ops", r.ops, "--private", testenv.FreeAddress(t)}, args...)
 	r.cmd = exec.Command(command[0], append(command[1:], args...)...)
+	if role != "all" { // that makes one of its own
+		r.cmd.Env = append(os.Environ(), "MILLRACE_PRIVATE_SECRET="+string(testenv.Secret))
+	}
 	r.cmd.Stdout, r.cmd.Stderr = r.stdout, r.stderr
 	r.cmd.WaitDelay = time.Second
 	child.Prepare(r.cmd, syscall.SIGKILL)

@@ -29,10 +29,13 @@ type process struct {
 	layers    *layers
 	shares    shares
 	listeners listeners
-	// certificate is nil without TLS.
-	certificate *certificate
-	ffmpeg      string
-	openRedis   func() (redis.UniversalClient, error)
+	// certificate is that of the public listeners, privateCertificate that of the
+	// private one; nil without TLS.
+	certificate, privateCertificate *certificate
+	// peers is nil where the role knows no other services.
+	peers     *private.Peers
+	ffmpeg    string
+	openRedis func() (redis.UniversalClient, error)
 	// bucket has connections of its own for the edge, and others for all else.
 	bucket, edgeBucket *objects.Bucket
 	storeDir           string // what the S3 server of our own keeps all in, if there is one
@@ -100,10 +103,15 @@ func (p *process) prepare(ctx context.Context) (err error) {
 	}
 	p.onClose = append(p.onClose, p.listeners.close)
 	if p.settings.TLSCert != "" && (p.role.public() || p.role.runs(roleIngest)) {
-		if p.certificate, err = newCertificate(p.settings.TLSCert, p.settings.TLSKey, p.log); err != nil {
+		if p.certificate, err = newCertificate("--tls-cert and --tls-key", p.settings.TLSCert, p.settings.TLSKey, p.log); err != nil {
 			return err
 		}
 		p.layers.start(levelPrivate, "certificate", p.certificate.Run)
+	}
+	if p.role.peer() {
+		if err := p.meetPeers(); err != nil {
+			return err
+		}
 	}
 	if p.role.runs(roleTranscode) {
 		if p.ffmpeg, err = findFFmpeg(ctx, p.settings.FFmpeg); err != nil {
@@ -121,11 +129,14 @@ func (s *settings) checkRole(r role) error {
 	if r != roleAll && r.bucket() && s.S3Bucket == "" {
 		return fmt.Errorf("millrace %s needs --s3-bucket: the bucket that transcode and edge share", r)
 	}
+	if err := s.checkOps(); err != nil {
+		return err
+	}
+	if r != roleAll && r.peer() && s.PrivateSecret == "" {
+		return fmt.Errorf("millrace %s needs --private-secret: the same on all services, made once with \"openssl rand -hex 32\", best given as MILLRACE_PRIVATE_SECRET", r)
+	}
 	if !r.private() {
 		return nil
-	}
-	if err := private.CheckAddress(s.Private, s.PrivateSecret); err != nil {
-		return err
 	}
 	host, _, _ := net.SplitHostPort(s.Private) // checked above
 	if ip := net.ParseIP(host); s.Advertise == "" && (host == "" || ip != nil && ip.IsUnspecified()) {
@@ -162,11 +173,13 @@ func (p *process) startListeners(context.Context) error {
 	}})
 	limits := p.layers.limits
 	p.layers.start(levelPrivate, "ops listener",
-		serveHTTP(newOpsServer(p.registry, p.needs), l.ops, 0, limits[levelPrivate]/2))
+		serveHTTP(newOpsServer(p.settings, p.registry, p.needs), l.ops, 0, limits[levelPrivate]/2))
 	if l.private != nil {
-		h := p.settings.PrivateSecret.Guard(p.private)
-		p.layers.start(levelPrivate, "private listener",
-			serveHTTP(private.NewServer(h), l.private, 0, limits[levelPrivate]/2))
+		s := private.NewServer(p.peers.Guard(p.private))
+		if p.privateCertificate != nil {
+			s.TLSConfig = p.privateCertificate.config("h2", "http/1.1")
+		}
+		p.layers.start(levelPrivate, "private listener", serveHTTP(s, l.private, 0, limits[levelPrivate]/2))
 	}
 	public := func(s *http.Server, l net.Listener) func(context.Context) error {
 		return serveHTTP(s, l, p.drain(), (limits[levelPublic]-p.drain())/2)

@@ -140,7 +140,7 @@ func TestOneServiceEach(t *testing.T) {
 	bucket := testenv.BucketConfig(t)
 	testenv.CreateBucket(t, bucket)
 	common := []string{"--redis", redis.URL(), "--s3-bucket", bucket.Bucket, "--s3-endpoint", bucket.Endpoint,
-		"--s3-access-key", bucket.AccessKey, "--s3-secret-key", bucket.SecretKey, "--private-secret", "shared", "--drain", "0s"}
+		"--s3-access-key", bucket.AccessKey, "--s3-secret-key", bucket.SecretKey, "--drain", "0s"}
 	var all []*running
 	roles := []string{"api", "edge", "transcode", "ingest"}
 	for _, role := range roles {

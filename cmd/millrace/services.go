@@ -68,7 +68,7 @@ func (p *process) startEdge() error {
 		return fmt.Errorf("name this edge: %w", err)
 	}
 	s, err := edge.New(edge.Config{
-		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.edgeBucket, Secret: p.settings.PrivateSecret,
+		ID: host + p.listeners.http.Addr().String(), Redis: db, Bucket: p.edgeBucket, Peers: p.peers,
 		CacheBytes: int64(p.settings.CacheMax), DVRWindow: p.settings.DVRWindow, TrustedProxies: proxies,
 		PublicURL: strings.TrimSuffix(p.settings.EdgeURL, "/"),
 		Log:       p.log.With("service", "edge"), Registerer: p.registry,
@@ -88,7 +88,7 @@ func (p *process) startTranscode() error {
 		return err
 	}
 	s, err := transcode.New(transcode.Config{
-		Redis: db, Bucket: p.bucket, Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
+		Redis: db, Bucket: p.bucket, Peers: p.peers,
 		Ladder: p.settings.Ladder, EncodeCores: p.settings.EncodeCores, FFmpeg: p.ffmpeg,
 		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
 		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow, Drain: p.drain(),
@@ -117,7 +117,7 @@ func (p *process) startIngest() error {
 	}
 	s, err := ingest.New(ingest.Config{
 		Redis: db, RTMP: p.listeners.rtmp, RTMPS: rtmps,
-		Advertise: p.settings.advertise(), Secret: p.settings.PrivateSecret,
+		Peers: p.peers,
 		Grace: time.Duration(p.settings.Grace), Redundancy: int(p.settings.Redundancy), Drain: p.drain(), MaxAhead: p.settings.MaxAhead,
 		Finish: p.layers.limits[levelIngest] - p.drain() - stopMargin,
 		Log:    p.log.With("service", "ingest"), Registerer: p.registry,

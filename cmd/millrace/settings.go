@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"millrace/api/store"
-	"millrace/internal/private"
+	"millrace/internal/seal"
 )
 
 // settings are the flags that all commands share.
@@ -32,20 +32,25 @@ type settings struct {
 	ChannelQuota quota      `default:"none" help:"What is stored of each channel at most; a channel can have one of its own (default ${default})." placeholder:"SIZE" group:"Storage:"`
 	CacheMax     byteSize   `default:"256MB" help:"Memory of an edge for segments (default ${default})." placeholder:"SIZE" group:"Storage:"`
 
-	HTTP           string         `name:"http" default:":8080" help:"Address for pages, API and video (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	HTTPS          string         `name:"https" default:":8443" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	RTMP           string         `name:"rtmp" default:":1935" help:"Address that streamers publish to (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	RTMPS          string         `name:"rtmps" default:":1936" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	Ops            string         `default:"127.0.0.1:9190" help:"Address for operators: /healthz, /readyz, /metrics, /debug/pprof (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	Private        string         `default:"127.0.0.1:7080" help:"Address that services use among each other (default ${default})." placeholder:"ADDR" group:"Addresses:"`
-	Advertise      string         `help:"Base URL at which other services reach --private. Default: its own address." placeholder:"URL" group:"Addresses:"`
-	PublicURL      string         `name:"public-url" help:"Base URL at which people reach the pages. Default: this machine's address." placeholder:"URL" group:"Addresses:"`
-	EdgeURL        string         `name:"edge-url" help:"Base URL at which players reach this edge, where there are two or more: players change to another when theirs fails. Default: none." placeholder:"URL" group:"Addresses:"`
-	TrustedProxies []string       `help:"Proxies whose X-Forwarded-For is believed, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
-	PrivateSecret  private.Secret `help:"Shared secret of the services; needed when --private isn't loopback. Better given as MILLRACE_PRIVATE_SECRET." placeholder:"TEXT" group:"Addresses:"`
+	HTTP           string      `name:"http" default:":8080" help:"Address for pages, API and video (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	HTTPS          string      `name:"https" default:":8443" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	RTMP           string      `name:"rtmp" default:":1935" help:"Address that streamers publish to (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	RTMPS          string      `name:"rtmps" default:":1936" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Ops            string      `default:"127.0.0.1:9190" help:"Address for operators: /healthz, /readyz, /metrics, /debug/pprof (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Private        string      `default:"127.0.0.1:7080" help:"Address that services use among each other (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	Advertise      string      `help:"Base URL at which other services reach --private. Default: its own address." placeholder:"URL" group:"Addresses:"`
+	PublicURL      string      `name:"public-url" help:"Base URL at which people reach the pages. Default: this machine's address." placeholder:"URL" group:"Addresses:"`
+	EdgeURL        string      `name:"edge-url" help:"Base URL at which players reach this edge, where there are two or more: players change to another when theirs fails. Default: none." placeholder:"URL" group:"Addresses:"`
+	TrustedProxies []string    `help:"Proxies whose X-Forwarded-For is believed, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
+	PrivateSecret  seal.Secret `help:"Secret that the services share, at least 16 characters. Better given as MILLRACE_PRIVATE_SECRET. Default: one of our own, kept in --data (only all)." placeholder:"TEXT" group:"Addresses:"`
+	OpsToken       secretText  `help:"Whoever asks --ops must show it (Authorization: Bearer), but for /healthz and /readyz; needed when --ops isn't loopback. Better given as MILLRACE_OPS_TOKEN." placeholder:"TEXT" group:"Addresses:"`
 
 	TLSCert string `name:"tls-cert" help:"Certificate file (PEM, with its chain): switches HTTPS and RTMPS on; read again when it changes." placeholder:"FILE" group:"TLS:"`
 	TLSKey  string `name:"tls-key" help:"Its key file (PEM)." placeholder:"FILE" group:"TLS:"`
+
+	PrivateTLSCert string `name:"private-tls-cert" help:"Certificate file of --private (PEM, with its chain): services then reach it by TLS; read again when it changes." placeholder:"FILE" group:"TLS:"`
+	PrivateTLSKey  string `name:"private-tls-key" help:"Its key file (PEM)." placeholder:"FILE" group:"TLS:"`
+	PrivateTLSCA   string `name:"private-tls-ca" help:"Certificates (PEM) that other services' ones must be signed by. Default: the system's." placeholder:"FILE" group:"TLS:"`
 
 	Ladder      string        `help:"Renditions to make below the source, such as 720p60=3000k,480p30=1400k. Default: by the source's size and frame rate." placeholder:"LIST" group:"Video:"`
 	EncodeCores float64       `help:"CPU cores that renditions may take, such as 1.5: leave the rest to what else this machine does. Default: all." placeholder:"N" group:"Video:"`
@@ -121,6 +126,9 @@ func (s *settings) check() error {
 	if (s.TLSCert == "") != (s.TLSKey == "") {
 		return errors.New("--tls-cert and --tls-key belong together: one of them is missing")
 	}
+	if (s.PrivateTLSCert == "") != (s.PrivateTLSKey == "") {
+		return errors.New("--private-tls-cert and --private-tls-key belong together: one of them is missing")
+	}
 	if s.S3Bucket == "" && s.S3Endpoint != "" {
 		return errors.New("--s3-endpoint needs --s3-bucket")
 	}
@@ -141,7 +149,7 @@ func (s *settings) check() error {
 
 // makeAbsolute makes the paths among the settings absolute.
 func (s *settings) makeAbsolute() error {
-	paths := []*string{&s.Data, &s.TLSCert, &s.TLSKey}
+	paths := []*string{&s.Data, &s.TLSCert, &s.TLSKey, &s.PrivateTLSCert, &s.PrivateTLSKey, &s.PrivateTLSCA}
 	if strings.ContainsRune(s.FFmpeg, filepath.Separator) { // else it is looked for in PATH
 		paths = append(paths, &s.FFmpeg)
 	}
@@ -188,6 +196,22 @@ func (s *settings) checkAddresses() error {
 			return fmt.Errorf("--%s: %q is no URL; write https://host or http://host:port", u.flag, u.url)
 		}
 	}
+	return s.checkAdvertise()
+}
+
+// checkAdvertise finds an --advertise that other services can't ask: what they sign
+// is the address without a path, and TLS is spoken on both sides or on none.
+func (s *settings) checkAdvertise() error {
+	if s.Advertise == "" {
+		return nil
+	}
+	u, err := url.Parse(s.Advertise)
+	if err != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("--advertise: %q has more than a host and a port; write http://10.0.0.5:7080", s.Advertise)
+	}
+	if tls := s.PrivateTLSCert != ""; tls != (u.Scheme == "https") {
+		return fmt.Errorf("--advertise: %q must begin with https:// if there is a --private-tls-cert, and only then", s.Advertise)
+	}
 	return nil
 }
 
@@ -215,5 +239,9 @@ func (s *settings) databaseURL() string {
 
 // advertise is the base URL of the private listener.
 func (s *settings) advertise() string {
-	return cmp.Or(strings.TrimSuffix(s.Advertise, "/"), "http://"+s.Private)
+	scheme := "http://"
+	if s.PrivateTLSCert != "" {
+		scheme = "https://"
+	}
+	return cmp.Or(strings.TrimSuffix(s.Advertise, "/"), scheme+s.Private)
 }

@@ -17,6 +17,7 @@ const certificateEvery = 2 * time.Second
 // the changed files can't be read, the earlier certificate stays in use: tools
 // write the two files one by one.
 type certificate struct {
+	flags             string // that name the files
 	certFile, keyFile string
 	log               *slog.Logger
 	current           atomic.Pointer[tls.Certificate]
@@ -25,8 +26,8 @@ type certificate struct {
 	seen, unread string
 }
 
-func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+func newCertificate(flags, certFile, keyFile string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{flags: flags, certFile: certFile, keyFile: keyFile, log: log}
 	c.seen = c.stamp()
 	if err := c.load(); err != nil {
 		return nil, err
@@ -80,7 +81,7 @@ func (c *certificate) check() {
 func (c *certificate) load() error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		return fmt.Errorf("%s: %w", c.flags, err)
 	}
 	c.current.Store(&pair)
 	return nil

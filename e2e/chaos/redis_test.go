@@ -34,7 +34,7 @@ func (c *cluster) holder(broadcast string, slot int) *harness.Server {
 		return nil
 	}
 	for n, w := range c.workers {
-		if s.Address == "http://"+w.Private || n < len(c.edgeWires) && s.Address == "http://"+c.edgeWires[n].address {
+		if a := s.Address.String(); a == "http://"+w.Private || n < len(c.edgeWires) && a == "http://"+c.edgeWires[n].address {
 			return w
 		}
 	}

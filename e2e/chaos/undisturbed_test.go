@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,11 +20,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/e2e/harness"
-	"millrace/e2e/hls"
 	"millrace/internal/jobs"
 	"millrace/internal/objects"
 	"millrace/internal/private"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -64,7 +65,10 @@ func (c *cluster) record(ingest *harness.Server) *recording {
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := (&http.Client{Transport: hls.Client.Transport}).Do(req)
+	if len(c.ingestWires) > 0 { // it is known by the address of its wire, and asked directly
+		req.Host = c.ingestWires[slices.Index(c.ingests, ingest)].address
+	}
+	resp, err := testenv.PrivateClient(t).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +133,7 @@ func (r *recording) serve(ctx context.Context, speed float64) (address string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	s := private.NewServer(mux)
+	s := private.NewServer(testenv.Peers(r.t, "http://"+l.Addr().String()).Guard(mux))
 	var group sync.WaitGroup
 	group.Go(func() { _ = s.Serve(l) }) // ErrServerClosed
 	r.t.Cleanup(func() {
@@ -174,7 +178,7 @@ func (c *trial) replay(r *recording, speed float64, wants map[string]bool) (*obj
 	worker := harness.StartRole(c.t, "transcode", c.t.TempDir(), c.env, "--redis", "redis://"+server.address, "--s3-endpoint", cfg.Endpoint, "--s3-bucket", cfg.Bucket)
 	defer worker.Kill()
 	harness.AwaitReady(c.t, worker)
-	job, _ := json.Marshal(jobs.Job{Broadcast: r.broadcast, Channel: "demo", Ingest: r.serve(ctx, speed)})
+	job, _ := json.Marshal(jobs.Job{Broadcast: r.broadcast, Channel: "demo", Ingest: testenv.Sealed(c.t, seal.Ingest, "demo", r.serve(ctx, speed))})
 	if err := server.client(c.t).XAdd(ctx, &redis.XAddArgs{Stream: jobs.Stream, Values: map[string]any{jobs.Field: job}}).Err(); err != nil {
 		c.t.Fatal(err)
 	}

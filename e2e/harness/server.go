@@ -99,6 +99,9 @@ func newServer(t testing.TB, role, data string, env []string, args ...string) *S
 		Data: data, RTMP: testenv.FreeAddress(t), Ops: testenv.FreeAddress(t), Private: testenv.FreeAddress(t),
 		Role: role, env: env,
 	}
+	if role != "all" { // that makes one of its own
+		s.env = append(env[:len(env):len(env)], "MILLRACE_PRIVATE_SECRET="+string(testenv.Secret))
+	}
 	web := testenv.FreeAddress(t)
 	s.HTTP = "http://" + web
 	s.args = append([]string{

@@ -31,6 +31,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"millrace/internal/seal"
 )
 
 // Names in Redis.
@@ -45,6 +47,7 @@ const (
 
 // Headers of a claim.
 const (
+	// AddressHeader is the worker's [seal.Address] in the scope of the broadcast.
 	AddressHeader = "X-Millrace-Address"
 	ProfileHeader = "X-Millrace-Profile"
 )
@@ -57,8 +60,8 @@ type Job struct {
 	Broadcast string `json:"broadcast"`
 	Channel   string `json:"channel"`
 	Slot      int    `json:"slot"`
-	// Ingest is the base URL of the private listener that serves claim and relay.
-	Ingest string `json:"ingest"`
+	// Ingest is where claim and relay are served, in the scope of the channel.
+	Ingest seal.Address `json:"ingest"`
 }
 
 // ClaimPath returns the path of the claim for a slot.
@@ -130,7 +133,8 @@ type Order struct {
 
 // Slot says which worker holds a slot; ingest writes it to Redis for edges.
 type Slot struct {
-	// Address is the base URL of the worker's private listener (follow, window).
-	Address string `json:"address"`
-	Epoch   Epoch  `json:"epoch"`
+	// Address is where the worker serves follow and window, in the scope of the
+	// broadcast, as the worker itself has signed it.
+	Address seal.Address `json:"address"`
+	Epoch   Epoch        `json:"epoch"`
 }

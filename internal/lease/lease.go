@@ -19,6 +19,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 )
 
 // State of a channel's newest broadcast.
@@ -58,8 +59,8 @@ var (
 type Record struct {
 	Broadcast string
 	Epoch     uint64
-	// Ingest is the base URL of the holder's private listener.
-	Ingest string
+	// Ingest is where the holder serves other services, in the scope of the channel.
+	Ingest seal.Address
 	State  State
 	// Started is the broadcast's start.
 	Started time.Time
@@ -121,9 +122,9 @@ var (
 // over: before is then its record under the earlier epoch, and else empty. If
 // not, it begins the broadcast fresh, a new id. While another ingest's record
 // is live and younger than busyFor, it returns [ErrBusy].
-func Acquire(ctx context.Context, db redis.UniversalClient, channel, fresh, ingest string, busyFor, grace time.Duration) (now, before Record, err error) {
+func Acquire(ctx context.Context, db redis.UniversalClient, channel, fresh string, ingest seal.Address, busyFor, grace time.Duration) (now, before Record, err error) {
 	reply, err := acquireScript.Run(ctx, db, []string{channelKey(channel)},
-		fresh, ingest, busyFor.Milliseconds(), Forget.Milliseconds(), grace.Milliseconds()).Slice()
+		fresh, string(ingest), busyFor.Milliseconds(), Forget.Milliseconds(), grace.Milliseconds()).Slice()
 	if err != nil {
 		return Record{}, Record{}, fmt.Errorf("acquire channel %s: %w", channel, err)
 	}
@@ -158,7 +159,7 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 	ok, err := renewScript.Run(ctx, db, []string{channelKey(channel)},
 		r.Epoch, string(r.State), r.Width, r.Height,
 		strconv.FormatFloat(r.FrameRate, 'f', 3, 64), Forget.Milliseconds(),
-		r.Broadcast, r.Ingest, r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health, string(r.Format), doc).Int()
+		r.Broadcast, string(r.Ingest), r.Started.UnixMilli(), ago, r.Grace.Milliseconds(), carry, r.Silent.Milliseconds(), r.Health, string(r.Format), doc).Int()
 	if err != nil {
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
@@ -216,7 +217,7 @@ func parse(reply any) (Record, error) {
 		return n
 	}
 	r := Record{
-		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: f["ingest"], State: State(f["state"]),
+		Broadcast: f["broadcast"], Epoch: uint64(num("epoch")), Ingest: seal.Address(f["ingest"]), State: State(f["state"]),
 		Started: time.UnixMilli(num("started")).UTC(), Age: time.Duration(num("age")) * time.Millisecond,
 		Silent: time.Duration(num("silent")) * time.Millisecond, Grace: time.Duration(num("grace")) * time.Millisecond,
 		Format: media.Format(f["format"]), Width: int(num("width")), Height: int(num("height")), Health: f["health"],

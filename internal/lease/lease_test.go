@@ -11,6 +11,7 @@ import (
 	"millrace/internal/jobs"
 	"millrace/internal/media"
 	"millrace/internal/relay"
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -21,7 +22,7 @@ const (
 	there = "http://there:9180"
 )
 
-func acquire(t *testing.T, db redis.UniversalClient, broadcast, ingest string, busyFor time.Duration) Record {
+func acquire(t *testing.T, db redis.UniversalClient, broadcast string, ingest seal.Address, busyFor time.Duration) Record {
 	t.Helper()
 	r, _, err := Acquire(t.Context(), db, "demo", broadcast, ingest, busyFor, 0)
 	if err != nil {
