@@ -1,9 +1,6 @@
 package room
 
-import (
-	"slices"
-	"time"
-)
+import "slices"
 
 // writeSize is how much is written to a connection at once, about.
 const writeSize = 64 << 10
@@ -23,30 +20,30 @@ func (w *worker) run() {
 		if s == nil {
 			return
 		}
-		began := time.Now()
-		more := w.serve(s)
+		wrote, more := w.serve(s)
 		w.count()
-		w.hub.turns.done(s, time.Since(began), more)
+		w.hub.turns.done(s, wrote, more)
 	}
 }
 
-// serve brings the connections of a section to the log's end. It reports whether there is more for one of them
-// than is written at once.
-func (w *worker) serve(s *section) (more bool) {
+// serve brings the connections of a section to the log's end. It returns to how many something was written, and
+// whether there is more for one of them than is written at once.
+func (w *worker) serve(s *section) (wrote int, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	head := s.room.log.head.Load()
 	for i := range s.places {
 		if p := &s.places[i]; p.next != head && w.advance(s.room, p) {
+			wrote++
 			more = more || p.next < head
 		}
 	}
 	clear(w.batches)
 	w.batches = w.batches[:0]
-	return more
+	return wrote, more
 }
 
-// advance writes what is new to one connection. It reports whether that takes more.
+// advance writes what is new to one connection. It reports whether it did.
 func (w *worker) advance(r *Room, p *place) bool {
 	c := p.conn
 	c.mu.Lock()
@@ -93,7 +90,7 @@ func (w *worker) advance(r *Room, p *place) bool {
 		rest = slices.Clone(rest) // so that it alone is held, not the batch
 	}
 	c.block(rest)
-	return false
+	return c.wire.waits() // then a goroutine writes it at once, most likely
 }
 
 // skip lets a connection whose place has fallen out of the log go on at the end.

@@ -5,9 +5,9 @@
 // since as one piece, without waiting: connections at the same place get the same piece. One that
 // takes nothing is left at its place and gets a goroutine that waits until it does; one whose
 // place has fallen out of the log is told of the gap and goes on at the end; one that is behind
-// for too long is closed. When a pass over a room was dear, the next one waits a multiple of its
-// cost: so a quiet room's entries go out at once, and a busy room's many at a time. Rooms take
-// turns, a Section at a time: a large one doesn't hold up a small one.
+// for too long is closed. After a pass over a room, the next one waits for a time that grows with the
+// number of connections: so a quiet room's entries go out at once, and a busy, large room's many at a
+// time. Rooms take turns, a section at a time: a large one doesn't hold up a small one.
 //
 // The engine knows nothing of protocols and of what an entry is: a front (chat/front) makes the
 // frames, and gets the bytes that arrive (Handler). A connection over plain TCP costs one

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// dearPass is what a pass costs at least for the room to rest after it.
-const dearPass = time.Millisecond
+// shortRest isn't worth a timer.
+const shortRest = time.Millisecond
 
 // turns decides which section of which room is served next. Rooms that have something to send take
-// turns; a pass goes over all sections of a room, and after a dear one the room rests.
+// turns; a pass goes over all sections of a room, and then the room rests, the longer the more connections it wrote to.
 type turns struct {
-	rest    float64       // a room rests so many times what its pass cost
+	rest    time.Duration // for each connection that the pass wrote to
 	maxRest time.Duration // at most
 
 	mu     sync.Mutex
@@ -34,10 +34,10 @@ type pass struct {
 	phase    phase
 	again    bool // something came during the pass that belongs to the next one
 	sections []*section
-	serving  int           // sections that workers are at
-	cost     time.Duration // of the sections served
-	rested   time.Time     // when the next pass may begin
-	alarm    *time.Timer   // begins it
+	serving  int         // sections that workers are at
+	wrote    int         // to so many connections
+	rested   time.Time   // when the next pass may begin
+	alarm    *time.Timer // begins it
 }
 
 // wake lets a room's section be served, or all of them if s is nil.
@@ -80,7 +80,7 @@ func (t *turns) next(r *Room) {
 
 func (t *turns) begin(r *Room) {
 	p := &r.pass
-	p.phase, p.again, p.cost = passing, false, 0
+	p.phase, p.again, p.wrote = passing, false, 0
 	for _, s := range r.sections {
 		t.enqueue(r, s)
 	}
@@ -125,8 +125,8 @@ func (t *turns) take() *section {
 	return s
 }
 
-// done says what serving a section took, and whether it has more to send already.
-func (t *turns) done(s *section, cost time.Duration, more bool) {
+// done says to how many connections of a section something was written, and whether it has more to send already.
+func (t *turns) done(s *section, wrote int, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -135,7 +135,7 @@ func (t *turns) done(s *section, cost time.Duration, more bool) {
 	r := s.room
 	p := &r.pass
 	p.serving--
-	p.cost += cost
+	p.wrote += wrote
 	if more {
 		t.enqueue(r, s)
 	}
@@ -143,13 +143,12 @@ func (t *turns) done(s *section, cost time.Duration, more bool) {
 		return
 	}
 	p.phase, p.sections = idle, nil
-	if p.cost >= dearPass {
-		rested := time.Now().Add(min(time.Duration(t.rest*float64(p.cost)), t.maxRest))
-		if rested.After(p.rested) {
+	if rest := min(time.Duration(p.wrote)*t.rest, t.maxRest); rest >= shortRest {
+		if rested := time.Now().Add(rest); rested.After(p.rested) {
 			p.rested = rested
 		}
 	}
-	p.cost = 0
+	p.wrote = 0
 	if p.again {
 		p.again = false
 		t.next(r)
