@@ -24,6 +24,7 @@ func requestRows() []row {
 		{name: "heads of 20 kB and more", on: plain, target: "431, or closed", attack: largeHeads},
 		{name: "queries and cookies of 12 kB, 300 a second", on: plain, target: "answered as without", attack: longQueries},
 		{name: "gzip bombs as bodies", on: plain, target: "405, nothing is unpacked", attack: gzipBombs},
+		{name: "what answers have browsers believe", on: plain, target: "nosniff everywhere, HSTS with TLS alone", attack: headers},
 		{name: "Range with 1,000 ranges", on: plain, target: "no more bytes than the object has", attack: ranges},
 		{name: "HTTP/2: 40,000 streams, each reset at once", on: plain, target: "others go on", attack: rapidReset},
 		{name: "HTTP/2: CONTINUATION without end", on: plain, target: "closed within 5 s", attack: continuations},
@@ -147,6 +148,20 @@ func gzipBombs(a *attack) {
 		return r
 	}})
 	a.check(a.answersOf("200") == 0, "a body was taken")
+}
+
+// headers looks at what keeps a browser from taking an answer for something else.
+func headers(a *attack) {
+	client := a.client(stranger(0), 4, false)
+	segment := strings.TrimPrefix(a.newest("demo", "source"), a.server.HTTP)
+	for _, base := range []string{a.server.HTTP, "https://" + a.https} {
+		for _, path := range []string{"/", "/demo", "/api/v1/channels", "/hls/demo/index.m3u8", "/hls/demo/none", segment, "/hls/nobody/index.m3u8", "/assets/none.js"} {
+			status, head, _ := a.ask(client, a.request("GET", base+path))
+			a.answered(status)
+			a.check(head.Get("X-Content-Type-Options") == "nosniff", "%.30s: no nosniff", path)
+			a.check((head.Get("Strict-Transport-Security") != "") == strings.HasPrefix(base, "https"), "%.30s: HSTS is %q", base+path, head.Get("Strict-Transport-Security"))
+		}
+	}
 }
 
 // ranges asks for a thousand pieces of a segment at once.
