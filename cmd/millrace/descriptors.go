@@ -14,6 +14,10 @@ import (
 // fewDescriptors is the limit on open files below which the log says so.
 const fewDescriptors = 4096
 
+// keptAtMost is what 1,000 broadcasts take: some 26 files each, with both ends of the
+// connections of their worker and their edge.
+const keptAtMost = 26_000
+
 // shares are the most connections at a time of each kind of listener. All come
 // out of one table of file descriptors; what they leave is for what this process
 // does by itself: FFmpeg's pipes, Redis, S3, the spool, the database, and its own
@@ -41,19 +45,22 @@ type shares struct {
 	// stored by. With an S3 server of our own each is three open files, its other end
 	// and the object.
 	fetches, stores int
+	// redis are connections of one client, out of what is kept; a process has some five.
+	redis int
 }
 
 // divide shares a limit on open files: of 1,024, 544 are for viewers, 128 for
 // encoders, 64 for other services, 32 for operators, and 256 are kept.
 func divide(descriptors int) shares {
 	s := shares{rtmp: min(descriptors/8, 1000), private: min(descriptors/16, 4096), ops: min(descriptors/16, 32)}
-	kept := min(descriptors/4, 4096)
+	kept := min(descriptors/4, keptAtMost)
 	// An idle connection takes some 20 KB of memory: 65,536 are what a large
 	// machine bears.
 	s.public = min(descriptors-kept-s.rtmp-s.private-s.ops, 65_536)
 	s.publicSource = min(s.public/4, 2048)
 	s.rtmpSource = min(s.rtmp/4, 32)
-	s.fetches, s.stores = kept/10, kept/32
+	s.fetches, s.stores = min(kept/10, 512), min(kept/32, 64)
+	s.redis = kept / 16
 	return s
 }
 
@@ -90,14 +97,15 @@ type gates struct {
 // newGates makes the gates, for shares.
 func newGates(s shares, trusted []netip.Prefix, r prometheus.Registerer, log *slog.Logger) gates {
 	m := gate.NewMetrics(r)
+	public := gate.New(gate.Config{Total: s.public, PerSource: s.publicSource, Trusted: trusted, Metrics: m, Log: log})
 	return gates{
-		public: gate.New(gate.Config{Total: s.public, PerSource: s.publicSource, Trusted: trusted, Metrics: m, Log: log}),
+		public: public,
 		// Who publishes is never closed for somebody else.
-		rtmp: gate.New(gate.Config{Total: s.rtmp, PerSource: s.rtmpSource, Trusted: trusted, Spare: true, Metrics: m, Log: log}),
+		rtmp: gate.New(gate.Config{Total: s.rtmp, PerSource: s.rtmpSource, Trusted: trusted, Spare: true, Yields: public, Metrics: m, Log: log}),
 		// Only services of our own come here, perhaps all from one address.
-		private: gate.New(gate.Config{Total: s.private, Spare: true, Metrics: m, Log: log}),
+		private: gate.New(gate.Config{Total: s.private, Spare: true, Yields: public, Metrics: m, Log: log}),
 		// The newest gets in, whatever the others do: it may be the probe that
 		// decides whether this process lives.
-		ops: gate.New(gate.Config{Total: s.ops, Metrics: m, Log: log}),
+		ops: gate.New(gate.Config{Total: s.ops, Yields: public, Metrics: m, Log: log}),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"runtime"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 			return nil, badRedisURL(err)
 		}
 		o.ContextTimeoutEnabled, o.DialerRetries = true, 1
-		tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries)
+		tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries, &o.PoolSize)
 		return redis.NewFailoverClient(o), nil
 	}
 	o, err := redis.ParseURL(rawURL)
@@ -44,7 +45,7 @@ func openRedis(rawURL string) (redis.UniversalClient, error) {
 
 func newRedisClient(o *redis.Options) *redis.Client {
 	o.ContextTimeoutEnabled, o.DialerRetries = true, 1
-	tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries)
+	tuneRedis(&o.DialTimeout, &o.ReadTimeout, &o.WriteTimeout, &o.MaxRetryBackoff, &o.MaxRetries, &o.PoolSize)
 	return redis.NewClient(o)
 }
 
@@ -59,10 +60,22 @@ func badRedisURL(err error) error {
 }
 
 // tuneRedis sets what a URL leaves open.
-func tuneRedis(dial, read, write, pause *time.Duration, retries *int) {
+func tuneRedis(dial, read, write, pause *time.Duration, retries, connections *int) {
 	*dial, *retries = cmp.Or(*dial, redisDial), cmp.Or(*retries, redisRetries)
+	*connections = cmp.Or(*connections, redisConnections())
 	*read, *write = cmp.Or(*read, redisAnswer), cmp.Or(*write, redisAnswer)
 	*pause = cmp.Or(*pause, redisRetryPause)
+}
+
+// redisConnections bounds the connections of one client: ten for each core, as
+// go-redis has it, but a process has some five clients, and on a machine of many
+// cores the limit on open files may be small. 20 are enough for what waits.
+func redisConnections() int {
+	limit, err := descriptorLimit()
+	if err != nil {
+		limit = 1024 // what is usual where it can't be asked for
+	}
+	return min(10*runtime.GOMAXPROCS(0), max(20, divide(limit).redis))
 }
 
 // openSocket returns a client of the redis-server on a Unix socket.

@@ -35,6 +35,9 @@ type Config struct {
 	// Spare keeps busy connections: where a source is over its bound and has no
 	// idle one, the new one is refused instead of the oldest busy one closed.
 	Spare bool
+	// Yields, which may be nil, closes an idle connection of its own where this gate
+	// has none and there are no file descriptors for a new one.
+	Yields *Gate
 	// Metrics is required, and may be shared by gates.
 	Metrics *Metrics
 	Log     *slog.Logger // required
@@ -152,8 +155,8 @@ func (g *Gate) makeRoom(s *source, trusted bool) (goes *Conn, reason string) {
 	return nil, ""
 }
 
-// shed closes the connection that has been idle for the longest: its descriptor
-// is what the next one needs.
+// shed closes the connection that has been idle for the longest, here or at the
+// gate that yields: its descriptor is what the next one needs.
 func (g *Gate) shed() {
 	g.mu.Lock()
 	c := first(&g.idle)
@@ -161,8 +164,11 @@ func (g *Gate) shed() {
 		g.leave(c)
 	}
 	g.mu.Unlock()
-	if c != nil {
+	switch {
+	case c != nil:
 		c.end(starved)
+	case g.cfg.Yields != nil:
+		g.cfg.Yields.shed()
 	}
 }
 

@@ -390,6 +390,27 @@ func TestAcceptSurvives(t *testing.T) {
 	})
 }
 
+// Where a gate has no idle connection, another one yields.
+func TestAnotherGateYields(t *testing.T) {
+	cfg := Config{Total: 10, Metrics: NewMetrics(nil), Log: slog.New(slog.DiscardHandler)}
+	viewers := New(cfg)
+	cfg.Yields = viewers
+	operators := New(cfg)
+	theirs, ours := net.Pipe()
+	viewers.admit(ours, viewers.Listen(nil, "viewers").(*listener))
+	inner := &scripted{script: make(chan any, 2)}
+	_, later := net.Pipe()
+	inner.script <- syscall.EMFILE
+	inner.script <- later
+	if _, err := operators.Listen(inner, "operators").Accept(); err != nil {
+		t.Fatal(err)
+	}
+	_ = theirs.SetDeadline(time.Now().Add(patience))
+	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the viewer's idle connection wasn't closed: %v", err)
+	}
+}
+
 // scripted is a listener that gives what it is told to.
 type scripted struct {
 	net.Listener
