@@ -34,6 +34,9 @@ type cli struct {
 			Quota quota  `help:"What is stored of the channel at most, such as 20GB; none: no bound, also if --channel-quota gives one." placeholder:"SIZE"`
 		} `cmd:"" help:"Give a channel a --grace or --redundancy of its own, from its next broadcast on, or a --quota; \"default\" takes it back."`
 	} `cmd:"" help:"Make and list channels; this works while millrace runs and while it doesn't."`
+	Peek struct {
+		URL string `arg:"" name:"url" help:"Such as http://127.0.0.1:7080/follow/BROADCAST."`
+	} `cmd:"" help:"Print what a service answers to other services, at a URL on its --private, to see what happens inside."`
 	Version struct{} `cmd:"" help:"Print the version."`
 
 	// given holds the flags that stand on the command line, not in the

@@ -59,6 +59,8 @@ func (c *cli) execute(ctx context.Context, command string, stdout, stderr io.Wri
 	case "version":
 		_, err := fmt.Fprintln(stdout, "millrace", version())
 		return err
+	case "peek <url>":
+		return peek(ctx, c.settings, c.Peek.URL, stdout)
 	case "channel create <name>":
 		return createChannel(ctx, c.settings, c.Channel.Create.Name, stdout, stderr)
 	case "channel reset-key <name>":
