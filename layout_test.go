@@ -24,8 +24,8 @@ import (
 // way: the root ties its sub-packages together, and these know no more than
 // stands here. Tests may import, beyond that, what is in forTests.
 var walls = map[string][]string{
-	"cmd/millrace": {"ingest", "transcode", "edge", "api", "api/store", "web",
-		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private", "internal/seal"},
+	"cmd/millrace": {"ingest", "transcode", "edge", "api", "api/store", "chat", "web",
+		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private", "internal/seal", "internal/session"},
 	"deploy": {},
 	"web":    {},
 
@@ -47,10 +47,10 @@ var walls = map[string][]string{
 	"edge/fold":     {"edge/playlist", "internal/channelname", "internal/index", "internal/jobs", "internal/media"},
 	"edge/playlist": {"internal/media"},
 
-	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/lease", "internal/sparselog", "internal/viewers"},
-	"api/store": {"internal/channelname", "internal/credentials"},
+	"api":       {"api/store", "internal/channelname", "internal/credentials", "internal/session", "internal/lease", "internal/sparselog", "internal/viewers"},
+	"api/store": {"internal/channelname", "internal/credentials", "internal/session"},
 
-	"chat":            {"chat/front/irc", "chat/front/ws", "chat/room", "chat/talk", "chat/websocket", "internal/credentials", "internal/session"},
+	"chat":            {"chat/front/irc", "chat/front/ws", "chat/room", "chat/talk", "chat/websocket", "internal/gate", "internal/credentials", "internal/session"},
 	"chat/event":      {},
 	"chat/front/irc":  {"chat/event", "chat/moderation", "chat/room", "chat/talk", "chat/websocket", "internal/channelname", "internal/rate", "internal/session"},
 	"chat/front/ws":   {"chat/event", "chat/room", "chat/talk", "chat/websocket", "internal/rate", "internal/session"},

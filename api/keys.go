@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 
 	"millrace/api/store"
 	"millrace/internal/credentials"
+	"millrace/internal/session"
 )
 
 const (
@@ -38,6 +41,21 @@ func PublishKeys(ctx context.Context, st *store.Store, db redis.UniversalClient)
 	return fmt.Errorf("copy stream keys to Redis: %w", err)
 }
 
+// PublishTokens makes the tokens of chat in Redis equal to those in SQL.
+func PublishTokens(ctx context.Context, st *store.Store, db redis.UniversalClient) error {
+	tokens, err := st.Tokens(ctx)
+	for err == nil {
+		if err = session.Replace(ctx, db, tokens); err != nil {
+			break
+		}
+		before := tokens // as in PublishKeys
+		if tokens, err = st.Tokens(ctx); err == nil && maps.Equal(before, tokens) {
+			return nil
+		}
+	}
+	return fmt.Errorf("copy tokens to Redis: %w", err)
+}
+
 // followKeys copies the keys at the start, every keysEvery, and when Redis is
 // another process than a second ago or answers again.
 func (s *Service) followKeys(ctx context.Context) {
@@ -52,7 +70,7 @@ func (s *Service) followKeys(ctx context.Context) {
 		}
 		server = now
 		if err == nil && time.Since(copied) >= keysEvery {
-			if err = PublishKeys(ctx, s.store, s.redis); err == nil {
+			if err = errors.Join(PublishKeys(ctx, s.store, s.redis), PublishTokens(ctx, s.store, s.redis)); err == nil {
 				copied = time.Now()
 				s.metrics.keySyncs.WithLabelValues("ok").Inc()
 			}

@@ -22,7 +22,7 @@ import (
 // Headers of the pages. The player needs blob: for media and for its
 // worker, and loads from any edge.
 const (
-	contentSecurityPolicy = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self' http: https:; " +
+	contentSecurityPolicy = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self' http: https: ws: wss:; " +
 		"img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'; " +
 		"frame-ancestors 'self'"
 	immutable = "public, max-age=31536000, immutable"
@@ -149,6 +149,9 @@ func redirect(w http.ResponseWriter, r *http.Request, path string) {
 func (p *pages) status(r *http.Request, name string) int {
 	if name == "" {
 		return http.StatusOK
+	}
+	for _, page := range []string{"/chat", "/overlay"} { // of a channel
+		name = strings.TrimSuffix(name, page)
 	}
 	if _, err := p.channels.get(r.Context(), name); errors.Is(err, store.ErrNotFound) {
 		return http.StatusNotFound

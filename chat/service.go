@@ -22,6 +22,7 @@ import (
 	"millrace/chat/room"
 	"millrace/chat/talk"
 	"millrace/chat/websocket"
+	"millrace/internal/gate"
 	"millrace/internal/session"
 )
 
@@ -175,6 +176,9 @@ func (s *Service) accept(ctx context.Context, l net.Listener) {
 			continue
 		}
 		c := &irc.Client{Talk: s.talk, Formats: s.tcp, Wrap: irc.WrapTCP, Log: s.Log}
+		if behind := gate.Of(conn); behind != nil { // one that doesn't say who it is makes room for others
+			c.Welcomed = behind.Busy
+		}
 		s.attach(conn, room.Options{Format: s.tcp.Plain, Handler: c, Liveness: s.tcpLiveness})
 	}
 }

@@ -16,7 +16,7 @@ export default defineConfig({
   },
   server: {
     // `npm run dev` beside a server started by `millrace all`.
-    proxy: { '/api': 'http://127.0.0.1:8080', '/hls': 'http://127.0.0.1:8080' },
+    proxy: { '/api': 'http://127.0.0.1:8080', '/hls': 'http://127.0.0.1:8080', '/chat/ws': { target: 'ws://127.0.0.1:8080', ws: true } },
   },
   // With style sheets: one test reads them.
   test: { include: ['src/**/*.test.ts'], css: true },

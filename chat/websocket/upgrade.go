@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bufio"
 	"net"
 	"net/http"
 	"time"
@@ -25,7 +26,7 @@ func Upgrade(w http.ResponseWriter, r *http.Request, protocols ...string) (conn 
 		}
 		return false
 	}}
-	conn, rw, handshake, err := u.Upgrade(r, w)
+	conn, rw, handshake, err := u.Upgrade(r, hijacker{w})
 	if err != nil {
 		if conn != nil {
 			_ = conn.Close()
@@ -35,6 +36,14 @@ func Upgrade(w http.ResponseWriter, r *http.Request, protocols ...string) (conn 
 	buffered = make([]byte, rw.Reader.Buffered())
 	_, _ = rw.Reader.Read(buffered) // from memory
 	return conn, handshake.Protocol, buffered, nil
+}
+
+// hijacker finds the connection below what a server's middleware has wrapped.
+type hijacker struct{ http.ResponseWriter }
+
+// Hijack hands the connection over.
+func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(h.ResponseWriter).Hijack()
 }
 
 // IsUpgrade reports whether a request asks for websocket.

@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"millrace/api"
 	"millrace/api/store"
 	"millrace/internal/channelname"
@@ -122,7 +124,7 @@ func publishKeys(ctx context.Context, s settings, st *store.Store) error {
 			return err
 		}
 		defer db.Close()
-		return api.PublishKeys(ctx, st, db)
+		return publish(ctx, st, db)
 	}
 	// The redis-server of a `millrace all` on this data directory. When it
 	// doesn't run, nobody needs to be told: it is when it starts.
@@ -132,7 +134,12 @@ func publishKeys(ctx context.Context, s settings, st *store.Store) error {
 	}
 	db := openSocket(socket)
 	defer db.Close()
-	return api.PublishKeys(ctx, st, db)
+	return publish(ctx, st, db)
+}
+
+// publish copies what other services need to know of SQL to Redis.
+func publish(ctx context.Context, st *store.Store, db redis.UniversalClient) error {
+	return errors.Join(api.PublishKeys(ctx, st, db), api.PublishTokens(ctx, st, db))
 }
 
 // listChannels prints a table.

@@ -21,7 +21,17 @@ type cli struct {
 	Transcode struct{} `cmd:"" help:"Run the service that makes the renditions."`
 	Edge      struct{} `cmd:"" help:"Run the service that viewers get video from."`
 	API       struct{} `cmd:"" name:"api" help:"Run the service with the web pages, the HTTP API and the channels."`
-	Channel   struct {
+	Chat      struct{} `cmd:"" help:"Run the service that carries chat."`
+	Token     struct {
+		Create struct {
+			User string `required:"" help:"Whose token it is: 1 to 25 of a-z, 0-9 and _, not beginning with _." placeholder:"NAME"`
+		} `cmd:"" help:"Make a token with which --user writes in chat, and print it, once, on the last line. Earlier ones go on working."`
+		List   struct{} `cmd:"" help:"List who has tokens."`
+		Revoke struct {
+			User string `required:"" help:"Whose tokens stop working." placeholder:"NAME"`
+		} `cmd:"" help:"Take all tokens of --user back."`
+	} `cmd:"" help:"Make tokens for chat; this works while millrace runs and while it doesn't."`
+	Channel struct {
 		Create struct {
 			Name string `arg:"" help:"1 to 25 of a-z, 0-9 and _, not beginning with _."`
 		} `cmd:"" help:"Make a channel and print its stream key, once, on the last line."`

@@ -12,7 +12,7 @@ import (
 // listeners are the sockets that a process listens on; those that its role doesn't
 // need are nil.
 type listeners struct {
-	http, https, rtmp, rtmps, ops, private net.Listener
+	http, https, rtmp, rtmps, irc, ircs, ops, private net.Listener
 }
 
 // listen opens the listeners that the role needs, each behind its gate. It comes
@@ -29,6 +29,8 @@ func listen(r role, s settings, g gates) (l listeners, err error) {
 		{"https", s.HTTPS, r.public() && tls, g.public, &l.https},
 		{"rtmp", s.RTMP, r.runs(roleIngest), g.rtmp, &l.rtmp},
 		{"rtmps", s.RTMPS, r.runs(roleIngest) && tls, g.rtmp, &l.rtmps},
+		{"irc", s.IRC, r.runs(roleChat), g.public, &l.irc},
+		{"ircs", s.IRCS, r.runs(roleChat) && tls, g.public, &l.ircs},
 		{"ops", s.Ops, true, g.ops, &l.ops},
 		{"private", s.Private, r.private(), g.private, &l.private},
 	} {
@@ -61,7 +63,7 @@ func listenError(flag, address string, err error) error {
 // close closes all listeners. A server closes the one that it serves by itself;
 // closing a listener twice does no harm.
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.http, l.https, l.rtmp, l.rtmps, l.ops, l.private} {
+	for _, one := range []net.Listener{l.http, l.https, l.rtmp, l.rtmps, l.irc, l.ircs, l.ops, l.private} {
 		if one != nil {
 			_ = one.Close()
 		}

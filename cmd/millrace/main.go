@@ -67,6 +67,12 @@ func (c *cli) execute(ctx context.Context, command string, stdout, stderr io.Wri
 		return resetKey(ctx, c.settings, c.Channel.ResetKey.Name, stdout, stderr)
 	case "channel set <name>":
 		return setChannel(ctx, c.settings, c.Channel.Set.Name, c.Channel.Set.Quota, c.given, stdout, stderr)
+	case "token create":
+		return createToken(ctx, c.settings, c.Token.Create.User, stdout, stderr)
+	case "token list":
+		return listTokens(ctx, c.settings, stdout)
+	case "token revoke":
+		return revokeTokens(ctx, c.settings, c.Token.Revoke.User, stdout, stderr)
 	case "channel list":
 		return listChannels(ctx, c.settings, stdout)
 	}

@@ -10,13 +10,14 @@ const (
 	roleTranscode role = "transcode"
 	roleEdge      role = "edge"
 	roleAPI       role = "api"
+	roleChat      role = "chat"
 )
 
 // runs reports whether a process of this role runs a service.
 func (r role) runs(service role) bool { return r == roleAll || r == service }
 
 // public reports whether a process of this role serves HTTP to the world.
-func (r role) public() bool { return r.runs(roleEdge) || r.runs(roleAPI) }
+func (r role) public() bool { return r.runs(roleEdge) || r.runs(roleAPI) || r.runs(roleChat) }
 
 // private reports whether a process of this role serves other services.
 func (r role) private() bool { return r.runs(roleIngest) || r.runs(roleTranscode) }

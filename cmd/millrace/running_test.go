@@ -64,7 +64,7 @@ func startBy(t *testing.T, command []string, role, data string, args ...string) 
 		rtmps: testenv.FreeAddress(t), ops: testenv.FreeAddress(t), stdout: new(output), stderr: new(output), ended: make(chan struct{}),
 	}
 	args = append([]string{role, "--data", data, "--http", r.http, "--https", r.https, "--rtmp", r.rtmp, "--rtmps", r.rtmps,
-		"--ops", r.ops, "--private", testenv.FreeAddress(t)}, args...)
+		"--irc", testenv.FreeAddress(t), "--ircs", testenv.FreeAddress(t), "--ops", r.ops, "--private", testenv.FreeAddress(t)}, args...)
 	r.cmd = exec.Command(command[0], append(command[1:], args...)...)
 	if role != "all" { // that makes one of its own
 		r.cmd.Env = append(os.Environ(), "MILLRACE_PRIVATE_SECRET="+string(testenv.Secret))

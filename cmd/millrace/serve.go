@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"millrace/api/store"
+	"millrace/chat"
 	"millrace/internal/credentials"
 	"millrace/internal/objects"
 	"millrace/internal/private"
@@ -44,6 +45,7 @@ type process struct {
 	demoKey            credentials.StreamKey // set when the channel demo was made just now
 
 	public, private *http.ServeMux
+	chat            *chat.Service // nil in roles without it
 	onClose         []func()
 }
 
@@ -185,14 +187,28 @@ func (p *process) startListeners(context.Context) error {
 		return serveHTTP(s, l, p.drain(), (limits[levelPublic]-p.drain())/2)
 	}
 	if l.http != nil {
-		p.layers.start(levelPublic, "http listener", public(newPublicServer(p.public, p.log), l.http))
+		p.layers.start(levelPublic, "http listener", public(newPublicServer(p.world(), p.log), l.http))
 	}
 	if l.https != nil {
-		s := newPublicServer(p.public, p.log)
+		s := newPublicServer(p.world(), p.log)
 		s.TLSConfig = p.certificate.config("h2", "http/1.1")
 		p.layers.start(levelPublic, "https listener", public(s, l.https))
 	}
 	return nil
+}
+
+// world is what public listeners serve. Clients of Twitch's IRC ask for a websocket at "/".
+func (p *process) world() http.Handler {
+	if p.chat == nil {
+		return p.public
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if chat.WantsIRC(r) {
+			p.chat.ServeIRC(w, r)
+			return
+		}
+		p.public.ServeHTTP(w, r)
+	})
 }
 
 // close takes everything down again, what was started last first.

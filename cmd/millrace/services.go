@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"millrace/api"
+	"millrace/chat"
 	"millrace/edge"
 	"millrace/ingest"
 	"millrace/transcode"
@@ -26,6 +27,7 @@ func (p *process) startServices(context.Context) error {
 		{roleTranscode, p.startTranscode},
 		{roleEdge, p.startEdge},
 		{roleIngest, p.startIngest},
+		{roleChat, p.startChat},
 	} {
 		if !p.role.runs(s.role) {
 			continue
@@ -127,5 +129,33 @@ func (p *process) startIngest() error {
 	}
 	s.Private(p.private)
 	p.layers.start(levelIngest, "ingest", s.Run)
+	return nil
+}
+
+func (p *process) startChat() error {
+	db, err := p.redis()
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name this process of chat: %w", err)
+	}
+	ircs := p.listeners.ircs
+	if ircs != nil {
+		ircs = tls.NewListener(ircs, p.certificate.config())
+	}
+	s, err := chat.New(chat.Config{
+		Redis: db, Process: host + p.listeners.http.Addr().String(), IRC: p.listeners.irc, IRCS: ircs,
+		Origins: []string{strings.TrimSuffix(p.settings.PublicURL, "/")},
+		Log:     p.log.With("service", "chat"), Registerer: p.registry,
+	})
+	if err != nil {
+		return err
+	}
+	p.public.Handle("/chat/", s.Handler())
+	p.public.Handle("/irc", s.Handler())
+	p.chat = s
+	p.layers.start(levelServices, "chat", s.Run)
 	return nil
 }

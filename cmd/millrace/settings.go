@@ -36,6 +36,8 @@ type settings struct {
 	HTTPS          string      `name:"https" default:":8443" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	RTMP           string      `name:"rtmp" default:":1935" help:"Address that streamers publish to (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	RTMPS          string      `name:"rtmps" default:":1936" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	IRC            string      `name:"irc" default:":6667" help:"Address of chat for clients of IRC (default ${default})." placeholder:"ADDR" group:"Addresses:"`
+	IRCS           string      `name:"ircs" default:":6697" help:"The same with TLS, once there is a certificate (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	Ops            string      `default:"127.0.0.1:9190" help:"Address for operators: /healthz, /readyz, /metrics, /debug/pprof (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	Private        string      `default:"127.0.0.1:7080" help:"Address that services use among each other (default ${default})." placeholder:"ADDR" group:"Addresses:"`
 	Advertise      string      `help:"Base URL at which other services reach --private. Default: its own address." placeholder:"URL" group:"Addresses:"`
@@ -179,7 +181,7 @@ func (s *settings) makeAbsolute() error {
 // checkAddresses finds addresses to listen on, and URLs, that are none.
 func (s *settings) checkAddresses() error {
 	for _, a := range []struct{ flag, address string }{
-		{"http", s.HTTP}, {"https", s.HTTPS}, {"rtmp", s.RTMP}, {"rtmps", s.RTMPS}, {"ops", s.Ops}, {"private", s.Private},
+		{"http", s.HTTP}, {"https", s.HTTPS}, {"rtmp", s.RTMP}, {"rtmps", s.RTMPS}, {"irc", s.IRC}, {"ircs", s.IRCS}, {"ops", s.Ops}, {"private", s.Private},
 	} {
 		_, port, err := net.SplitHostPort(a.address)
 		if err == nil {

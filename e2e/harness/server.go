@@ -23,7 +23,7 @@ type Server struct {
 	// Data is its data directory.
 	Data string
 	// Addresses; HTTP is a base URL.
-	HTTP, RTMP, Ops, Private string
+	HTTP, RTMP, IRC, Ops, Private string
 	// Key is that of the channel demo, if this start made it.
 	Key string
 
@@ -96,7 +96,7 @@ func StartRole(t testing.TB, role, data string, env []string, args ...string) *S
 func newServer(t testing.TB, role, data string, env []string, args ...string) *Server {
 	t.Helper()
 	s := &Server{
-		Data: data, RTMP: testenv.FreeAddress(t), Ops: testenv.FreeAddress(t), Private: testenv.FreeAddress(t),
+		Data: data, RTMP: testenv.FreeAddress(t), IRC: testenv.FreeAddress(t), Ops: testenv.FreeAddress(t), Private: testenv.FreeAddress(t),
 		Role: role, env: env,
 	}
 	if role != "all" { // that makes one of its own
@@ -105,7 +105,7 @@ func newServer(t testing.TB, role, data string, env []string, args ...string) *S
 	web := testenv.FreeAddress(t)
 	s.HTTP = "http://" + web
 	s.args = append([]string{
-		role, "--data", data, "--http", web, "--rtmp", s.RTMP, "--ops", s.Ops, "--private", s.Private,
+		role, "--data", data, "--http", web, "--rtmp", s.RTMP, "--irc", s.IRC, "--ops", s.Ops, "--private", s.Private,
 		"--drain", "0s", // args may say otherwise
 	}, args...)
 	return s

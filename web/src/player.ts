@@ -148,6 +148,14 @@ export class Player {
     this.#update({ chosen: index })
   }
 
+  /** When what is on the screen was there (EXT-X-PROGRAM-DATE-TIME), in milliseconds since 1970; null before a picture. */
+  moment(): number | null {
+    if (this.#hls) return this.#hls.playingDate?.getTime() ?? null
+    const video = this.#video as HTMLVideoElement & { getStartDate?: () => Date }
+    const start = video.getStartDate?.().getTime() ?? NaN // Safari's
+    return Number.isNaN(start) ? null : start + video.currentTime * 1_000
+  }
+
   stats(): PlayerStats {
     const { waitingSince, recoveries, lastError } = this.#recovery
     const waitingMs = waitingSince === null ? 0 : performance.now() - waitingSince

@@ -1,18 +1,20 @@
 /** Which page an address means. Pure. */
 
-export type Route = { page: 'home' } | { page: 'watch'; channel: string }
+export type Route = { page: 'home' } | { page: 'watch' | 'chat' | 'overlay'; channel: string }
 
 /**
- * "/" is the home page, "/{channel}" (a slash may follow) the watch page. No channel's name has capital letters: the
+ * "/" is the home page, "/{channel}" (a slash may follow) the watch page, "/{channel}/chat" its chat alone,
+ * "/{channel}/overlay" that for a broadcast's own picture. No channel's name has capital letters: the
  * server redirects addresses that have, and links within the pages lead to the same.
  */
 export function parseRoute(pathname: string): Route {
-  const first = pathname.split('/').find((segment) => segment !== '')
+  const [first, second] = pathname.split('/').filter((segment) => segment !== '')
   if (first === undefined) return { page: 'home' }
+  const page = second === 'chat' || second === 'overlay' ? second : 'watch'
   try {
-    return { page: 'watch', channel: decodeURIComponent(first).toLowerCase() }
+    return { page, channel: decodeURIComponent(first).toLowerCase() }
   } catch {
-    return { page: 'watch', channel: first.toLowerCase() }
+    return { page, channel: first.toLowerCase() }
   }
 }
 

@@ -57,6 +57,8 @@ type Client struct {
 	Formats Formats
 	Wrap    func(lines string) []byte
 	Log     *slog.Logger
+	// Welcomed, where it is set, is called when the client has said who it is.
+	Welcomed func()
 
 	partial []byte // of a line
 	joins   rate.Bucket
@@ -251,6 +253,9 @@ func (c *Client) welcome(ctx context.Context, conn *room.Conn) error {
 		c.who, c.nick = who, who.Login
 	}
 	c.welcomed, c.password = true, ""
+	if c.Welcomed != nil {
+		c.Welcomed()
+	}
 	numeric := func(n, text string) string { return ":" + host + " " + n + " " + c.nick + " " + text + "\r\n" }
 	lines := numeric("001", ":Welcome, GLHF!") + numeric("002", ":Your host is "+host) + numeric("003", ":This server is rather new") +
 		numeric("004", ":-") + numeric("375", ":-") + numeric("372", ":You are in a maze of twisty passages, all alike.") + numeric("376", ":>")
