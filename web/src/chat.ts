@@ -93,7 +93,7 @@ export class ChatClient {
   }
 
   /** Does what a moderator asks for, such as {do: 'timeout', login, seconds}. */
-  act(action: Record<string, unknown>): void {
+  act(action: object): void {
     this.#say({ type: 'act', room: this.#config.room, nonce: nonce(), ...action })
   }
 
