@@ -92,7 +92,7 @@ func TestIdleConnectionsTakeNothing(t *testing.T) {
 	}
 	for url, want := range map[string]string{
 		"http://" + r.ops + "/healthz":          "ok",
-		"http://" + r.ops + "/readyz":           "redis: ok\ns3: ok\ndatabase: ok\nprocess: ok\n",
+		"http://" + r.ops + "/readyz":           "redis: ok\ns3: ok\ndatabase: ok\n",
 		"http://" + r.http + "/demo":            "<html",
 		"http://" + r.http + "/api/v1/channels": "[",
 	} {
