@@ -156,7 +156,9 @@ func headers(a *attack) {
 	segment := strings.TrimPrefix(a.newest("demo", "source"), a.server.HTTP)
 	for _, base := range []string{a.server.HTTP, "https://" + a.https} {
 		for _, path := range []string{"/", "/demo", "/api/v1/channels", "/hls/demo/index.m3u8", "/hls/demo/none", segment, "/hls/nobody/index.m3u8", "/assets/none.js"} {
-			status, head, _ := a.ask(client, a.request("GET", base+path))
+			r := a.request("GET", base+path)
+			r.Host = "stream.example" // HTTPS has its usual port
+			status, head, _ := a.ask(client, r)
 			a.answered(status)
 			a.check(head.Get("X-Content-Type-Options") == "nosniff", "%.30s: no nosniff", path)
 			a.check((head.Get("Strict-Transport-Security") != "") == strings.HasPrefix(base, "https"), "%.30s: HSTS is %q", base+path, head.Get("Strict-Transport-Security"))
