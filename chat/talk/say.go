@@ -87,6 +87,9 @@ func (t *Talk) Say(ctx context.Context, who session.Identity, m Said) (*event.Ev
 	if err != nil {
 		return nil, err
 	}
+	if rest, ok := strings.CutPrefix(m.Text, "/me "); ok {
+		m.Text, m.Action = rest, true
+	}
 	text, err := event.Clean(m.Text)
 	if err != nil {
 		return nil, &Refusal{Code: BadText, Text: err.Error()}

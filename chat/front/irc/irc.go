@@ -351,8 +351,6 @@ func (c *Client) say(ctx context.Context, conn *room.Conn, name string, l *line)
 	inner, action := strings.CutPrefix(text, "\x01ACTION ")
 	if action {
 		text = strings.TrimSuffix(inner, "\x01")
-	} else if rest, ok := strings.CutPrefix(text, "/me "); ok {
-		text, action = rest, true
 	}
 	nonce := l.tag("client-nonce")
 	_, err := c.Talk.Say(ctx, c.who, talk.Said{
