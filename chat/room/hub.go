@@ -30,6 +30,9 @@ type Config struct {
 	// write costs; at most MaxRest: 200 ms. So a room of 100 gets what is new at once or 4 ms later, and one of 5,000 in which
 	// much is said gets it five times a second, many entries in one write.
 	Rest, MaxRest time.Duration
+	// Workers is how many goroutines write: half of GOMAXPROCS, so that reading, and what else the process does, has the
+	// other half at any time.
+	Workers int
 	// SlowAfter is how long a connection may be behind: 30 s.
 	SlowAfter time.Duration
 	// Drain is how long Run gives connections at its end to take what waits for them and the goodbye: 5 s.
@@ -50,6 +53,7 @@ func (c Config) withDefaults() Config {
 	c.TotalOwn = cmp.Or(c.TotalOwn, 128<<20)
 	c.Rest = cmp.Or(c.Rest, 40*time.Microsecond)
 	c.MaxRest = cmp.Or(c.MaxRest, 200*time.Millisecond)
+	c.Workers = cmp.Or(c.Workers, max(1, runtime.GOMAXPROCS(0)/2))
 	c.SlowAfter = cmp.Or(c.SlowAfter, 30*time.Second)
 	c.Drain = cmp.Or(c.Drain, 5*time.Second)
 	if c.Compare == nil {
@@ -103,7 +107,7 @@ func New(c Config) (*Hub, error) {
 // returns when all have ended or the time of Config.Drain is over and they were cut off.
 func (h *Hub) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range h.Workers {
 		workers.Go((&worker{hub: h}).run)
 	}
 	stop := make(chan struct{})

@@ -32,8 +32,8 @@ import (
 	"sync"
 )
 
-// sectionSize is how many connections are served in one turn: about a millisecond's work.
-const sectionSize = 128
+// sectionSize is how many connections are served in one turn: about half a millisecond's work.
+const sectionSize = 64
 
 // Errors of Join.
 var (

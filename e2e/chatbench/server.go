@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -49,6 +50,7 @@ func serve(name, address string, secure bool) error {
 	}
 	stats := http.NewServeMux()
 	stats.HandleFunc("/stats", writeStats)
+	stats.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	sl, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
