@@ -64,7 +64,9 @@ type Video struct {
 type channels struct {
 	redis redis.UniversalClient
 	store *store.Store
-	one   *cache[Channel]
+	// listAll: anybody may list the channels without a broadcast too.
+	listAll bool
+	one     *cache[Channel]
 	// many has two keys: listLive and listAll.
 	many *cache[[]Channel]
 	// away is when Redis last failed to answer or to take a write; nil: it never has.
@@ -76,8 +78,8 @@ const (
 	listAll  = "all"
 )
 
-func newChannels(db redis.UniversalClient, st *store.Store) *channels {
-	c := &channels{redis: db, store: st}
+func newChannels(db redis.UniversalClient, st *store.Store, all bool) *channels {
+	c := &channels{redis: db, store: st, listAll: all}
 	c.one = newCache(c.loadOne)
 	c.many = newCache(c.loadMany)
 	return c
@@ -92,9 +94,9 @@ func (c *channels) get(ctx context.Context, name string) (Channel, error) {
 }
 
 // list returns the live channels, those with most viewers first, or all
-// channels by name. The caller must not change it.
+// channels by name, if anybody may list them. The caller must not change it.
 func (c *channels) list(ctx context.Context, live bool) ([]Channel, error) {
-	if live {
+	if live || !c.listAll {
 		return c.many.get(ctx, listLive)
 	}
 	return c.many.get(ctx, listAll)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,17 +23,17 @@ const (
 	watchEvery = time.Second
 )
 
-// PublishKeys makes the stream keys in Redis equal to those in SQL.
+// PublishKeys makes the channels in Redis, with their stream keys, equal to those in SQL.
 func PublishKeys(ctx context.Context, st *store.Store, db redis.UniversalClient) error {
-	keys, err := st.Credentials(ctx)
+	all, err := st.Catalogue(ctx)
 	for err == nil {
-		if err = credentials.Replace(ctx, db, keys); err != nil {
+		if err = credentials.Replace(ctx, db, all); err != nil {
 			break
 		}
 		// Somebody else may have changed SQL and copied it since it was read
 		// here: then the older keys have just overwritten the newer.
-		before := keys
-		if keys, err = st.Credentials(ctx); err == nil && slices.Equal(before, keys) {
+		before := all.Version
+		if all, err = st.Catalogue(ctx); err == nil && all.Version == before {
 			return nil
 		}
 	}

@@ -86,7 +86,7 @@ func lowerPath(path string) (lower string, ok bool) {
 // registerChannels adds who is live, which anybody may ask.
 func (s *Service) registerChannels(h huma.API, c *channels) {
 	huma.Register(h, operation(h, "list-channels", pathChannels, "The channels",
-		"With live=true those that have a broadcast, most viewers first; otherwise all, by name. Up to a second old."),
+		"Those that have a broadcast, most viewers first. Where the server is run with --list-channels all: with live=true those, otherwise all of them, by name. Up to a second old."),
 		func(ctx context.Context, in *struct {
 			Live bool `query:"live" doc:"Only channels that are live"`
 		}) (*listOutput, error) {

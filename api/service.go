@@ -26,6 +26,9 @@ type Config struct {
 	// Web is the built front end: index.html and assets/. Without index.html
 	// every page says how to build it.
 	Web fs.FS
+	// ListAll shows the channels without a broadcast to everybody too, in the list of
+	// channels; else that has the live ones only. Each by its name is shown anyway.
+	ListAll bool
 	// Log defaults to none.
 	Log *slog.Logger
 	// Registerer gets the metrics; nil means nobody does.
@@ -62,7 +65,7 @@ func New(c Config) (*Service, error) {
 	}
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	s := &Service{log: c.Log, redis: c.Redis, store: c.Store, metrics: newMetrics(c.Registerer)}
-	channels := newChannels(c.Redis, c.Store)
+	channels := newChannels(c.Redis, c.Store, c.ListAll)
 	pages, err := newPages(c.Web, channels)
 	if err != nil {
 		return nil, err

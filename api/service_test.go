@@ -144,8 +144,12 @@ func TestChannelStates(t *testing.T) {
 	if got := names(get[listBody](f, "/api/v1/channels?live=true", 200)); !slices.Equal(got, []string{"bob", "alice"}) {
 		t.Errorf("live channels = %v, want those with most viewers first", got)
 	}
-	if got := names(get[listBody](f, "/api/v1/channels", 200)); !slices.Equal(got, []string{"alice", "bob", "carol", "dave", "erin"}) {
-		t.Errorf("all channels = %v, want them by name", got)
+	all := newChannels(f.db, f.store, true)
+	if list, err := all.list(t.Context(), false); err != nil || !slices.Equal(names(listBody{list}), []string{"alice", "bob", "carol", "dave", "erin"}) {
+		t.Errorf("all channels = %v, %v; want them by name", names(listBody{list}), err)
+	}
+	if list, err := all.list(t.Context(), true); err != nil || !slices.Equal(names(listBody{list}), []string{"bob", "alice"}) {
+		t.Errorf("live channels = %v, %v", names(listBody{list}), err)
 	}
 }
 

@@ -65,7 +65,7 @@ func start(t *testing.T, db redis.UniversalClient, name string) *process {
 // people makes the channel demo and a token for each name.
 func people(t *testing.T, db redis.UniversalClient, names ...string) map[string]session.Token {
 	t.Helper()
-	if err := credentials.Replace(t.Context(), db, []credentials.Channel{{Name: "demo", KeyHash: "x"}, {Name: "other", KeyHash: "y"}}); err != nil {
+	if err := credentials.Replace(t.Context(), db, credentials.Catalogue{Version: 1, Channels: []credentials.Channel{{Name: "demo", KeyHash: "x"}, {Name: "other", KeyHash: "y"}}}); err != nil {
 		t.Fatal(err)
 	}
 	tokens, all := map[string]session.Token{}, map[string]session.Identity{}

@@ -65,7 +65,7 @@ func TestFrontWithoutAProtocol(t *testing.T) {
 func startServices(t *testing.T, key credentials.StreamKey) (front.Publishers, string) {
 	t.Helper()
 	db, bucket := testenv.Redis(t), testenv.Bucket(t)
-	if err := credentials.Replace(t.Context(), db, []credentials.Channel{{Name: "front", KeyHash: key.Hash()}}); err != nil {
+	if err := credentials.Replace(t.Context(), db, credentials.Catalogue{Version: 1, Channels: []credentials.Channel{{Name: "front", KeyHash: key.Hash()}}}); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))

@@ -81,12 +81,16 @@ func (s *Service) admit(ctx context.Context, p front.Request) (*publisher, error
 	}
 }
 
-// lookUp returns the channel of a stream key. Where Redis can't be asked, it is
+// lookUp returns the channel of a stream key, if one may publish to it. Where Redis can't be asked, it is
 // asked again for a while: a refused encoder may not try again by itself.
 func (s *Service) lookUp(ctx context.Context, key credentials.StreamKey) (credentials.Channel, error) {
 	for began := time.Now(); ; {
 		c, err := credentials.Lookup(ctx, s.cfg.Redis, key)
-		if err == nil || errors.Is(err, credentials.ErrUnknownKey) || time.Since(began) >= redisPatience {
+		if err == nil {
+			err = s.barred(ctx, c)
+		}
+		var refused *front.Refusal
+		if err == nil || errors.Is(err, credentials.ErrUnknownKey) || errors.As(err, &refused) || time.Since(began) >= redisPatience {
 			return c, err
 		}
 		select {
@@ -140,7 +144,7 @@ func (s *Service) beginAlone(ctx context.Context, rights credentials.Channel) (*
 		return nil, refusalStopping
 	}
 	grace := s.grace(rights)
-	now, before, err := s.acquire(ctx, rights.Name, grace)
+	now, before, err := s.acquire(ctx, rights, grace)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +159,7 @@ func (s *Service) beginAlone(ctx context.Context, rights credentials.Channel) (*
 			if err := lease.Renew(ctx, s.cfg.Redis, rights.Name, now); err != nil {
 				return nil, err
 			}
-			if now, _, err = s.acquire(ctx, rights.Name, grace); err != nil {
+			if now, _, err = s.acquire(ctx, rights, grace); err != nil {
 				return nil, err
 			}
 		default:

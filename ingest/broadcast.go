@@ -58,7 +58,7 @@ func newBroadcast(s *Service, rights credentials.Channel, r lease.Record, before
 		log:    timeline.NewLog(s.cfg.LogBytes),
 		done:   make(chan struct{}), wake: make(chan struct{}, 1), notes: make(chan struct{}, 1),
 	}
-	b.source = source{life: life{lost: time.Now()}, grace: s.grace(rights), format: r.Format, width: r.Width, height: r.Height, universal: r.Universal, picture: r.Picture}
+	b.source = source{life: life{lost: time.Now()}, rights: rights, grace: s.grace(rights), format: r.Format, width: r.Width, height: r.Height, universal: r.Universal, picture: r.Picture}
 	b.source.seq = timeline.NewSequencer(r.Epoch, b.write)
 	b.workers.orders = map[*claim]chan jobs.Order{}
 	b.workers.slots = newSlots(s.redundancy(rights), r.Epoch, before)

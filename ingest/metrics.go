@@ -10,6 +10,7 @@ type metrics struct {
 	relayReaders                      prometheus.Gauge
 	relayLost                         prometheus.Counter
 	claimsLost, takeovers, handovers  *prometheus.CounterVec
+	rightsChecks                      *prometheus.CounterVec
 	problems                          *prometheus.GaugeVec
 	found                             *prometheus.CounterVec
 	dropped                           *prometheus.CounterVec
@@ -40,6 +41,9 @@ func newMetrics(r prometheus.Registerer) metrics {
 		handovers: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "millrace_ingest_handovers_total", Help: "Planned handovers from a worker to another one, by result.",
 		}, []string{"result"}),
+		rightsChecks: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "millrace_ingest_rights_checks_total", Help: "Looks at whether publishers still may publish, by result: failed, Redis is away; unknown, it has no channels.",
+		}, []string{"result"}),
 		problems: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "millrace_ingest_health_problems", Help: "Publishers that have a problem now, by problem.",
 		}, []string{"problem"}),
@@ -60,7 +64,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 	// From 0 on: an alert on an increase doesn't see a counter that appears with 1.
 	for vec, values := range map[*prometheus.CounterVec][]string{
 		m.claimsLost: {"silent", "closed"}, m.takeovers: {"ingest", "worker", "redis"},
-		m.handovers: {"done", "successor_lost", "worker_lost"},
+		m.handovers: {"done", "successor_lost", "worker_lost"}, m.rightsChecks: {"ok", "failed", "unknown"},
 	} {
 		for _, v := range values {
 			vec.WithLabelValues(v)

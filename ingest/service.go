@@ -134,6 +134,10 @@ func (s *Service) Run(ctx context.Context) error {
 			return err
 		})
 	}
+	g.Go(func() error {
+		s.watchRights(serving)
+		return nil
+	})
 	select {
 	case <-ctx.Done():
 	case <-serving.Done():

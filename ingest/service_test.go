@@ -172,7 +172,7 @@ func TestServiceCleanStop(t *testing.T) {
 	s := newStation(t, Config{Grace: time.Hour})
 	key := credentials.StreamKey("s3cret")
 	channel := credentials.Channel{Name: "demo", KeyHash: key.Hash(), Grace: time.Second}
-	if err := credentials.Replace(t.Context(), s.db, []credentials.Channel{channel}); err != nil {
+	if err := credentials.Replace(t.Context(), s.db, credentials.Catalogue{Version: 2, Channels: []credentials.Channel{channel}}); err != nil {
 		t.Fatal(err)
 	}
 	encoder := s.encoder(tags)

@@ -22,6 +22,7 @@ type source struct {
 	left          string      // what the publisher before was ended for, as it is told, while there is none
 	flow          rate.Bucket // of bytes that publishers send
 	settings      settings
+	rights        credentials.Channel // with which the newest publisher was admitted
 	grace         time.Duration
 	format        media.Format // of the pictures, as what follows is
 	width, height int
@@ -41,6 +42,11 @@ func (b *broadcast) attach(req front.Request, rights credentials.Channel, arrive
 		return nil, errEnded
 	case phase.stops():
 		return nil, refusalStopping
+	case rights.Version < s.rights.Version && (rights.KeyHash != s.rights.KeyHash || rights.Created != s.rights.Created):
+		return nil, refusalKey // that was long ago
+	}
+	if b.enforce(rights.Version, &rights); s.life.phase.hasEnded() {
+		return nil, errEnded
 	}
 	if old := s.publisher; old != nil {
 		switch {
@@ -50,7 +56,8 @@ func (b *broadcast) attach(req front.Request, rights credentials.Channel, arrive
 			return nil, errBusy
 		}
 	}
-	if !b.service.breaks.take(b.channel, now) {
+	// The owner of a new key isn't held to what the old one's publishers did.
+	if rights.KeyHash == s.rights.KeyHash && !b.service.breaks.take(b.channel, now) {
 		b.service.metrics.found.WithLabelValues(string(problemBreaks)).Inc()
 		s.left = written([]advice{{problemBreaks, refusalReconnects.Text}})
 		return nil, refusalReconnects
@@ -60,7 +67,7 @@ func (b *broadcast) attach(req front.Request, rights credentials.Channel, arrive
 		b.dismiss(front.Refusal{Kind: front.Busy, Reason: front.TakenOver, Text: "Another encoder took over, since this one had sent nothing for 2 s."})
 	}
 	again := s.life.phase == reconnecting
-	s.grace = b.service.grace(rights)
+	s.grace, s.rights = b.service.grace(rights), rights
 	s.publisher = newPublisher(b, req, now)
 	b.service.metrics.publishers.Inc()
 	s.seq.Attach(again)
@@ -137,6 +144,7 @@ func (b *broadcast) end(reason string) {
 	b.endLocked(reason)
 }
 
+// endLocked ends a broadcast without a publisher. The caller holds the source's lock.
 func (b *broadcast) endLocked(reason string) {
 	s := &b.source
 	if _, ok := next(s.life.phase, ends); !ok {

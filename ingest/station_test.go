@@ -53,7 +53,7 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 	s := &station{t: t, redis: by, job: "0"}
 	s.db = s.redis.Client()
 	key := credentials.StreamKey("s3cret")
-	if err := credentials.Replace(t.Context(), s.db, []credentials.Channel{{Name: "demo", KeyHash: key.Hash()}}); err != nil {
+	if err := credentials.Replace(t.Context(), s.db, catalogue(1, key)); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -66,7 +66,9 @@ func newStationBy(t *testing.T, cfg Config, by *testenv.RedisServer) *station {
 	}
 	s.rtmp, s.private = cfg.RTMP.Addr().String(), "http://"+l.Addr().String()
 	logged := &logBuffer{}
-	cfg.Redis, cfg.Peers, cfg.Registerer = s.redis.Client(), testenv.Peers(t, s.private), prometheus.NewRegistry()
+	if cfg.Peers, cfg.Registerer = testenv.Peers(t, s.private), prometheus.NewRegistry(); cfg.Redis == nil {
+		cfg.Redis = s.redis.Client()
+	}
 	cfg.Log = slog.New(slog.NewTextHandler(logged, nil))
 	if s.service, err = New(cfg); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"millrace/internal/credentials"
 	"millrace/internal/jobs"
 	"millrace/internal/lease"
 	"millrace/internal/media"
@@ -40,14 +41,19 @@ const (
 // says that a publisher is sending, until that one has sent again
 // ([refusalBusy]) or has been silent for long enough: an ingest that was killed
 // leaves such a record.
-func (s *Service) acquire(ctx context.Context, channel string, grace time.Duration) (now, before lease.Record, err error) {
+func (s *Service) acquire(ctx context.Context, rights credentials.Channel, grace time.Duration) (now, before lease.Record, err error) {
 	var arrived time.Time // by Redis' clock
-	began := time.Now()
-	for {
-		if s.elsewhere(ctx, channel) {
+	channel, began := rights.Name, time.Now()
+	for first := true; ; first = false {
+		busy, free := s.elsewhere(ctx, rights, first)
+		if busy {
 			return now, before, refusalBusy
 		}
-		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.self(channel), busyFor, grace)
+		keeps := busyFor
+		if free {
+			keeps = 0
+		}
+		now, before, err = lease.Acquire(ctx, s.cfg.Redis, channel, newBroadcastID(time.Now()), s.self(channel), keeps, grace)
 		if !errors.Is(err, lease.ErrBusy) {
 			return now, before, err
 		}
@@ -69,35 +75,43 @@ func (s *Service) acquire(ctx context.Context, channel string, grace time.Durati
 	}
 }
 
-// elsewhere reports whether another ingest's publisher of the channel is sending
-// though its record says nothing new: after a time without Redis, who asks first
-// would else have the channel.
-func (s *Service) elsewhere(ctx context.Context, channel string) bool {
-	r, err := lease.Read(ctx, s.cfg.Redis, channel)
-	if err != nil || r.State != lease.Live || r.Age < busyFor || r.Ingest == s.self(channel) {
-		return false // the lease decides
+// elsewhere asks the ingest that holds the channel whether its publisher is sending,
+// where the record says nothing new: after a time without Redis, who asks first would
+// else have the channel. busy: it says yes. free: it says no, whatever its record does.
+// With tell it is asked in any case, since it hears of the rights with which one wants
+// to publish here: it may not know yet that a stream key was reset.
+func (s *Service) elsewhere(ctx context.Context, rights credentials.Channel, tell bool) (busy, free bool) {
+	r, err := lease.Read(ctx, s.cfg.Redis, rights.Name)
+	stale := r.Age >= busyFor
+	if err != nil || r.State != lease.Live || !stale && !tell || r.Ingest == s.self(rights.Name) {
+		return false, false // the lease decides
 	}
-	ingest, err := s.cfg.Peers.Open(seal.Ingest, channel, r.Ingest)
+	ingest, err := s.cfg.Peers.Open(seal.Ingest, rights.Name, r.Ingest)
 	if err != nil {
-		return false // nobody of ours wrote that
+		return false, false // nobody of ours wrote that
 	}
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ingest+relay.SendingPath(r.Broadcast), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ingest+relay.SendingPath(r.Broadcast)+"?"+rights.Query(), nil)
 	if err != nil {
-		return false
+		return false, false
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return false // it is gone
+		return false, false // it is gone
 	}
 	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusNoContent
+	return stale && resp.StatusCode == http.StatusNoContent, resp.StatusCode == http.StatusNotFound
 }
 
-// serveSending answers GET /sending/{broadcast}.
+// serveSending answers GET /sending/{broadcast}. A publisher whose key isn't the
+// channel's any more, as whoever asks knows, is ended first.
 func (s *Service) serveSending(w http.ResponseWriter, r *http.Request) {
 	b := s.broadcastByID(r.PathValue("broadcast"))
+	if b != nil {
+		asks := credentials.FromQuery(r.URL.Query())
+		b.check(asks.Version, &asks)
+	}
 	if b == nil || !b.sending() {
 		http.Error(w, "this ingest has no publisher of the broadcast that is sending", http.StatusNotFound)
 		return

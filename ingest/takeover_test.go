@@ -228,18 +228,21 @@ func TestStaleRecordOfALivingIngest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	demo := credentials.Channel{Name: "demo"}
 	second.until("the refusal", func(lease.Record) bool {
 		old()
-		return second.service.elsewhere(t.Context(), "demo")
+		busy, _ := second.service.elsewhere(t.Context(), demo, false)
+		return busy
 	})
-	if first.service.elsewhere(t.Context(), "demo") {
-		t.Error("an ingest keeps itself away")
+	if busy, free := first.service.elsewhere(t.Context(), demo, false); busy || free {
+		t.Error("an ingest asks itself")
 	}
 	cancel()
 	receive(t, ended, "ffmpeg's end")
 	second.until("the way free", func(lease.Record) bool {
 		old()
-		return !second.service.elsewhere(t.Context(), "demo")
+		_, free := second.service.elsewhere(t.Context(), demo, false)
+		return free
 	})
 }
 

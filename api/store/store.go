@@ -17,9 +17,6 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the driver "sqlite"
-
-	"millrace/internal/channelname"
-	"millrace/internal/credentials"
 )
 
 //go:embed migrations/*.sql
@@ -38,6 +35,8 @@ type Channel struct {
 	Name string
 	// Created and KeyReset are to the millisecond, in UTC.
 	Created, KeyReset time.Time
+	// Disabled: nobody may publish to it.
+	Disabled bool
 	Survival
 	// Quota bounds what is stored of the channel, in bytes; 0: what transcode is
 	// configured with, below 0: nothing bounds it.
@@ -139,63 +138,6 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// CreateChannel makes a channel with this stream key, of which only the hash is
-// kept. A name that is taken is [ErrExists].
-func (s *Store) CreateChannel(ctx context.Context, name string, key credentials.StreamKey) error {
-	if err := channelname.Check(name); err != nil {
-		return err
-	}
-	r, err := s.db.ExecContext(ctx, `
-		INSERT INTO channels (name, key_hash, created_at, key_reset_at) VALUES ($1, $2, $3, $3)
-		ON CONFLICT (name) DO NOTHING`, name, key.Hash(), time.Now().UnixMilli())
-	return changedOne(r, err, "create", name, ErrExists)
-}
-
-// ResetKey gives a channel another stream key; the earlier one stops working.
-func (s *Store) ResetKey(ctx context.Context, name string, key credentials.StreamKey) error {
-	r, err := s.db.ExecContext(ctx, `
-		UPDATE channels SET key_hash = $1, key_reset_at = $2 WHERE name = $3`,
-		key.Hash(), time.Now().UnixMilli(), name)
-	return changedOne(r, err, "reset key of", name, ErrNotFound)
-}
-
-// SetSurvival writes those settings of a channel that aren't nil.
-func (s *Store) SetSurvival(ctx context.Context, name string, grace *time.Duration, redundancy *int) error {
-	var ms *int64
-	if grace != nil {
-		ms = new(int64)
-		*ms = grace.Milliseconds()
-	}
-	r, err := s.db.ExecContext(ctx, `
-		UPDATE channels SET
-			grace = NULLIF(COALESCE($1, grace), 0),
-			redundancy = NULLIF(COALESCE($2, redundancy), 0)
-		WHERE name = $3`, ms, redundancy, name)
-	return changedOne(r, err, "set", name, ErrNotFound)
-}
-
-// SetQuota bounds what is stored of a channel, in bytes; 0 takes the bound back,
-// -1 stands for none.
-func (s *Store) SetQuota(ctx context.Context, name string, bytes int64) error {
-	r, err := s.db.ExecContext(ctx, `UPDATE channels SET quota = NULLIF(CAST($1 AS BIGINT), 0) WHERE name = $2`, bytes, name)
-	return changedOne(r, err, "set quota of", name, ErrNotFound)
-}
-
-// changedOne returns none when the statement changed no row.
-func changedOne(r sql.Result, err error, what, channel string, none error) error {
-	if err != nil {
-		return fmt.Errorf("%s channel %s: %w", what, channel, err)
-	}
-	n, err := r.RowsAffected()
-	if err != nil {
-		return fmt.Errorf("%s channel %s: %w", what, channel, err)
-	}
-	if n == 0 {
-		return fmt.Errorf("%s channel %s: %w", what, channel, none)
-	}
-	return nil
-}
-
 // Channel returns one channel, or [ErrNotFound].
 func (s *Store) Channel(ctx context.Context, name string) (Channel, error) {
 	c, err := scan(s.db.QueryRowContext(ctx, selectChannel+` WHERE name = $1`, name))
@@ -213,32 +155,20 @@ func (s *Store) Channels(ctx context.Context) ([]Channel, error) {
 	return list(ctx, s.db, selectChannel+` ORDER BY name`, scan)
 }
 
-// Credentials returns what ingest must know of every channel.
-func (s *Store) Credentials(ctx context.Context) ([]credentials.Channel, error) {
-	return list(ctx, s.db, `
-		SELECT name, key_hash, COALESCE(grace, 0), COALESCE(redundancy, 0), COALESCE(quota, 0) FROM channels ORDER BY name`,
-		func(r row) (c credentials.Channel, err error) {
-			var grace int64
-			err = r.Scan(&c.Name, &c.KeyHash, &grace, &c.Redundancy, &c.Quota)
-			c.Grace = time.Duration(grace) * time.Millisecond
-			return c, err
-		})
-}
-
 const selectChannel = `
-	SELECT name, created_at, key_reset_at, COALESCE(grace, 0), COALESCE(redundancy, 0), COALESCE(quota, 0) FROM channels`
+	SELECT name, created_at, key_reset_at, COALESCE(disabled_at, 0), COALESCE(grace, 0), COALESCE(redundancy, 0), COALESCE(quota, 0) FROM channels`
 
 // row is what *sql.Row and *sql.Rows have in common.
 type row interface{ Scan(dest ...any) error }
 
 func scan(r row) (Channel, error) {
 	var c Channel
-	var created, reset, grace int64
-	if err := r.Scan(&c.Name, &created, &reset, &grace, &c.Redundancy, &c.Quota); err != nil {
+	var created, reset, disabled, grace int64
+	if err := r.Scan(&c.Name, &created, &reset, &disabled, &grace, &c.Redundancy, &c.Quota); err != nil {
 		return Channel{}, err
 	}
 	c.Created, c.KeyReset = time.UnixMilli(created).UTC(), time.UnixMilli(reset).UTC()
-	c.Grace = time.Duration(grace) * time.Millisecond
+	c.Disabled, c.Grace = disabled != 0, time.Duration(grace)*time.Millisecond
 	return c, nil
 }
 

@@ -27,6 +27,8 @@ func TestStore(t *testing.T) {
 			t.Run("channels", func(t *testing.T) { testChannels(t, open(t, u)) })
 			t.Run("survival", func(t *testing.T) { testSurvival(t, open(t, u)) })
 			t.Run("quota", func(t *testing.T) { testQuota(t, open(t, u)) })
+			t.Run("changes", func(t *testing.T) { testChanges(t, open(t, u)) })
+			t.Run("made once", func(t *testing.T) { testMadeOnce(t, open(t, u)) })
 			t.Run("one winner", func(t *testing.T) { testOneWinner(t, open(t, u), open(t, u)) })
 			t.Run("it is kept", func(t *testing.T) {
 				if _, err := open(t, u).Channel(t.Context(), "alice"); err != nil {
@@ -142,10 +144,11 @@ func testSurvival(t *testing.T, s *Store) {
 		if err != nil || alice.Survival != step.want {
 			t.Errorf("after %v, %v: %+v, %v; want %+v", step.grace, step.redundancy, alice.Survival, err, step.want)
 		}
-		all, err := s.Credentials(ctx)
+		known, err := s.Catalogue(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
+		all := known.Channels
 		if c := all[0]; c.Name != "alice" || c.Grace != step.want.Grace || c.Redundancy != step.want.Redundancy {
 			t.Errorf("what ingest is told is %+v, want %+v", c, step.want)
 		}
@@ -167,7 +170,8 @@ func testQuota(t *testing.T, s *Store) {
 		if err != nil || alice.Quota != want {
 			t.Errorf("the quota is %d, %v; want %d", alice.Quota, err, want)
 		}
-		all, err := s.Credentials(t.Context())
+		known, err := s.Catalogue(t.Context())
+		all := known.Channels
 		if err != nil || all[0].Quota != want || all[1].Quota != 0 {
 			t.Errorf("others are told %+v, %v; want %d of the first", all, err, want)
 		}
@@ -179,12 +183,12 @@ func testQuota(t *testing.T, s *Store) {
 
 func hashes(t *testing.T, s *Store) map[string]string {
 	t.Helper()
-	list, err := s.Credentials(t.Context())
+	all, err := s.Catalogue(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := make(map[string]string)
-	for _, c := range list {
+	for _, c := range all.Channels {
 		m[c.Name] = c.KeyHash
 	}
 	return m

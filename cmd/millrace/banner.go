@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"millrace/api/store"
@@ -19,22 +21,27 @@ import (
 // there is one to publish to.
 const demoChannel = "demo"
 
-// ensureDemo makes the channel demo and returns its key; where the channel exists
-// already, the key is empty.
-func ensureDemo(ctx context.Context, st *store.Store) (credentials.StreamKey, error) {
-	if _, err := st.Channel(ctx, demoChannel); !errors.Is(err, store.ErrNotFound) {
-		return "", err
-	}
+// demo is what is known of that channel.
+type demo struct {
+	key     credentials.StreamKey // set when it was made just now
+	deleted bool
+}
+
+// ensureDemo makes the channel demo at the first start.
+func ensureDemo(ctx context.Context, st *store.Store) (demo, error) {
 	key := credentials.NewStreamKey()
-	err := st.CreateChannel(ctx, demoChannel, key)
-	if errors.Is(err, store.ErrExists) { // another process was quicker
-		return "", nil
+	if made, err := st.MakeOnce(ctx, demoChannel, key); err != nil || made {
+		return demo{key: key}, err
 	}
-	return key, err
+	_, err := st.Channel(ctx, demoChannel)
+	if errors.Is(err, store.ErrNotFound) {
+		return demo{deleted: true}, nil
+	}
+	return demo{}, err
 }
 
 // printBanner tells the streamer what to type into OBS, and where to watch.
-func printBanner(w io.Writer, s settings, l listeners, key credentials.StreamKey) error {
+func printBanner(w io.Writer, s settings, l listeners, d demo) error {
 	host := publicHost(s, l)
 	base := strings.TrimSuffix(s.PublicURL, "/")
 	switch {
@@ -53,16 +60,36 @@ func printBanner(w io.Writer, s settings, l listeners, key credentials.StreamKey
 	if l.rtmps != nil {
 		lines = append(lines, "     or       rtmps://"+withPort(host, l.rtmps, "")+"/live")
 	}
-	if key != "" {
-		lines = append(lines, "  Stream key  "+key.Reveal(),
-			"              (of the channel "+demoChannel+"; note it, it is shown only this once)")
-	} else {
-		lines = append(lines, "  Stream key  as shown at first start; reset with",
-			"              millrace channel reset-key "+demoChannel)
+	page := base + "/" + demoChannel
+	switch {
+	case d.deleted:
+		lines = append(lines, "  Stream key  your channel's; make a channel with", "              millrace channel create NAME")
+		page = base + "/"
+	case d.key == "":
+		lines = append(lines, "  Stream key  as shown at first start; reset with", "              millrace channel reset-key "+demoChannel)
+	case isJournal(w):
+		lines = append(lines, "  Stream key  not shown here, since the journal keeps it; make one with", "              millrace channel reset-key "+demoChannel)
+	default:
+		lines = append(lines, "  Stream key  "+d.key.Reveal(), "              (of the channel "+demoChannel+"; note it, it is shown only this once)")
 	}
-	lines = append(lines, "", "Watch         "+base+"/"+demoChannel, "Stop          Ctrl-C")
+	lines = append(lines, "", "Watch         "+page, "Stop          Ctrl-C")
 	_, err := io.WriteString(w, frame(lines))
 	return err
+}
+
+// isJournal reports whether w is systemd's journal, which says so by the device and the
+// inode of its stream.
+func isJournal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
 // frame draws a box around lines.

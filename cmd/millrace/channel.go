@@ -40,14 +40,10 @@ func createChannel(ctx context.Context, s settings, name string, stdout, stderr 
 func resetKey(ctx context.Context, s settings, name string, stdout, stderr io.Writer) error {
 	return withStore(ctx, s, func(st *store.Store) error {
 		key := credentials.NewStreamKey()
-		err := st.ResetKey(ctx, name, key)
-		if errors.Is(err, store.ErrNotFound) {
-			return noChannel(name)
-		}
-		if err != nil {
+		if err := changed(st.ResetKey(ctx, name, key), name); err != nil {
 			return err
 		}
-		return showKey(ctx, s, st, key, "Channel "+name+" has another stream key; the earlier one stops working.", stdout, stderr)
+		return showKey(ctx, s, st, key, "Channel "+name+" has another stream key; the earlier one works no longer.", stdout, stderr)
 	})
 }
 
@@ -65,18 +61,15 @@ func setChannel(ctx context.Context, s settings, name string, bound quota, given
 		return fmt.Errorf("say what to set: millrace channel set %s --grace 2m, --redundancy 2 or --quota 20GB, or default for each", name)
 	}
 	return withStore(ctx, s, func(st *store.Store) error {
-		err := st.SetSurvival(ctx, name, grace, workers)
+		err := changed(st.SetSurvival(ctx, name, grace, workers), name)
 		if err == nil && given["quota"] {
 			err = st.SetQuota(ctx, name, int64(bound))
-		}
-		if errors.Is(err, store.ErrNotFound) {
-			return noChannel(name)
 		}
 		if err != nil {
 			return err
 		}
 		if err := publishKeys(ctx, s, st); err != nil {
-			fmt.Fprintf(stderr, "Redis can't be reached now (%v); this holds within 30 s of its return.\n", err)
+			sayLater(stderr, err)
 		}
 		c, err := st.Channel(ctx, name)
 		if err != nil {
@@ -106,6 +99,13 @@ func showRedundancy(c store.Channel) string {
 	return strconv.Itoa(c.Redundancy)
 }
 
+func showState(c store.Channel) string {
+	if c.Disabled {
+		return "disabled"
+	}
+	return "enabled"
+}
+
 func showKey(ctx context.Context, s settings, st *store.Store, key credentials.StreamKey, done string, stdout, stderr io.Writer) error {
 	if err := publishKeys(ctx, s, st); err != nil {
 		fmt.Fprintf(stderr, "Redis can't be reached now (%v); the key works within 30 s of its return.\n", err)
@@ -116,25 +116,31 @@ func showKey(ctx context.Context, s settings, st *store.Store, key credentials.S
 
 // publishKeys tells Redis, if there is one that runs: api does it as well.
 func publishKeys(ctx context.Context, s settings, st *store.Store) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	return withRedis(ctx, s, func(ctx context.Context, db redis.UniversalClient) error {
+		return publish(ctx, st, db)
+	})
+}
+
+// withRedis lets do use the Redis of the settings; without one, the redis-server of a
+// `millrace all` on this data directory. When that doesn't run, nobody needs to be told:
+// it is when it starts.
+func withRedis(ctx context.Context, s settings, do func(context.Context, redis.UniversalClient) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, redisReach)
 	defer cancel()
+	var db redis.UniversalClient
 	if s.Redis != "" {
-		db, err := openRedis(s.Redis)
-		if err != nil {
+		if db, err = openRedis(s.Redis); err != nil {
 			return err
 		}
-		defer db.Close()
-		return publish(ctx, st, db)
+	} else {
+		socket := redisSocket(s.Data)
+		if pingSocket(ctx, socket) != nil {
+			return nil
+		}
+		db = openSocket(socket)
 	}
-	// The redis-server of a `millrace all` on this data directory. When it
-	// doesn't run, nobody needs to be told: it is when it starts.
-	socket := redisSocket(s.Data)
-	if pingSocket(ctx, socket) != nil {
-		return nil
-	}
-	db := openSocket(socket)
 	defer db.Close()
-	return publish(ctx, st, db)
+	return do(ctx, db)
 }
 
 // publish copies what other services need to know of SQL to Redis.
@@ -150,10 +156,10 @@ func listChannels(ctx context.Context, s settings, stdout io.Writer) error {
 			return err
 		}
 		w := tabwriter.NewWriter(stdout, 0, 0, 3, ' ', 0)
-		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM\tGRACE\tREDUNDANCY\tQUOTA")
+		fmt.Fprintln(w, "CHANNEL\tCREATED\tKEY FROM\tGRACE\tREDUNDANCY\tQUOTA\tSTATE")
 		for _, c := range all {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime),
-				c.KeyReset.Local().Format(time.DateTime), showGrace(c), showRedundancy(c), quota(c.Quota))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Created.Local().Format(time.DateTime),
+				c.KeyReset.Local().Format(time.DateTime), showGrace(c), showRedundancy(c), quota(c.Quota), showState(c))
 		}
 		return w.Flush()
 	})

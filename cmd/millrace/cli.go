@@ -38,12 +38,24 @@ type cli struct {
 		List     struct{} `cmd:"" help:"List the channels."`
 		ResetKey struct {
 			Name string `arg:"" help:"The channel's name."`
-		} `cmd:"" help:"Give a channel another stream key and print it, once, on the last line. The earlier key stops working."`
+		} `cmd:"" help:"Give a channel another stream key and print it, once, on the last line. The earlier key stops working; who publishes with it is ended, the broadcast waits for the new one."`
+		Kick struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"End a channel's publisher and its broadcast; for 30 s nobody can begin another one."`
+		Disable struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"End a channel's broadcast, and let nobody publish to it any more."`
+		Enable struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"Take \"disable\" back: the stream key works again."`
+		Delete struct {
+			Name string `arg:"" help:"The channel's name."`
+		} `cmd:"" help:"End a channel's broadcast and delete the channel with its stream key. Its name is free then."`
 		Set struct {
 			Name  string `arg:"" help:"The channel's name."`
 			Quota quota  `help:"What is stored of the channel at most, such as 20GB; none: no bound, also if --channel-quota gives one." placeholder:"SIZE"`
 		} `cmd:"" help:"Give a channel a --grace or --redundancy of its own, from its next broadcast on, or a --quota; \"default\" takes it back."`
-	} `cmd:"" help:"Make and list channels; this works while millrace runs and while it doesn't."`
+	} `cmd:"" help:"Make, list and end channels; this works while millrace runs and while it doesn't."`
 	Peek struct {
 		URL string `arg:"" name:"url" help:"Such as http://127.0.0.1:7080/follow/BROADCAST."`
 	} `cmd:"" help:"Print what a service answers to other services, at a URL on its --private, to see what happens inside."`

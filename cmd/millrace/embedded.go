@@ -45,7 +45,7 @@ func (p *process) startBacking(ctx context.Context) error {
 	p.onClose = append(p.onClose, func() { _ = p.store.Close() })
 	p.needs = append(p.needs, dependency{name: "database", check: p.store.Ping})
 	if p.role == roleAll {
-		p.demoKey, err = ensureDemo(ctx, p.store)
+		p.demo, err = ensureDemo(ctx, p.store)
 	}
 	return err
 }

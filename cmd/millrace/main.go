@@ -73,6 +73,14 @@ func (c *cli) execute(ctx context.Context, command string, stdout, stderr io.Wri
 		return listTokens(ctx, c.settings, stdout)
 	case "token revoke":
 		return revokeTokens(ctx, c.settings, c.Token.Revoke.User, stdout, stderr)
+	case "channel kick <name>":
+		return kickPublisher(ctx, c.settings, c.Channel.Kick.Name, stdout, stderr)
+	case "channel disable <name>":
+		return disableChannel(ctx, c.settings, c.Channel.Disable.Name, stdout, stderr)
+	case "channel enable <name>":
+		return enableChannel(ctx, c.settings, c.Channel.Enable.Name, stdout, stderr)
+	case "channel delete <name>":
+		return deleteChannel(ctx, c.settings, c.Channel.Delete.Name, stdout, stderr)
 	case "channel list":
 		return listChannels(ctx, c.settings, stdout)
 	}

@@ -14,7 +14,6 @@ import (
 
 	"millrace/api/store"
 	"millrace/chat"
-	"millrace/internal/credentials"
 	"millrace/internal/objects"
 	"millrace/internal/private"
 )
@@ -42,7 +41,7 @@ type process struct {
 	storeDir           string // what the S3 server of our own keeps all in, if there is one
 	store              *store.Store
 	needs              []dependency
-	demoKey            credentials.StreamKey // set when the channel demo was made just now
+	demo               demo
 
 	public, private *http.ServeMux
 	chat            *chat.Service // nil in roles without it
@@ -70,7 +69,7 @@ func serve(ctx context.Context, r role, s settings, stdout, stderr io.Writer) er
 	}
 	p.log.Info("millrace runs", "role", string(r), "version", version(), "data", s.Data)
 	if r == roleAll {
-		if err := printBanner(stdout, s, p.listeners, p.demoKey); err != nil {
+		if err := printBanner(stdout, s, p.listeners, p.demo); err != nil {
 			return fmt.Errorf("print where to publish and watch: %w", err)
 		}
 	}

@@ -86,6 +86,22 @@ func TestChannelCommandsWhileAllRuns(t *testing.T) {
 	if code, body := r.get("http://" + r.http + "/api/v1/channels/alice"); code != 200 {
 		t.Errorf("the API doesn't know the channel: %d %s", code, body)
 	}
+	if _, body := r.get("http://" + r.http + "/api/v1/channels"); body != `{"channels":[]}`+"\n" {
+		t.Errorf("anybody can list channels that aren't live: %s", body)
+	}
+	for _, c := range []struct{ command, says string }{
+		{"kick", "Channel alice has no broadcast; nobody can begin one for 30s. To keep everybody out: millrace channel disable alice\n"},
+		{"delete", "Channel alice is deleted, with its stream key. What is stored of its broadcasts is deleted when their retention is over.\n"},
+	} {
+		out, err := exec.Command("millrace", "channel", c.command, "alice", "--data", r.data).Output()
+		if err != nil || string(out) != c.says {
+			t.Errorf("%s: %q, %v; want %q", c.command, out, err, c.says)
+		}
+	}
+	r.eventually("the channel is gone", func() bool {
+		code, _ := r.get("http://" + r.http + "/api/v1/channels/alice")
+		return code == 404
+	})
 	r.stop()
 }
 

@@ -45,7 +45,7 @@ func (p *process) startAPI() error {
 		return err
 	}
 	s, err := api.New(api.Config{
-		Redis: db, Store: p.store, Web: web.Files(),
+		Redis: db, Store: p.store, Web: web.Files(), ListAll: p.settings.ListChannels == "all",
 		Log: p.log.With("service", "api"), Registerer: p.registry,
 	})
 	if err != nil {

@@ -98,14 +98,20 @@ type Reason string
 
 // The reasons that don't depend on the front.
 const (
-	WrongKey     Reason = "wrong_key"
-	KeyInUse     Reason = "key_in_use"
-	TakenOver    Reason = "taken_over"
-	ShuttingDown Reason = "shutting_down"
-	Ended        Reason = "ended"
-	Silent       Reason = "silent"
-	NoKeyframe   Reason = "no_keyframe"
-	NoPictures   Reason = "no_pictures"
+	WrongKey Reason = "wrong_key"
+	KeyInUse Reason = "key_in_use"
+	// KeyReset, ChannelDisabled, ChannelDeleted and Kicked: who was admitted may
+	// publish no longer.
+	KeyReset        Reason = "key_reset"
+	ChannelDisabled Reason = "channel_disabled"
+	ChannelDeleted  Reason = "channel_deleted"
+	Kicked          Reason = "kicked"
+	TakenOver       Reason = "taken_over"
+	ShuttingDown    Reason = "shutting_down"
+	Ended           Reason = "ended"
+	Silent          Reason = "silent"
+	NoKeyframe      Reason = "no_keyframe"
+	NoPictures      Reason = "no_pictures"
 	// FalseKeyframes: decoding can't start at what the encoder calls keyframes.
 	FalseKeyframes Reason = "false_keyframes"
 	Unreadable     Reason = "unreadable"

@@ -19,7 +19,7 @@ func TestQuotas(t *testing.T) {
 		{[]credentials.Channel{{Name: "a", KeyHash: "1", Quota: 2e10}, {Name: "b", KeyHash: "2"}, {Name: "c", KeyHash: "3", Quota: -1}}, map[string]int64{"a": 2e10, "c": -1}},
 		{[]credentials.Channel{{Name: "a", KeyHash: "1"}}, map[string]int64{}},
 	} {
-		if err := credentials.Replace(t.Context(), db, step.channels); err != nil {
+		if err := credentials.Replace(t.Context(), db, credentials.Catalogue{Version: 1, Channels: step.channels}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := credentials.Quotas(t.Context(), db); err != nil || !maps.Equal(got, step.want) {

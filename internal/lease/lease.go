@@ -108,12 +108,15 @@ var (
 	renewSource string
 	//go:embed read.lua
 	readSource string
+	//go:embed end.lua
+	endSource string
 	//go:embed setslot.lua
 	setSlotSource string
 
 	acquireScript = redis.NewScript(acquireSource)
 	renewScript   = redis.NewScript(renewSource)
 	readScript    = redis.NewScript(readSource)
+	endScript     = redis.NewScript(endSource)
 	setSlotScript = redis.NewScript(setSlotSource)
 )
 
@@ -175,6 +178,19 @@ func Renew(ctx context.Context, db redis.UniversalClient, channel string, r Reco
 		return fmt.Errorf("renew channel %s: %w", channel, err)
 	}
 	return nil
+}
+
+// End ends a broadcast in the place of a holder that has renewed nothing for
+// silence, and reports whether it has ended, whoever did it.
+func End(ctx context.Context, db redis.UniversalClient, channel, broadcast string, silence time.Duration) (bool, error) {
+	ended, err := endScript.Run(ctx, db, []string{channelKey(channel)}, broadcast, silence.Milliseconds()).Int()
+	if err == nil && ended == 2 {
+		err = db.SRem(ctx, liveSet, channel).Err()
+	}
+	if err != nil {
+		return false, fmt.Errorf("end the broadcast of channel %s: %w", channel, err)
+	}
+	return ended > 0, nil
 }
 
 // Read returns what Redis says of a channel, or [ErrNone].

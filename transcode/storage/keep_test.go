@@ -179,7 +179,7 @@ func TestKeepAll(t *testing.T) {
 func TestKeepQuota(t *testing.T) {
 	s := newShelf(t, Config{Keep: true, Quota: 1e9})
 	own := func(quota int64) {
-		err := credentials.Replace(t.Context(), s.db, []credentials.Channel{{Name: "greedy", KeyHash: "1", Quota: quota}})
+		err := credentials.Replace(t.Context(), s.db, credentials.Catalogue{Version: 1, Channels: []credentials.Channel{{Name: "greedy", KeyHash: "1", Quota: quota}}})
 		if err != nil {
 			t.Fatal(err)
 		}
