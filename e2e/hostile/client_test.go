@@ -197,7 +197,7 @@ func (a *attack) idle(to, request string, strangers, each int) *idlers {
 					x.hold(ctx, a, stranger(s), to, request)
 					select {
 					case <-ctx.Done():
-					case <-time.After(500 * time.Millisecond):
+					case <-time.After(2 * time.Second):
 					}
 				}
 			})

@@ -62,7 +62,7 @@ func TestHostile(t *testing.T) {
 	if err != nil {
 		t.Fatalf("ROWS: %v", err)
 	}
-	short := os.Getenv("HOSTILE_SHORT") != ""
+	short := isShort()
 	harness.Measured() // of what is run, whatever is edited meanwhile
 	var names []string
 	var groups [][]row // of one shape each
@@ -121,13 +121,24 @@ func (r row) do(t *testing.T, at *target, names []string, short bool) {
 	gauge := measure(at.server)
 	r.attack(a)
 	// What a player has in its buffer is played before it stands still.
-	time.Sleep(afterwards)
+	time.Sleep(lengthOf(afterwards))
 	a.ended = time.Now()
 	x = a.judge(gauge.stop())
 }
 
 // afterwards is how long a viewer is looked at after an attack.
-const afterwards = 3 * time.Second
+const afterwards = 4 * time.Second
+
+// isShort reports whether this is the run of make test.
+func isShort() bool { return os.Getenv("HOSTILE_SHORT") != "" }
+
+// lengthOf is how long an attack lasts, or something in it: less in the short run.
+func lengthOf(d time.Duration) time.Duration {
+	if isShort() {
+		return d * 3 / 8
+	}
+	return d
+}
 
 // growthBound is by how many MB memory may rise.
 func (r row) growthBound() float64 { return cmp.Or(r.growth, defaultGrowth) }

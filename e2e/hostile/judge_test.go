@@ -170,7 +170,7 @@ func (a *attack) sent() string {
 	} else {
 		list = append(list, fmt.Sprintf("%.0f kB", float64(n)/1e3))
 	}
-	return strings.Join(list, ", ") + fmt.Sprintf(" in %.0f s", a.ended.Sub(a.began).Seconds()-afterwards.Seconds())
+	return strings.Join(list, ", ") + fmt.Sprintf(" in %.0f s", (a.ended.Sub(a.began)-lengthOf(afterwards)).Seconds())
 }
 
 // seen says what was answered.

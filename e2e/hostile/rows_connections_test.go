@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,14 +13,6 @@ import (
 
 	"millrace/e2e/harness"
 )
-
-// lengthOf is how long an attack lasts: a third of it in the short run.
-func lengthOf(d time.Duration) time.Duration {
-	if os.Getenv("HOSTILE_SHORT") != "" {
-		return d / 3
-	}
-	return d
-}
 
 // keepAlive is a request after which a connection stays open.
 const keepAlive = "GET /api/v1/channels HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -100,7 +100,7 @@ func (x *target) in(t testing.TB) {
 	x.server = x.server.In(t)
 	x.witness.T = t
 	if x.used { // the rest of an attack is over
-		time.Sleep(2 * time.Second)
+		time.Sleep(lengthOf(2 * time.Second))
 	}
 	x.used = true
 }
