@@ -280,6 +280,11 @@ func (s *station) claim(broadcast string, client *http.Client) *hold {
 
 func (s *station) claimSlot(broadcast string, client *http.Client, slot int, address string) *hold {
 	s.t.Helper()
+	return s.claimAs(broadcast, client, slot, testenv.Sealed(s.t, seal.Worker, broadcast, address))
+}
+
+func (s *station) claimAs(broadcast string, client *http.Client, slot int, address seal.Address) *hold {
+	s.t.Helper()
 	body, up := io.Pipe()
 	s.t.Cleanup(func() { up.Close() })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -288,7 +293,7 @@ func (s *station) claimSlot(broadcast string, client *http.Client, slot int, add
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	req.Header.Set(jobs.AddressHeader, string(testenv.Sealed(s.t, seal.Worker, broadcast, address)))
+	req.Header.Set(jobs.AddressHeader, string(address))
 	resp, err := client.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
