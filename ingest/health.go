@@ -38,6 +38,7 @@ const (
 	problemInterlaced problem = "interlaced"
 	problemHDR        problem = "hdr"
 	problemTurned     problem = "turned"
+	problemFailing    problem = "rungs_failing"
 	problemBreaks     problem = "breaks"
 	problemSettings   problem = "settings"
 
@@ -50,7 +51,7 @@ const (
 var problems = append(faults(), []problem{
 	problemKeyframes, problemNoKeyframe, problemBitrate, problemRate,
 	problemLate, problemJump, problemNoAudio, problemChanged, problemProfile, problemShed, problemWindow, problemFast,
-	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned, problemBreaks, problemSettings,
+	problemTracks, problemBeginning, problemHeld, problemSound, problemOddSound, problemInterlaced, problemHDR, problemTurned, problemFailing, problemBreaks, problemSettings,
 	problemNoPictures, problemFalseKeyframes, problemOpenGOP,
 }...)
 

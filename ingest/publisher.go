@@ -394,7 +394,9 @@ func (p *publisher) judge(found []advice, sum *summary) {
 		if c := p.broadcast.source.seq.Codec(media.Audio); c != nil {
 			found = append(found, soundAdvice(c)...)
 		}
-		if n := p.broadcast.shed(); n > 0 {
+		if p.broadcast.failing() {
+			found = append(found, advice{problemFailing, "the server's encoder fails at these pictures again and again: viewers get nothing but the original, and it is tried again each minute; restart the encoder, with H.264, the profile high and the colour format NV12"})
+		} else if n := p.broadcast.shed(); n > 0 {
 			found = append(found, advice{problemShed, fmt.Sprintf("the server is short of room: who watches the highest %d of its own qualities sees a lower one or the original; what you send is fine and goes on", n)})
 		}
 		if n := p.broadcast.window(); n > 0 {

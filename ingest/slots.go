@@ -214,7 +214,7 @@ func (s *slots) report(n int, c *claim, p jobs.Progress, now time.Time) (out out
 	c.progress.Consumed = max(c.progress.Consumed, p.Consumed)
 	c.progress.Finished = max(c.progress.Finished, min(p.Finished, most))
 	c.progress.Safe = max(c.progress.Safe, min(p.Safe, c.progress.Finished))
-	c.progress.Shed, c.progress.Window = p.Shed, p.Window
+	c.progress.Shed, c.progress.Failing, c.progress.Window = p.Shed, p.Failing, p.Window
 	t.update()
 	if p.Leaving && !c.leaving {
 		c.leaving = true
@@ -248,6 +248,19 @@ func (s *slots) window() int {
 		}
 	}
 	return least
+}
+
+// failing reports whether no slot makes rungs, since processes die of what is sent.
+func (s *slots) failing() bool {
+	any := false
+	for i := range s.list {
+		if c := s.list[i].claim; c != nil {
+			if any = true; !c.progress.Failing {
+				return false
+			}
+		}
+	}
+	return any
 }
 
 // release notes that a claim's connection is over, and reports whether that was

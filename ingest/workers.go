@@ -134,6 +134,13 @@ func (b *broadcast) window() int {
 	return b.workers.slots.window()
 }
 
+// failing reports whether viewers get no rungs, since processes die of what is sent.
+func (b *broadcast) failing() bool {
+	b.workers.mu.Lock()
+	defer b.workers.mu.Unlock()
+	return b.workers.slots.failing()
+}
+
 // unclaimed is how many slots need a worker and have none, and whether those are all.
 func (b *broadcast) unclaimed() (n int, all bool) {
 	b.workers.mu.Lock()

@@ -159,7 +159,7 @@ func (a *assignment) newWorker(c encode.Config) *encode.Worker {
 func (a *assignment) progress() jobs.Progress {
 	return jobs.Progress{
 		Consumed: a.live.Consumed(), Finished: a.live.Finished(), Safe: a.out.Safe(),
-		Leaving: a.leaving.Load(), Shed: a.live.Shed(), Window: int(a.out.Window().Seconds()),
+		Leaving: a.leaving.Load(), Shed: a.live.Shed(), Failing: a.live.Failing(), Window: int(a.out.Window().Seconds()),
 	}
 }
 

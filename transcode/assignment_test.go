@@ -473,7 +473,7 @@ func TestJobsGoToWorkersWithRoom(t *testing.T) {
 	if err := db.XGroupCreateMkStream(t.Context(), jobs.Stream, jobs.Group, "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	full := &Service{budget: encode.NewBudget(0.01), cfg: Config{Redis: db}}
+	full := &Service{budget: encode.NewBudget(0.01, 0), cfg: Config{Redis: db}}
 	const looks = 3
 	began := time.Now()
 	for range looks {

@@ -47,7 +47,7 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 		return nil, err
 	}
 	type kind struct {
-		look  encode.Look
+		src   encode.Source
 		rungs []encode.Rung
 		count int
 	}
@@ -61,10 +61,10 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 		if len(rungs) == 0 || s.newest(r.Broadcast) != nil || s.budget.Scale()*encode.EstimateCost(sourceOf(r), rungs) > s.budget.Room() {
 			continue
 		}
-		look := encode.LookOf(r.Picture)
-		i := slices.IndexFunc(kinds, func(k kind) bool { return k.look == look && slices.Equal(k.rungs, rungs) })
+		src := sourceOf(r)
+		i := slices.IndexFunc(kinds, func(k kind) bool { return k.src.Picture == src.Picture && slices.Equal(k.rungs, rungs) })
 		if i < 0 {
-			kinds = append(kinds, kind{look, rungs, 1})
+			kinds = append(kinds, kind{src, rungs, 1})
 		} else {
 			kinds[i].count++
 		}
@@ -72,7 +72,7 @@ func (s *Service) likelyJobs(ctx context.Context) ([]encode.Job, error) {
 	slices.SortStableFunc(kinds, func(a, b kind) int { return b.count - a.count })
 	var jobs []encode.Job
 	for _, k := range kinds[:min(len(kinds), warmKinds)] {
-		jobs = append(jobs, encode.TakeoverJobs(k.rungs, s.cfg.Preset, k.look)...)
+		jobs = append(jobs, encode.TakeoverJobs(k.src, k.rungs, s.cfg.Preset)...)
 	}
 	return jobs, nil
 }
@@ -90,7 +90,7 @@ func (s *Service) rungsOf(r lease.Record) []encode.Rung {
 func sourceOf(r lease.Record) encode.Source {
 	about := r.Handoff.Settings
 	return encode.Source{
-		Format: r.Format, Rare: !r.Universal, Width: r.Width, Height: r.Height, Look: encode.LookOf(r.Picture),
+		Format: r.Format, Rare: !r.Universal, Width: r.Width, Height: r.Height, Look: encode.LookOf(r.Picture), Picture: r.Picture,
 		FrameRate: about.FrameRate, Step: about.FrameStep,
 	}
 }

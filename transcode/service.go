@@ -46,6 +46,9 @@ type Config struct {
 	Preset string
 	// EncodeCores bounds the CPU cores that rungs take, by estimate; all.
 	EncodeCores float64
+	// EncodeMemory bounds the memory that rungs take, by estimate, in bytes; 0: three
+	// quarters of what there is.
+	EncodeMemory int64
 	// Tolerance multiplies what the encoders are given of time, as encode.Config says; 0: 1.
 	Tolerance float64
 	// SpoolDir holds segments on their way to S3. It is this process's alone.
@@ -105,12 +108,15 @@ func New(c Config) (*Service, error) {
 	if !(c.EncodeCores >= 0) { // nor is it NaN
 		return nil, fmt.Errorf("transcode: %g cores can't encode; --encode-cores takes a number above 0, and without it all cores are used", c.EncodeCores)
 	}
+	if c.EncodeMemory < 0 {
+		return nil, fmt.Errorf("transcode: %d bytes of memory can't encode; --encode-memory takes a size above 0, and without it three quarters of the memory are used", c.EncodeMemory)
+	}
 	ladder, err := encode.ParseLadder(c.Ladder)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores), assignments: map[string][]*assignment{}, warm: encode.NewPool(c.Log),
+		cfg: c, ladder: ladder, budget: encode.NewBudget(c.EncodeCores, c.EncodeMemory), assignments: map[string][]*assignment{}, warm: encode.NewPool(c.Log),
 		storage: storage.New(storage.Config{
 			Redis: c.Redis, Bucket: c.Bucket, SpoolDir: c.SpoolDir, SpoolBytes: c.SpoolBytes,
 			Retention: c.Retention, DVRWindow: c.DVRWindow, Keep: c.Keep, Quota: c.Quota, StoreDir: c.StoreDir, MinFree: c.MinFree,
@@ -139,6 +145,9 @@ func (s *Service) Run(ctx context.Context) error {
 			return context.Cause(ctx) // it was ended with us
 		}
 		return err
+	}
+	if s.ffmpeg.Unlimited != nil {
+		s.cfg.Log.Warn("the memory of ffmpeg's processes can't be bounded here", "err", s.ffmpeg.Unlimited)
 	}
 	if err := os.MkdirAll(s.cfg.SpoolDir, 0o700); err != nil {
 		return fmt.Errorf("make spool directory: %w", err)

@@ -319,7 +319,7 @@ func undisturbed(t *testing.T, l *transcodetest.Log) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, rec := encode.NewBudget(64), transcodetest.NewRecord()
+	b, rec := encode.NewBudget(64, 0), transcodetest.NewRecord()
 	w := encode.New(encode.Config{
 		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
 		Tolerance: transcodetest.Patient,

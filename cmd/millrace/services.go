@@ -91,7 +91,7 @@ func (p *process) startTranscode() error {
 	}
 	s, err := transcode.New(transcode.Config{
 		Redis: db, Bucket: p.bucket, Peers: p.peers,
-		Ladder: p.settings.Ladder, EncodeCores: p.settings.EncodeCores, FFmpeg: p.ffmpeg,
+		Ladder: p.settings.Ladder, EncodeCores: p.settings.EncodeCores, EncodeMemory: int64(p.settings.EncodeMemory), FFmpeg: p.ffmpeg,
 		SpoolDir: filepath.Join(p.settings.Data, "spool"), SpoolBytes: int64(p.settings.SpoolMax),
 		Retention: p.settings.Retention, DVRWindow: p.settings.DVRWindow, Drain: p.drain(),
 		Keep: p.settings.Keep, Quota: max(0, int64(p.settings.ChannelQuota)), MinFree: p.settings.MinFree.of, StoreDir: p.storeDir,

@@ -55,12 +55,13 @@ type settings struct {
 	PrivateTLSKey  string `name:"private-tls-key" help:"Its key file (PEM)." placeholder:"FILE" group:"TLS:"`
 	PrivateTLSCA   string `name:"private-tls-ca" help:"Certificates (PEM) that other services' ones must be signed by. Default: the system's." placeholder:"FILE" group:"TLS:"`
 
-	Ladder      string        `help:"Renditions to make below the source, such as 720p60=3000k,480p30=1400k. Default: by the source's size and frame rate." placeholder:"LIST" group:"Video:"`
-	EncodeCores float64       `help:"CPU cores that renditions may take, such as 1.5: leave the rest to what else this machine does. Default: all." placeholder:"N" group:"Video:"`
-	DVRWindow   time.Duration `name:"dvr-window" default:"10m" help:"How far back viewers can seek in a live broadcast (default ${default})." placeholder:"TIME" group:"Video:"`
-	Retention   time.Duration `default:"2h" help:"How long a broadcast is kept after its end (default ${default})." placeholder:"TIME" group:"Video:"`
-	Keep        bool          `help:"Running broadcasts keep all from their beginning, not only what viewers can seek back to." group:"Video:"`
-	FFmpeg      string        `name:"ffmpeg" default:"ffmpeg" help:"The ffmpeg program, with libx264 (default ${default} in PATH)." placeholder:"FILE" group:"Video:"`
+	Ladder       string        `help:"Renditions to make below the source, such as 720p60=3000k,480p30=1400k. Default: by the source's size and frame rate." placeholder:"LIST" group:"Video:"`
+	EncodeCores  float64       `help:"CPU cores that renditions may take, such as 1.5: leave the rest to what else this machine does. Default: all." placeholder:"N" group:"Video:"`
+	EncodeMemory byteSize      `help:"Memory that renditions may take, such as 2GB. Default: three quarters of the machine's." placeholder:"SIZE" group:"Video:"`
+	DVRWindow    time.Duration `name:"dvr-window" default:"10m" help:"How far back viewers can seek in a live broadcast (default ${default})." placeholder:"TIME" group:"Video:"`
+	Retention    time.Duration `default:"2h" help:"How long a broadcast is kept after its end (default ${default})." placeholder:"TIME" group:"Video:"`
+	Keep         bool          `help:"Running broadcasts keep all from their beginning, not only what viewers can seek back to." group:"Video:"`
+	FFmpeg       string        `name:"ffmpeg" default:"ffmpeg" help:"The ffmpeg program, with libx264 (default ${default} in PATH)." placeholder:"FILE" group:"Video:"`
 
 	Grace      gracePeriod   `default:"1m" help:"How long a broadcast waits for its streamer to come back; at least 1s (default ${default})." placeholder:"TIME" group:"Survival:"`
 	Redundancy redundancy    `default:"1" help:"Workers that make each broadcast at a time: 1, or 2 for a hot standby (default ${default})." placeholder:"N" group:"Survival:"`

@@ -118,6 +118,8 @@ type Progress struct {
 	// Window is how far viewers can seek back, in seconds, where there is no room to
 	// keep as much as the DVR window; 0: there is.
 	Window int `json:"window,omitempty"`
+	// Failing is set while it makes none, since what is sent had their processes die.
+	Failing bool `json:"failing,omitempty"`
 }
 
 // Order is what ingest tells the holder of a claim after the grant.

@@ -63,7 +63,7 @@ func av1Picture(h *av1codec.SequenceHeader) Picture {
 	k := &h.ColorConfig
 	p := Picture{
 		Width: h.Width(), Height: h.Height(), Depth: k.BitDepth, Chroma: Chroma444,
-		Decoded: Decoded{h.Width(), h.Height(), av1Kept},
+		Decoded: Decoded{Width: h.Width(), Height: h.Height(), Pictures: av1Kept},
 		Colour:  colourOf(uint8(k.ColorPrimaries), uint8(k.TransferCharacteristics), uint8(k.MatrixCoefficients), k.ColorRange),
 	}
 	switch {

@@ -58,7 +58,7 @@ func (p Picture) check() error {
 	case w > MaxPictureSide || h > MaxPictureSide || w*h > MaxPictureArea:
 		return beyond("A picture of %dx%d is larger than what is taken, which is 4096x2304 in all, and %d in width and in height: lower the output resolution (in OBS: Settings, Video).",
 			p.Width, p.Height, MaxPictureSide)
-	case kept > MaxKeptPictures:
+	case kept > MaxKeptPictures || p.Decoded.Delayed > MaxKeptPictures:
 		return fmt.Errorf("%d pictures to refer to are out of range", kept)
 	case kept*p.Bytes() > MaxKeptBytes:
 		return beyond("Pictures of %dx%d (%d bits, %s) with %d to refer to are more than what is taken: set the reference frames to %d or less, or lower the output resolution.",

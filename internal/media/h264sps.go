@@ -55,7 +55,7 @@ func ParseSPS(nalu []byte) (*SPS, error) {
 		FrameMBsOnly: raw.FrameMbsOnlyFlag, ReorderFrames: -1,
 		Picture: Picture{
 			Chroma: Chroma(raw.ChromaFormatIdc), Colour: unspecified, Interlaced: !raw.FrameMbsOnlyFlag,
-			Depth: int(max(raw.BitDepthLumaMinus8, raw.BitDepthChromaMinus8)) + 8, Decoded: Decoded{Pictures: int(raw.MaxNumRefFrames)},
+			Depth: int(max(raw.BitDepthLumaMinus8, raw.BitDepthChromaMinus8)) + 8, Decoded: Decoded{Pictures: int(raw.MaxNumRefFrames), Delayed: int(raw.MaxNumRefFrames)},
 		},
 	}
 	if s.POCType == 0 {
@@ -104,5 +104,6 @@ func (s *SPS) usability(v *h264.SPS_VUI) {
 	if r := v.BitstreamRestriction; r != nil {
 		s.ReorderFrames = int(r.MaxNumReorderFrames)
 		s.Picture.Decoded.Pictures = max(s.Picture.Decoded.Pictures, int(r.MaxDecFrameBuffering))
+		s.Picture.Decoded.Delayed = int(r.MaxNumReorderFrames)
 	}
 }

@@ -28,8 +28,8 @@ type Decoded struct {
 	// pictures say themselves how large they are.
 	Width, Height int
 	// Pictures is how many are kept at most, since others refer to them, or since they
-	// are shown later.
-	Pictures int
+	// are shown later; Delayed is how many of the latter FFmpeg keeps apart, of H.264.
+	Pictures, Delayed int
 }
 
 // Aspect is how wide a sample is for its height: the sample aspect ratio. Its

@@ -242,7 +242,7 @@ func TestShown(t *testing.T) {
 // An aspect that isn't believed isn't handed on either.
 func TestAbsurdAspect(t *testing.T) {
 	var c Codec
-	if err := c.setPicture(Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}, Decoded: Decoded{640, 368, 1}}); err != nil || c.Width != 640 || !c.Picture.Aspect.Square() {
+	if err := c.setPicture(Picture{Width: 640, Height: 360, Aspect: Aspect{1000, 1}, Decoded: Decoded{Width: 640, Height: 368}}); err != nil || c.Width != 640 || !c.Picture.Aspect.Square() {
 		t.Errorf("%+v, %v", c, err)
 	}
 }

@@ -35,6 +35,9 @@ type Job struct {
 	// Hold shows the last picture alone, again and again.
 	Hold Hold
 	Look Look
+	// Picture is what the source's configuration says: what decoding may take follows
+	// from it. Its zero value stands for the largest.
+	Picture media.Picture
 }
 
 // Hold is how a held picture is shown: from After on, counted from the first one
@@ -50,7 +53,7 @@ const prerollTime media.Ticks = 100 * media.VideoTimescale
 
 // same reports whether a process for j can do k.
 func (j Job) same(k Job) bool {
-	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Preroll == k.Preroll && j.Hold == k.Hold && j.Look == k.Look && slices.Equal(j.Rungs, k.Rungs)
+	return j.Preset == k.Preset && j.Thumbnail == k.Thumbnail && j.Preroll == k.Preroll && j.Hold == k.Hold && j.Look == k.Look && j.Picture == k.Picture && slices.Equal(j.Rungs, k.Rungs)
 }
 
 // firstPipe is the file descriptor of the first output.
@@ -64,8 +67,8 @@ const firstPipe = 3
 // others.
 func (j Job) args() []string {
 	a := strings.Fields("-hide_banner -nostats -loglevel error -nostdin -protocol_whitelist pipe" +
-		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -f matroska -i pipe:0" +
-		" -filter_threads 1 -filter_complex_threads 1")
+		" -probesize 32 -analyzeduration 0 -threads 1 -copyts -max_pixels " + strconv.Itoa(j.maxPixels()) +
+		" -f matroska -i pipe:0 -filter_threads 1 -filter_complex_threads 1")
 	a = append(a, "-filter_complex", j.filter())
 	for i, r := range j.Rungs {
 		a = append(a, "-map", fmt.Sprintf("[v%d]", i))

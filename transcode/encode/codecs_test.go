@@ -79,7 +79,7 @@ func TestLowestRungOfAnyOtherFormatIsAlwaysMade(t *testing.T) {
 	t.Parallel()
 	l := transcodetest.MakeLog(t, 0, "-f lavfi -i testsrc2=size=320x180:rate=30 -t 5 -pix_fmt yuv420p "+hevcVideo)
 	rec := transcodetest.NewRecord()
-	w := testWorker(t, "90p30=150k,64p30=80k", rec, func(c *Config) { c.Budget.cores = 0 })
+	w := testWorker(t, "90p30=150k,64p30=80k", rec, func(c *Config) { c.Budget.most.Cores = 0 })
 	if err := w.Run(t.Context(), l.Unhurried(0, w.finished.Load)); err != nil {
 		t.Fatal(err)
 	}

@@ -104,6 +104,9 @@ func (w *Worker) Finished() uint64 { return w.finished.Load() }
 // Shed is how many rungs aren't made now.
 func (w *Worker) Shed() int { return int(w.encoding.unmade.Load()) }
 
+// Failing reports whether no rungs are made since their processes died again and again.
+func (w *Worker) Failing() bool { return w.encoding.failing.Load() }
+
 // Unmade is how many segments were cut and aren't published whole.
 func (w *Worker) Unmade() int { return int(w.unmade.Load()) }
 

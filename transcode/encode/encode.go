@@ -25,13 +25,14 @@ const (
 
 // encoding makes the renditions of pictures: the source as it is, and the rungs,
 // for each segment by processes of its own. It belongs to the worker's goroutine,
-// but for unmade.
+// but for unmade and failing.
 type encoding struct {
 	*Config
 	out      *announcer
 	segments *segments
 	gone     <-chan struct{} // closed when the worker has ended
 	unmade   atomic.Int64    // rungs that aren't made now
+	failing  atomic.Bool     // and whether that is since their processes die
 
 	codec  *media.Codec // the source's
 	header *media.Init  // the source's
@@ -42,6 +43,7 @@ type encoding struct {
 	rungs   []Rung // nil until they are settled
 	recoded bool   // the first of them takes the source's place
 	shedding
+	dying failures
 	// groups are the rungs that share a process; at least one, for the picture for listings.
 	groups    [][]Rung
 	broken    bool   // the pictures that come can't be decoded by who saw held ones only
@@ -96,9 +98,10 @@ func (e *encoding) configure(c *media.Codec, settings relay.Settings) (err error
 	if c.Equal(e.codec) {
 		return nil
 	}
-	e.codec = c
+	e.codec, e.dying = c, failures{}
+	e.failing.Store(false)
 	e.source = Source{
-		Format: c.Format, Rare: !c.Universal, Width: c.Width, Height: c.Height, Look: LookOf(c.Picture),
+		Format: c.Format, Rare: !c.Universal, Width: c.Width, Height: c.Height, Look: LookOf(c.Picture), Picture: c.Picture,
 		FrameRate: settings.FrameRate, Step: settings.FrameStep,
 	}
 	if e.header, err = c.Init(); err != nil {
@@ -163,8 +166,12 @@ func (e *encoding) begin(ctx context.Context, s *segment) {
 	s.pictures = e.lead() // these are decoded, not shown
 	e.prerolled = len(s.pictures) > 0
 	made := e.balance(s)
-	tooFarBehind := made < len(e.rungs)-e.shed
-	if e.midway(s) {
+	ended := e.dying.ended(time.Now())
+	none := made < len(e.rungs)-e.shed || ended
+	switch {
+	case ended:
+		made = 0
+	case e.midway(s):
 		made = len(e.rungs)
 	}
 	s.made = made
@@ -173,7 +180,7 @@ func (e *encoding) begin(ctx context.Context, s *segment) {
 		s.runs = append(s.runs, e.runOf(s, []*rungWork{s.standIn}))
 	}
 	groups := e.groupsOf(s)
-	if tooFarBehind {
+	if none {
 		groups = nil
 	}
 	first := len(s.rungs) - made
@@ -382,7 +389,10 @@ func (e *encoding) exited(ctx context.Context, enc *encoder, run *encodingRun, x
 		e.heldMade(run)
 		return
 	}
-	if x.err == nil && s.tl.closed {
+	if x.memory {
+		e.Metrics.overMemory.Inc()
+	}
+	if x.err == nil && s.tl.closed && !run.empty() {
 		seconds := (s.tl.end - s.tl.mark.Start).Seconds()
 		e.Budget.spent(x.cpu, seconds*EstimateCost(e.came(s, enc.job)))
 		e.Metrics.encodeSeconds.Add(x.cpu.Seconds())
@@ -396,7 +406,7 @@ func (e *encoding) exited(ctx context.Context, enc *encoder, run *encodingRun, x
 		return
 	}
 	e.Metrics.failures.Inc()
-	e.Log.Warn("an encoder died; its segment is made again", "sequence", s.tl.mark.Sequence, "attempt", run.attempt, "err", x.err)
+	e.Log.Warn("an encoder died, or made nothing; its segment is made again", "sequence", s.tl.mark.Sequence, "attempt", run.attempt, "err", x.err)
 	if run.attempt >= maxAttempts {
 		e.giveUp(run)
 		return

@@ -171,7 +171,7 @@ func TestThumbnailsWithoutRungs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rec := transcodetest.NewRecord()
-			w := testWorker(t, ladder, rec, func(c *Config) { c.Budget.cores = 0 })
+			w := testWorker(t, ladder, rec, func(c *Config) { c.Budget.most.Cores = 0 })
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := w.Run(ctx, func(ctx context.Context, out chan<- relay.Entry) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,8 @@ type FFmpeg struct {
 	// keepsHDR is set where the filters are missing that make SDR of HDR.
 	keepsHDR bool
 	cpu      string // what the processor can do
+	// Unlimited is why its processes' memory can't be bounded here; nil where it can.
+	Unlimited error
 }
 
 // FindFFmpeg asks the program for its build, and that it has what is needed.
@@ -68,10 +71,24 @@ func FindFFmpeg(ctx context.Context, path string) (*FFmpeg, error) {
 		return nil, err
 	}
 	f := &FFmpeg{path: path, build: string(out), cpu: cpuFlags()}
+	f.Unlimited = f.tryLimit(ctx)
 	for _, name := range []string{"zscale", "tonemap"} {
 		f.keepsHDR = f.keepsHDR || !bytes.Contains(filters, []byte(" "+name+" "))
 	}
 	return f, nil
+}
+
+// tryLimit tries whether a process can be limited.
+func (f *FFmpeg) tryLimit(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, f.path, "-version")
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	err := child.Limit(cmd, limited(processMemory))
+	if ended := cmd.Wait(); err == nil && ended != nil {
+		err = fmt.Errorf("it ends under a limit: %w", ended)
+	}
+	return err
 }
 
 // buildFor names what decides, besides its arguments, which bytes a process makes:
@@ -108,9 +125,13 @@ type output struct {
 
 // exit is a process's end.
 type exit struct {
-	err error // nil after a clean end; names the tail of what it complained
-	cpu time.Duration
+	err    error // nil after a clean end; names the tail of what it complained
+	memory bool  // it wanted more memory than it gets
+	cpu    time.Duration
 }
+
+// wantOfMemory is how FFmpeg and x264 say that they get no memory.
+var wantOfMemory = []string{"Cannot allocate memory", "malloc of size"}
 
 // process is one FFmpeg process that is fed Matroska on its standard input.
 type process struct {
@@ -123,8 +144,8 @@ type process struct {
 }
 
 // start starts a process with pipes for its outputs, which the caller reads
-// and closes. The caller must call wait.
-func (f *FFmpeg) start(ctx context.Context, args []string, pipes int) (*process, []*os.File, error) {
+// and closes, and with a limit on its memory. The caller must call wait.
+func (f *FFmpeg) start(ctx context.Context, args []string, pipes int, memory int64) (*process, []*os.File, error) {
 	p := &process{feed: make(chan []byte, feedQueue)}
 	p.ctx, p.stop = context.WithCancelCause(ctx)
 	p.cmd = exec.CommandContext(p.ctx, f.path, args...)
@@ -156,6 +177,7 @@ func (f *FFmpeg) start(ctx context.Context, args []string, pipes int) (*process,
 		return fail(err)
 	}
 	closeAll(p.cmd.ExtraFiles)
+	_ = child.Limit(p.cmd, memory) // whether it can be limited was tried before
 	p.running.Go(func() { p.write(stdin) })
 	return p, readers, nil
 }
@@ -211,8 +233,12 @@ func (p *process) wait() exit {
 	if cause := context.Cause(p.ctx); cause != nil {
 		err = cause
 	}
+	said := p.stderr.Last(5)
 	if err != nil {
-		x.err = fmt.Errorf("ffmpeg: %w: %s", err, p.stderr.Last(5))
+		x.err = fmt.Errorf("ffmpeg: %w: %s", err, said)
+	}
+	if said != "" { // it may go on without what it couldn't decode
+		x.memory = slices.ContainsFunc(wantOfMemory, func(words string) bool { return strings.Contains(said, words) })
 	}
 	return x
 }
@@ -263,7 +289,7 @@ func (f *FFmpeg) startUnbound(ctx context.Context, job Job) (*encoder, error) {
 	}
 	able := job
 	able.Look.keepHDR = f.keepsHDR // the build, which tells, is part of the profile
-	p, readers, err := f.start(ctx, able.args(), pipes)
+	p, readers, err := f.start(ctx, able.args(), pipes, job.limit())
 	if err != nil {
 		return nil, err
 	}

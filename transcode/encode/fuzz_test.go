@@ -72,7 +72,7 @@ func FuzzRelay(f *testing.F) {
 			return
 		}
 		out := &orderly{t: t, next: map[string]place{}}
-		spending := NewBudget(0)
+		spending := NewBudget(0, 0)
 		w := New(Config{
 			Grant:  jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}, Live: from, Backfill: from},
 			FFmpeg: &FFmpeg{}, Budget: spending, Publish: out,

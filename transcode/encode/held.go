@@ -31,7 +31,7 @@ func (e *encoding) sourceRung() Rung {
 
 // runOf is a process that makes renditions of a segment.
 func (e *encoding) runOf(s *segment, works []*rungWork) *encodingRun {
-	run := &encodingRun{segment: s, works: works, job: Job{Preset: e.Preset, Look: e.source.Look}}
+	run := &encodingRun{segment: s, works: works, job: Job{Preset: e.Preset, Look: e.source.Look, Picture: e.source.Picture}}
 	for _, r := range works {
 		run.job.Rungs = append(run.job.Rungs, r.rung)
 	}

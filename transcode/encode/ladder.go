@@ -43,6 +43,7 @@ type Source struct {
 	// Width and Height are those that it is shown at.
 	Width, Height int
 	Look          Look
+	Picture       media.Picture
 	FrameRate     float64
 	// Step is how many of its frames make one of a 30 fps rung.
 	Step int

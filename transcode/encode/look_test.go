@@ -55,7 +55,7 @@ func rungOf(t *testing.T, c *media.Codec, units []*media.Unit, r Rung) (made *me
 	t.Helper()
 	f, _ := ownFFmpeg(t)
 	out := make(chan output, 256)
-	e, err := f.startEncoder(t.Context(), Job{Rungs: []Rung{r}, Preset: "ultrafast", Thumbnail: true, Look: LookOf(c.Picture)}, out)
+	e, err := f.startEncoder(t.Context(), Job{Rungs: []Rung{r}, Preset: "ultrafast", Thumbnail: true, Look: LookOf(c.Picture), Picture: c.Picture}, out)
 	if err != nil {
 		t.Fatal(err)
 	}

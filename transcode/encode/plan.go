@@ -24,24 +24,30 @@ func (e *encoding) plan() {
 		e.replace(false)
 		e.rungs = refit(e.rungs, e.source.Width, e.source.Height)
 		e.shed = min(e.shed, e.mayShed()) // its format may be another one, too
-		if !e.Backfill {
-			e.Budget.force(e, e.cost(e.rungs[e.shed:])) // where that is too much, rungs will be late
-		}
-		e.group()
-		return
+	} else {
+		e.rungs = e.ladder()
+		e.patience = calmSegments
 	}
-	e.rungs = e.ladder()
-	e.patience = calmSegments
-	for !e.Backfill && !e.Budget.reserve(e, e.cost(e.rungs[e.shed:])) {
-		if e.shed >= e.mayShed() {
-			e.Budget.force(e, e.cost(e.rungs[e.shed:]))
-			break
+	e.fitIn()
+	e.group()
+}
+
+// fitIn reserves what the rungs need, and sheds the highest of them until there is room.
+// Of those that browsers can't do without only want of memory keeps one from being made.
+func (e *encoding) fitIn() {
+	for !e.Backfill && !e.Budget.reserve(e, e.need(e.rungs[e.shed:])) {
+		need := e.need(e.rungs[e.shed:])
+		if e.shed >= e.mayShed() && e.Budget.forceCores(e, need) {
+			return
 		}
-		e.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", e.cost(e.rungs[e.shed:]))
+		if e.shed == len(e.rungs) {
+			e.Budget.force(e, need)
+			return
+		}
+		e.Log.Warn("there is no room to encode a rung", "rung", e.rungs[e.shed].Name, "cost", need.Cores, "memory", need.Memory)
 		e.shed++
 		e.calm = calmSegments // made again as soon as there is room
 	}
-	e.group()
 }
 
 // replace has the source's place taken by a rung of its size, or, without
@@ -57,15 +63,13 @@ func (e *encoding) replace(recode bool) {
 		e.shed = max(0, e.shed-1)
 	} else {
 		e.rungs = append([]Rung{e.sourceRung()}, e.rungs...)
-		if e.shed > 0 || !e.Backfill && !e.Budget.reserve(e, e.cost(e.rungs)) && e.mayShed() > 0 {
+		if e.shed > 0 || !e.Backfill && !e.Budget.reserve(e, e.need(e.rungs)) && e.mayShed() > 0 {
 			e.Log.Warn("there is no room to encode the source anew, which not every player can start with", "cost", e.cost(e.rungs))
 			e.shed++
 		}
 	}
 	e.shed = min(e.shed, e.mayShed()) // browsers can't do without
-	if !e.Backfill {
-		e.Budget.force(e, e.cost(e.rungs[e.shed:]))
-	}
+	e.fitIn()
 	e.group()
 }
 
@@ -83,15 +87,7 @@ func (e *encoding) ladder() []Rung {
 // group divides the rungs that are made among processes that each keep up with
 // real time, as far as that can be known.
 func (e *encoding) group() {
-	e.groups = [][]Rung{nil}
-	for _, r := range e.rungs[e.shed:] {
-		last := len(e.groups) - 1
-		if group := append(slices.Clone(e.groups[last]), r); len(e.groups[last]) == 0 || e.cost(group) <= maxGroupCost {
-			e.groups[last] = group
-		} else {
-			e.groups = append(e.groups, []Rung{r})
-		}
-	}
+	e.groups = e.divide(e.rungs[e.shed:])
 	e.Metrics.rungsShed.Add(float64(e.shed - e.counted))
 	e.counted = e.shed
 	e.unmade.Store(int64(e.shed))
@@ -100,6 +96,36 @@ func (e *encoding) group() {
 	if !e.Backfill {
 		e.spareAt = time.After(0)
 	}
+}
+
+// divide returns the groups of rungs that share a process; at least one, which may be empty.
+func (e *encoding) divide(rungs []Rung) [][]Rung {
+	groups := [][]Rung{nil}
+	for _, r := range rungs {
+		last := len(groups) - 1
+		if group := append(slices.Clone(groups[last]), r); len(groups[last]) == 0 || e.cost(group) <= maxGroupCost {
+			groups[last] = group
+		} else {
+			groups = append(groups, []Rung{r})
+		}
+	}
+	return groups
+}
+
+// need is what rungs take at real time.
+func (e *encoding) need(rungs []Rung) Need {
+	n := Need{Cores: e.cost(rungs)}
+	for i, group := range e.divide(rungs) {
+		if len(group) > 0 {
+			n.Memory += int64(overlap * float64(e.jobOf(group, i).memory()))
+		}
+	}
+	return n
+}
+
+// jobOf is what the i-th process of a live segment does.
+func (e *encoding) jobOf(group []Rung, i int) Job {
+	return Job{Rungs: group, Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Preroll: e.prerolled, Look: e.source.Look, Picture: e.source.Picture}
 }
 
 // groupsOf returns the rungs of a segment that share a process.
@@ -176,7 +202,7 @@ func (e *encoding) renditions(span float64) []index.Rendition {
 func (e *encoding) startSpares(ctx context.Context) {
 	e.spareAt = nil
 	for i := range e.spares {
-		job := Job{Rungs: e.groups[i], Preset: e.Preset, Thumbnail: i == 0 && !e.Backfill, Preroll: e.prerolled, Look: e.source.Look}
+		job := e.jobOf(e.groups[i], i)
 		if old := e.spares[i]; old != nil && !old.job.same(job) {
 			e.spares[i] = nil
 			old.discard()

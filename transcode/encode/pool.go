@@ -89,9 +89,9 @@ func (p *Pool) Want(jobs []Job) {
 }
 
 // TakeoverJobs are the processes that the first segment after a takeover needs.
-func TakeoverJobs(rungs []Rung, preset string, look Look) (jobs []Job) {
+func TakeoverJobs(src Source, rungs []Rung, preset string) (jobs []Job) {
 	for _, group := range each(rungs) {
-		jobs = append(jobs, Job{Rungs: group, Preset: preset, Look: look})
+		jobs = append(jobs, Job{Rungs: group, Preset: preset, Look: src.Look, Picture: src.Picture})
 	}
 	return jobs
 }

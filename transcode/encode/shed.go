@@ -89,10 +89,10 @@ func (e *encoding) balance(s *segment) int {
 		e.Log.Warn("encoding is too slow: a rung is shed", "rung", e.rungs[e.shed].Name, "sequence", s.tl.mark.Sequence, "behind", lag.Duration())
 		e.slow, e.calm, e.resumed = 0, 0, false
 		e.shed++
-		e.Budget.force(e, e.cost(e.rungs[e.shed:])) // less than before, if more than there is
+		e.Budget.force(e, e.need(e.rungs[e.shed:])) // less than before, if more than there is
 		e.group()
 	case e.slow == 0 && e.calm >= e.patience && e.shed > 0:
-		if !e.Budget.add(e, e.cost(e.rungs[e.shed-1:]), e.read) {
+		if !e.Budget.add(e, e.need(e.rungs[e.shed-1:]), e.read) {
 			break
 		}
 		e.calm, e.resumed = 0, true

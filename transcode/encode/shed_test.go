@@ -39,7 +39,7 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	rungs := BuildLadder(specs, small)
-	b := NewBudget(2.1 * EstimateCost(small, rungs))
+	b := NewBudget(2.1*EstimateCost(small, rungs), 0)
 	m := NewMetrics(prometheus.NewRegistry(), b)
 	var all []*Worker
 	sheds := 0
@@ -112,7 +112,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 		{"begun again", []media.Ticks{2 * second, 2 * second}, false, false, true, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := NewBudget(0)
+			b := NewBudget(0, 0)
 			w := New(Config{Budget: b, Metrics: NewMetrics(prometheus.NewRegistry(), b), Log: slog.New(slog.DiscardHandler)})
 			settings := relay.Settings{Video: true, FrameRate: 30}
 			w.encoding.source = small
@@ -148,7 +148,7 @@ func TestLaggingRungsAreShed(t *testing.T) {
 // later, shed rungs come back one broadcast at a time.
 func TestShedRungsComeBackOneByOne(t *testing.T) {
 	t.Parallel()
-	b := NewBudget(1)
+	b := NewBudget(1, 0)
 	one, two, now := &encoding{}, &encoding{}, time.Unix(1000, 0)
 	for _, c := range []struct {
 		name  string
@@ -169,7 +169,7 @@ func TestShedRungsComeBackOneByOne(t *testing.T) {
 			b.fellBehind(now)
 		}
 		now = now.Add(c.after)
-		if got := b.add(c.e, c.cost, now); got != c.want {
+		if got := b.add(c.e, Need{Cores: c.cost}, now); got != c.want {
 			t.Errorf("%s: added %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -227,7 +227,7 @@ func TestSegmentTakenOverInItsMiddleHasAllRungs(t *testing.T) {
 	rec := transcodetest.NewRecord()
 	w := testWorker(t, "90p30=150k,64p30=80k", rec, func(c *Config) {
 		c.Grant, c.From = jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 2}, Live: 1, Backfill: 1, Index: true}, 1
-		c.Budget.cores = 0
+		c.Budget.most.Cores = 0
 	})
 	err := w.Run(t.Context(), func(ctx context.Context, out chan<- relay.Entry) error {
 		for _, e := range l.From(1) {

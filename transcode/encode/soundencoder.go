@@ -55,7 +55,7 @@ type soundFrame struct {
 
 // startSound starts an encoder for sound of configuration c.
 func (f *FFmpeg) startSound(ctx context.Context, c *media.Codec, out chan<- soundFrame) (*soundEncoder, error) {
-	p, readers, err := f.start(ctx, soundArgs(), 1)
+	p, readers, err := f.start(ctx, soundArgs(), 1, limited(soundMemory))
 	if err != nil {
 		return nil, err
 	}

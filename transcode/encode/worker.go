@@ -362,6 +362,7 @@ func (w *Worker) noteCaughtUp(r *rendering) {
 func (w *Worker) retire() {
 	l := w.segments
 	for len(l.list) > 0 && l.list[0].done() {
+		w.encoding.judge(l.list[0], time.Now())
 		if !l.list[0].partial {
 			w.finished.Store(max(w.finished.Load(), l.list[0].tl.mark.Sequence+1))
 		}

@@ -40,7 +40,7 @@ func testWorker(t *testing.T, ladder string, rec *transcodetest.Record, change f
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := NewBudget(64)
+	b := NewBudget(64, 0)
 	c := Config{
 		Grant: jobs.Grant{Epoch: jobs.Epoch{Lease: 1, Grant: 1}}, FFmpeg: f, Preset: "ultrafast", Ladder: specs, Budget: b, Publish: rec,
 		Tolerance: transcodetest.Patient,
