@@ -160,8 +160,8 @@ func (h *Hub) Room(name string) *Room {
 // ErrFull is returned by Attach when there are too many connections, or Run has ended.
 var ErrFull = errors.New("no more connections are taken")
 
-// Attach makes conn a connection of the hub, which then reads it, writes it and closes it. A handshake (TLS, websocket)
-// is over by then. After an error conn is still the caller's.
+// Attach makes conn a connection of the hub, which then reads it, writes it and closes it. A websocket's handshake is over
+// by then; that of TLS is made by the connection's goroutine if it wasn't yet. After an error conn is still the caller's.
 func (h *Hub) Attach(conn net.Conn, o Options) (*Conn, error) {
 	h.gate.Lock()
 	if h.ending || h.conns >= h.MaxConns {
@@ -185,21 +185,21 @@ func (h *Hub) Attach(conn net.Conn, o Options) (*Conn, error) {
 // run reads the connection until it ends.
 func (c *Conn) run(opened func(*Conn), buffered []byte) {
 	defer c.hub.group.Done()
+	defer c.end()
+	if c.wire.shake() != nil {
+		return
+	}
 	if opened != nil {
 		opened(c)
 	}
-	var err error
 	if len(buffered) > 0 {
-		err = c.receive(buffered)
+		c.receive(buffered)
 	}
-	if err == nil {
-		err = c.wire.read(c.receive)
-	}
-	c.end()
+	_ = c.wire.read(c.receive) // however it ends, the connection does
 }
 
 // receive gives the front what has arrived.
-func (c *Conn) receive(p []byte) error {
+func (c *Conn) receive(p []byte) {
 	c.received.Store(c.hub.now.Load())
 	c.mu.Lock()
 	ending := c.state >= closing
@@ -222,7 +222,6 @@ func (c *Conn) receive(p []byte) error {
 		}
 		c.close(why)
 	}
-	return nil
 }
 
 // end takes a connection whose socket has ended out of everything.

@@ -43,6 +43,20 @@ func newWire(conn net.Conn) wire {
 	return w
 }
 
+// shakeLimit is how long a TLS handshake may take.
+const shakeLimit = 10 * time.Second
+
+// shake makes the TLS handshake, if it wasn't made yet.
+func (w *wire) shake() error {
+	if w.tls == nil || w.tls.ConnectionState().HandshakeComplete {
+		return nil
+	}
+	_ = w.conn.SetDeadline(time.Now().Add(shakeLimit))
+	err := w.tls.Handshake()
+	_ = w.conn.SetDeadline(time.Time{})
+	return err
+}
+
 // tryWrite writes as much of p as is taken without waiting.
 func (w *wire) tryWrite(p []byte) (int, error) {
 	if w.waits() {
@@ -61,8 +75,8 @@ func (w *wire) write(p []byte) error {
 	return err
 }
 
-// read calls receive with what arrives, until the connection ends or receive returns an error.
-func (w *wire) read(receive func(p []byte) error) error {
+// read calls receive with what arrives, until the connection ends.
+func (w *wire) read(receive func(p []byte)) error {
 	switch {
 	case w.tls != nil && w.raw != nil:
 		return w.readTLS(receive)
@@ -73,13 +87,11 @@ func (w *wire) read(receive func(p []byte) error) error {
 	return readFrom(w.conn, buf, receive)
 }
 
-func readFrom(r io.Reader, buf []byte, receive func(p []byte) error) error {
+func readFrom(r io.Reader, buf []byte, receive func(p []byte)) error {
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			if err := receive(buf[:n]); err != nil {
-				return err
-			}
+			receive(buf[:n])
 		}
 		if err != nil {
 			return err
@@ -92,15 +104,15 @@ const recordLimit = 20 * time.Millisecond
 
 // readTLS waits until there is something to read, then reads all records that have arrived. A read that runs into
 // its deadline leaves a record's beginning with the tls.Conn.
-func (w *wire) readTLS(receive func(p []byte) error) error {
+func (w *wire) readTLS(receive func(p []byte)) error {
 	for {
 		buf := buffers.Get().(*[readSize]byte)
 		// Records that are in the tls.Conn's hands already don't show at the socket: the first round
 		// waits for nothing.
 		_ = w.conn.SetReadDeadline(time.Now().Add(recordLimit))
-		err := readFrom(w.conn, buf[:], func(p []byte) error {
+		err := readFrom(w.conn, buf[:], func(p []byte) {
 			_ = w.conn.SetReadDeadline(past)
-			return receive(p)
+			receive(p)
 		})
 		buffers.Put(buf)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -12,6 +12,6 @@ import (
 const rawWorks = false
 
 func rawWrite(syscall.RawConn, []byte, bool) (int, error) { return 0, errors.ErrUnsupported }
-func rawRead(syscall.RawConn, func([]byte) error) error   { return errors.ErrUnsupported }
+func rawRead(syscall.RawConn, func([]byte)) error         { return errors.ErrUnsupported }
 func rawReadable(syscall.RawConn) error                   { return errors.ErrUnsupported }
 func rawCloseWrite(syscall.RawConn) error                 { return errors.ErrUnsupported }

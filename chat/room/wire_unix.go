@@ -68,7 +68,7 @@ func (op *writeOp) try(fd uintptr) bool {
 }
 
 // rawRead takes a buffer only when there is something to read.
-func rawRead(raw syscall.RawConn, receive func(p []byte) error) error {
+func rawRead(raw syscall.RawConn, receive func(p []byte)) error {
 	var buf *[readSize]byte
 	var n int
 	var failed error
@@ -96,7 +96,7 @@ func rawRead(raw syscall.RawConn, receive func(p []byte) error) error {
 		case n == 0:
 			err = io.EOF
 		default:
-			err = receive(buf[:n])
+			receive(buf[:n])
 		}
 		if buf != nil {
 			buffers.Put(buf)
