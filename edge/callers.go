@@ -29,9 +29,9 @@ const (
 )
 
 var (
-	// missLimit bounds what is fetched for an address and then not taken by it: it is
-	// given back when the answer was sent. A player's seek that is broken off by the next one
-	// costs two or three.
+	// missLimit bounds what is fetched for an address in vain: what isn't there, and what it
+	// doesn't take. It has room for 200 fetches of segments that are broken off at once: those of
+	// a school where all seek again before they have what they sought.
 	missLimit = rate.Limit{PerSecond: 8, Size: 512}
 	// lookupLimit bounds the channels that an address asks for and that aren't live.
 	// A page that waits for a streamer asks each few seconds, and shares the answer.
@@ -46,7 +46,7 @@ type caller struct {
 	requests, seen atomic.Int64
 
 	// Guarded by the cache's mu: the bytes that are in memory for answers to it and
-	// for nobody else any longer, its fetches under way, and what they cost.
+	// for nobody else any longer, its fetches under way, and those in vain.
 	held    int64
 	fetches int
 	misses  rate.Bucket

@@ -27,10 +27,8 @@ type flight struct {
 	size  int64
 	began time.Time
 	live  bool
-	// by is the caller who made it begin, cost what it cost him, from the answer that
-	// is to give that back.
+	// by is the caller who made it begin, from the answer that he is to get.
 	by   *caller
-	cost float64
 	from *delivery
 	// aboard counts who waits, waiting are the answers that they wait for.
 	aboard  int
@@ -45,9 +43,13 @@ type flight struct {
 	err  error
 }
 
-// fetchCost is what a fetch counts in a caller's misses: requests to S3 cost, and so
-// do bytes.
-func fetchCost(size int64) float64 { return 1 + float64(size)/(1<<20) }
+// wasted counts in a caller's misses a fetch that he made begin and that he, or nobody, took
+// the share of. Requests to S3 cost, and so do bytes.
+func (k *caller) wasted(size int64, share float64) {
+	if now := time.Now(); k.misses.Take(0, missLimit, now) { // else it is full already
+		k.misses.Add(share*(2+float64(size)/(1<<20)), missLimit, now)
+	}
+}
 
 // board joins the flight for what is wanted, or makes a new one unless a bound
 // is reached. It needs mu.
@@ -67,8 +69,8 @@ func (c *cache) board(w *want) (f *flight, first bool, err error) {
 	return f, first, nil
 }
 
-// newFlight makes a flight, unless what is wanted is known to be missing or was fetched for
-// its caller too often. It needs mu.
+// newFlight makes a flight, unless what is wanted is known to be missing, or too much was
+// fetched for its caller in vain. It needs mu.
 func (c *cache) newFlight(w *want) (*flight, error) {
 	now := time.Now()
 	if _, known := c.missed.get(w.object, now); known {
@@ -79,8 +81,8 @@ func (c *cache) newFlight(w *want) (*flight, error) {
 	}
 	f := &flight{object: w.object, size: w.size, began: now, live: w.live, from: w.delivery, done: make(chan struct{})}
 	if w.delivery != nil && w.delivery.caller != nil {
-		f.by, f.cost = w.delivery.caller, fetchCost(w.size)
-		if !f.by.misses.Take(f.cost, missLimit, now) {
+		f.by = w.delivery.caller
+		if !f.by.misses.Take(0, missLimit, now) {
 			return nil, c.refuse("address_misses")
 		}
 	}
@@ -192,6 +194,9 @@ func (c *cache) leave(f *flight, a *delivery) bool {
 	if f.landed {
 		return false
 	}
+	if f.off && f.by != nil && a == f.from {
+		f.by.wasted(f.size, 1)
+	}
 	if f.aboard--; a != nil {
 		f.waiting = slices.DeleteFunc(f.waiting, func(other *delivery) bool { return other == a })
 	}
@@ -225,13 +230,14 @@ func (c *cache) land(f *flight, data []byte, err error) {
 		for _, a := range f.waiting {
 			c.link(entry, a)
 			if a == f.from {
-				a.cost, a.fetched = f.cost, int64(len(data))
+				a.fetched = int64(len(data))
 			}
 		}
 	case errors.Is(err, objects.ErrNotFound):
 		c.missed.put(f.object, struct{}{}, f.began.Add(missedFor))
-	case f.by != nil && f.aboard > 0:
-		f.by.misses.Return(f.cost) // it isn't the viewer's fault
+		if f.by != nil {
+			f.by.wasted(0, 1)
+		}
 	}
 	c.wake()
 	c.mu.Unlock()

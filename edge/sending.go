@@ -17,12 +17,11 @@ type delivery struct {
 	began  time.Time
 
 	// Guarded by the cache's mu: the object, the answers before and after this one that hold
-	// it too, and what was fetched for this one at what cost.
+	// it too, whether it was cut off, and the bytes that were fetched for it.
 	entry      *cached
 	prev, next *delivery
 	cut        bool
 	fetched    int64
-	cost       float64
 
 	// mu guards the fields below: whether nothing is written any more, and whether it was ended.
 	mu          sync.Mutex
@@ -87,8 +86,8 @@ func (a *delivery) charge(n int64) {
 	}
 }
 
-// release lets go of what an answer holds, sent bytes of which were taken. What was fetched
-// for it and taken doesn't count any longer. Nothing may be written after it.
+// release lets go of what an answer holds, sent bytes of which were taken. Nothing may be
+// written after it.
 func (c *cache) release(a *delivery, sent int64) {
 	a.mu.Lock()
 	a.over = true
@@ -100,9 +99,9 @@ func (c *cache) release(a *delivery, sent int64) {
 		return
 	}
 	a.entry = nil
-	if a.cost > 0 {
+	if a.fetched > 0 && a.caller != nil && 2*sent < a.fetched {
 		// Half of it is enough: players break off when they change the quality.
-		a.caller.misses.Return(a.cost * min(1, 2*float64(sent)/float64(max(a.fetched, 1))))
+		a.caller.wasted(a.fetched, 1-2*float64(sent)/float64(a.fetched))
 	}
 	if a.cut {
 		e.cut--
