@@ -91,7 +91,7 @@ const (
 type Conn struct {
 	hub      *Hub
 	id       uint64
-	format   *Format
+	format   atomic.Pointer[Format]
 	handler  Handler
 	liveness *Liveness
 	wire     wire
@@ -121,8 +121,8 @@ type Conn struct {
 // ID is unique in the process and never 0.
 func (c *Conn) ID() uint64 { return c.id }
 
-// Format is the one that it was attached with.
-func (c *Conn) Format() *Format { return c.format }
+// Format is the one that it was attached with, or that SetFormat gave it.
+func (c *Conn) Format() *Format { return c.format.Load() }
 
 // SetFormat gives a connection that is in no room another format, and reports whether it did: fronts whose
 // clients say only after the handshake what they want need that.
@@ -132,10 +132,9 @@ func (c *Conn) SetFormat(f *Format) bool {
 	if len(c.rooms) > 0 || c.state >= closing {
 		return false
 	}
-	if c.format != f {
-		c.format.metrics.connections.Dec()
+	if was := c.format.Swap(f); was != f {
+		was.metrics.connections.Dec()
 		f.metrics.connections.Inc()
-		c.format = f
 	}
 	return true
 }

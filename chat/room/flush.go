@@ -55,6 +55,7 @@ func (w *worker) advance(r *Room, p *place) bool {
 	case closing, closed:
 		return false
 	}
+	f := c.Format()
 	b := w.batch(r, c, p.next)
 	if b == nil {
 		w.skip(r, p)
@@ -69,10 +70,10 @@ func (w *worker) advance(r *Room, p *place) bool {
 		b = b.until(n)
 	}
 	p.next = b.to
-	w.delivered[c.format.index] += b.count
-	w.bytes[c.format.index] += n
+	w.delivered[f.index] += b.count
+	w.bytes[f.index] += n
 	if n > 0 {
-		w.writes[c.format.index]++
+		w.writes[f.index]++
 		c.written = c.hub.now.Load()
 	}
 	if n == len(b.bytes) {
@@ -99,26 +100,27 @@ func (w *worker) skip(r *Room, p *place) {
 	newest, head := r.log.end()
 	missed := head - p.next
 	p.next = head
-	w.skipped[c.format.index] += int(missed)
+	w.skipped[c.Format().index] += int(missed)
 	c.write(c.handler.Gap(r, missed, newest))
 }
 
 // batch returns what a connection at this place gets: what the last one there got, if it may be shared. It is nil if
 // the log no longer holds it.
 func (w *worker) batch(r *Room, c *Conn, from uint64) *batch {
+	f := c.Format()
 	var b *batch
-	i := slices.IndexFunc(w.batches, func(b *batch) bool { return b.from == from && b.format == c.format })
+	i := slices.IndexFunc(w.batches, func(b *batch) bool { return b.from == from && b.format == f })
 	if i >= 0 {
 		b = w.batches[i]
 	} else {
 		var ok bool
-		b, ok = r.log.take(c.format, from, writeSize)
+		b, ok = r.log.take(f, from, writeSize)
 		if !ok {
 			return nil
 		}
 		w.batches = append(w.batches, b)
 	}
-	if c.format.Each == nil && !slices.Contains(b.origins, c.id) {
+	if f.Each == nil && !slices.Contains(b.origins, c.id) {
 		return b
 	}
 	return r.log.own(c, b)

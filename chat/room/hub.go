@@ -170,7 +170,8 @@ func (h *Hub) Attach(conn net.Conn, o Options) (*Conn, error) {
 		return nil, ErrFull
 	}
 	h.conns++
-	c := &Conn{hub: h, id: h.ids.Add(1), format: o.Format, handler: o.Handler, liveness: o.Liveness, wire: newWire(conn)}
+	c := &Conn{hub: h, id: h.ids.Add(1), handler: o.Handler, liveness: o.Liveness, wire: newWire(conn)}
+	c.format.Store(o.Format)
 	now := h.now.Load()
 	c.received.Store(now)
 	c.written = now
@@ -244,7 +245,7 @@ func (c *Conn) end() {
 	h.gate.Lock()
 	h.conns--
 	h.gate.Unlock()
-	c.format.metrics.connections.Dec()
-	h.metrics.closed.WithLabelValues(c.format.Name, why.Name).Inc()
+	c.Format().metrics.connections.Dec()
+	h.metrics.closed.WithLabelValues(c.Format().Name, why.Name).Inc()
 	c.handler.Closed(c, why)
 }

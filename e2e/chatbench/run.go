@@ -68,7 +68,7 @@ func scenarios() []scenario {
 	peers := []string{"millrace", "centrifuge", "centrifuge-tuned", "centrifuge-tuned-delay"}
 	all := append(slices.Clone(peers), "gorilla", "gws")
 	var list []scenario
-	for _, conns := range []int{5000, 10000} {
+	for _, conns := range []int{1000, 5000, 10000} {
 		for _, rate := range []float64{10, 100} {
 			list = append(list, scenario{
 				name:   fmt.Sprintf("one room, %d connections, %g messages/s", conns, rate),
