@@ -22,6 +22,9 @@ const slowRate = 20
 // thumbnailWidth is that of the pictures for listings, in pixels.
 const thumbnailWidth = 480
 
+// thumbnailHeight bounds them: a source 16 samples wide would make them a quarter of a million lines high.
+const thumbnailHeight = 4 * thumbnailWidth
+
 // Job is what one FFmpeg process does: one segment's pictures in as Matroska
 // on standard input, one FLV per rung out on the pipes from 3 on, and then, if
 // asked for, one JPEG.

@@ -81,7 +81,7 @@ func (l Look) scaled(r Rung) string {
 // listed is the part that makes the picture for listings, whose colours are those
 // of all JPEGs.
 func (l Look) listed() string {
-	s := fmt.Sprintf("scale=%d:'max(2,trunc(ow/dar/2+0.5)*2)':flags=bilinear,setsar=1,", thumbnailWidth)
+	s := fmt.Sprintf("scale=%d:'min(%d,max(2,trunc(ow/dar/2+0.5)*2))':flags=bilinear,setsar=1,", thumbnailWidth, thumbnailHeight)
 	if l.tonesMapped() {
 		s += toneMapping
 	}

@@ -1,7 +1,9 @@
 package encode
 
 import (
+	"bytes"
 	"fmt"
+	imagejpeg "image/jpeg"
 	"os"
 	"strings"
 	"testing"
@@ -139,5 +141,16 @@ func TestProcessesAreLimited(t *testing.T) {
 	t.Logf("%d MB resident, %d MB mapped, limit %d MB: %v", resident>>20, mapped>>20, job.limit()>>20, x.err)
 	if int64(mapped) > job.limit() {
 		t.Errorf("%d MB were taken", mapped>>20)
+	}
+}
+
+// A source that is far higher than wide makes no picture for listings of its shape.
+func TestThumbnailsOfAColumn(t *testing.T) {
+	t.Parallel()
+	c, units := drawn(t, "testsrc2=s=16x2048:r=25:d=0.1", "null", "")
+	_, _, jpeg := rungOf(t, c, units, Rung{Name: "16p25", Width: 16, Height: 64, FrameRate: 25, Step: 1, Bitrate: 100_000})
+	shape, err := imagejpeg.DecodeConfig(bytes.NewReader(jpeg))
+	if err != nil || shape.Width != thumbnailWidth || shape.Height != thumbnailHeight {
+		t.Errorf("%+v, %v", shape, err)
 	}
 }
