@@ -25,7 +25,7 @@ import (
 // stands here. Tests may import, beyond that, what is in forTests.
 var walls = map[string][]string{
 	"cmd/millrace": {"ingest", "transcode", "edge", "api", "api/store", "chat", "web",
-		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private", "internal/seal", "internal/session"},
+		"internal/channelname", "internal/child", "internal/credentials", "internal/gate", "internal/objects", "internal/private", "internal/s3server", "internal/seal", "internal/session"},
 	"deploy": {},
 	"web":    {},
 
@@ -76,12 +76,13 @@ var walls = map[string][]string{
 	"internal/relay":       {"internal/media"},
 	"internal/seal":        {},
 	"internal/session":     {},
+	"internal/s3server":    {"internal/objects", "internal/sparselog"},
 	"internal/sparselog":   {},
 	"internal/viewers":     {},
 	"internal/window":      {},
 
 	// For tests alone.
-	"internal/testenv":         {"internal/child", "internal/objects", "internal/private", "internal/seal"},
+	"internal/testenv":         {"internal/child", "internal/objects", "internal/private", "internal/s3server", "internal/seal"},
 	"internal/media/mediatest": {"internal/media"},
 	"edge/fold/foldtest":       {"edge/fold", "internal/index", "internal/jobs", "internal/media"},
 	"transcode/transcodetest":  {"transcode/logread", "internal/media/mediatest", "internal/index", "internal/jobs", "internal/media", "internal/relay", "internal/testenv"},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -176,8 +175,8 @@ func withStore(ctx context.Context, s settings, do func(*store.Store) error) err
 
 func openStore(ctx context.Context, s settings) (*store.Store, error) {
 	if s.Database == "" {
-		if err := os.MkdirAll(s.Data, 0o700); err != nil {
-			return nil, fmt.Errorf("data directory: %w; choose another with --data", err)
+		if err := makeDataDir(s.Data); err != nil {
+			return nil, err
 		}
 	}
 	return store.Open(ctx, s.databaseURL())

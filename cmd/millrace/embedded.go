@@ -96,7 +96,7 @@ func (p *process) startBucket(ctx context.Context) error {
 		}
 		return p.bucket.Check(ctx)
 	}
-	s, err := newS3Server(p.settings.Data, p.shares.fetches+p.shares.stores)
+	s, err := newS3Server(p.settings.Data, p.shares.fetches+p.shares.stores, p.log)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (p *process) startBucket(ctx context.Context) error {
 			p.bucket.CloseIdle()
 			p.edgeBucket.CloseIdle()
 		})()
-		return s.Run(ctx, p.log)
+		return s.Run(ctx)
 	})
 	// A stop must wait here too: the S3 server doesn't end when it is asked to
 	// before it listens.

@@ -13,8 +13,8 @@ import (
 // lockData makes the data directory and takes it for this process. The lock
 // goes when the process ends, however it ends.
 func lockData(dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w; choose another with --data", err)
+	if err := makeDataDir(dir); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "millrace.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

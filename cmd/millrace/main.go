@@ -24,6 +24,8 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is the program: it returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
+	// What millrace and its children write is for this user alone: keys are in it.
+	syscall.Umask(0o077)
 	c, command, err := parse(args, stdout, stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "millrace: %v\nRun \"millrace --help\" for the commands and flags.\n", err)

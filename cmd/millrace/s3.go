@@ -14,12 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/versity/versitygw/auth"
-	"github.com/versity/versitygw/backend/meta"
-	"github.com/versity/versitygw/backend/posix"
-	"github.com/versity/versitygw/embedgw"
-
 	"millrace/internal/objects"
+	"millrace/internal/s3server"
 )
 
 const (
@@ -44,15 +40,16 @@ type s3Server struct {
 	// connections are the most at a time. They and a few more are taken: others on
 	// this machine can knock too.
 	connections int
+	log         *slog.Logger
 }
 
 // newS3Server makes the directory and the credentials, and finds a free port.
-func newS3Server(data string, connections int) (*s3Server, error) {
-	s := &s3Server{dir: filepath.Join(data, "s3"), connections: connections + 8}
+func newS3Server(data string, connections int, log *slog.Logger) (*s3Server, error) {
+	s := &s3Server{dir: filepath.Join(data, "s3"), connections: connections + 8, log: log}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory for S3: %w", err)
 	}
-	if err := (meta.XattrMeta{}).Test(s.dir); err != nil {
+	if err := s3server.Check(s.dir); err != nil {
 		return nil, fmt.Errorf("the S3 server can't use %s: %w; put --data on ext4, xfs, btrfs or zfs, or name a bucket with --s3-bucket", s.dir, err)
 	}
 	var err error
@@ -105,14 +102,14 @@ func (s *s3Server) config() objects.Config {
 // Run serves until ctx ends. A server that ended by itself after it had served is
 // started again: it does so when it can't take one connection, such as for want of
 // open files.
-func (s *s3Server) Run(ctx context.Context, log *slog.Logger) error {
+func (s *s3Server) Run(ctx context.Context) error {
 	for first := true; ; first = false {
 		began := time.Now()
 		err := s.runOnce(ctx)
 		if ctx.Err() != nil || first && time.Since(began) < s3Again {
 			return err
 		}
-		log.Error("the S3 server ended, it is started again", "err", err)
+		s.log.Error("the S3 server ended, it is started again", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -122,17 +119,9 @@ func (s *s3Server) Run(ctx context.Context, log *slog.Logger) error {
 }
 
 func (s *s3Server) runOnce(ctx context.Context) error {
-	be, err := posix.New(s.dir, meta.XattrMeta{}, posix.PosixOpts{CopyObjectThreshold: 5 << 30})
-	if err != nil {
-		return fmt.Errorf("S3 server over %s: %w", s.dir, err)
-	}
-	access, secret := string(s.keys.Access), string(s.keys.Secret)
-	return embedgw.RunVersityGW(ctx, be, &embedgw.Config{
-		RootUserAccess: access, RootUserSecret: secret,
-		// Given, since the default one writes to standard output.
-		IAMService: auth.NewIAMServiceSingle(auth.Account{Access: access, Secret: secret, Role: auth.RoleAdmin}),
-		Ports:      []string{s.address}, Quiet: true, KeepAlive: true, HealthPath: "/healthz",
-		MaxConnections: s.connections, MaxRequests: s.connections, MultipartMaxParts: 10000,
+	return s3server.Run(ctx, s3server.Config{
+		Dir: s.dir, Address: s.address, AccessKey: string(s.keys.Access), SecretKey: string(s.keys.Secret),
+		Connections: s.connections, Log: s.log,
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -18,12 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/versity/versitygw/backend/meta"
-	"github.com/versity/versitygw/backend/posix"
-	"github.com/versity/versitygw/embedgw"
-
 	"millrace/internal/child"
 	"millrace/internal/objects"
+	"millrace/internal/s3server"
 )
 
 // s3DirEnv tells a copy of the test binary to be an S3 server over this
@@ -150,18 +148,12 @@ func runS3(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := (meta.XattrMeta{}).Test(dir); err != nil {
+	if err := s3server.Check(dir); err != nil {
 		return fmt.Errorf("%s: %w: set TMPDIR to a directory on ext4, xfs or btrfs", dir, err)
 	}
-	be, err := posix.New(dir, meta.XattrMeta{}, posix.PosixOpts{CopyObjectThreshold: 5 << 30})
-	if err != nil {
-		return err
-	}
 	go announce(addr) // ends when the server answers, or with this process
-	return embedgw.RunVersityGW(context.Background(), be, &embedgw.Config{
-		RootUserAccess: S3AccessKey, RootUserSecret: S3SecretKey,
-		Ports: []string{addr}, Quiet: true, KeepAlive: true, HealthPath: "/healthz",
-		MaxConnections: 10000, MaxRequests: 5000, MultipartMaxParts: 10000,
+	return s3server.Run(context.Background(), s3server.Config{
+		Dir: dir, Address: addr, AccessKey: S3AccessKey, SecretKey: S3SecretKey, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
 
