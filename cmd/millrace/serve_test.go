@@ -37,7 +37,7 @@ func TestAllStartsAndStops(t *testing.T) {
 		"http://" + r.http + "/demo":                 "<html",
 		"http://" + r.http + "/hls/demo/index.m3u8":  `"code"`,
 		"http://" + r.ops + "/healthz":               "ok",
-		"http://" + r.ops + "/readyz":                "redis: ok\ns3: ok\ndatabase: ok\nprocess: ok\n",
+		"http://" + r.ops + "/readyz":                "redis: ok\ns3: ok\ndatabase: ok\ndisk: ok\nprocess: ok\n",
 		"http://" + r.ops + "/metrics":               "go_goroutines",
 		"http://" + r.ops + "/debug/pprof/":          "goroutine",
 	} {

@@ -33,7 +33,8 @@ const (
 	relaxBelow, relaxBy = 75, 4
 	// silentAfter is how long nothing came of a broadcast that nobody ended, and that counts as ended.
 	silentAfter = time.Hour
-	// alarmInterval is how often it is said that nothing more can be stored.
+	// alarmInterval is how often it is said that nothing more can be stored, and what
+	// was deleted of running broadcasts for want of room.
 	alarmInterval = time.Minute
 )
 
@@ -81,6 +82,9 @@ type keeper struct {
 	tenures map[string]*tenure
 	fault   sparselog.Limiter
 	alarmed time.Time
+	// freed are bytes that were deleted for the floor since it was told.
+	freed int64
+	told  time.Time
 }
 
 // tenure is what the keeper remembers of a broadcast.
@@ -148,6 +152,10 @@ func (k *keeper) relieve(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	freed, err := k.relieveWindows(ctx)
+	if k.freed += freed; k.freed > 0 && now.Sub(k.told) >= alarmInterval {
+		k.log.Warn("the disk has less free than its floor: media of running broadcasts that has left the DVR window is deleted", "bytes", k.freed)
+		k.freed, k.told = 0, now
+	}
 	if err != nil || k.wanting(now) == 0 {
 		return err
 	}
@@ -196,9 +204,7 @@ func (k *keeper) relieveWindows(ctx context.Context) (freed int64, err error) {
 		if err := k.remove(ctx, taken, deleteFloor); err != nil {
 			return freed, err
 		}
-		if freed += bytes; bytes > 0 {
-			k.log.Warn("the disk has less free than its floor: media that has left the DVR window is deleted", "broadcast", c.id, "bytes", bytes)
-		}
+		freed += bytes
 		k.tenure(c.id).bytes = c.stock.bytes
 	}
 	return freed, nil
