@@ -41,13 +41,14 @@ func TestS3ServerWithoutDescriptors(t *testing.T) {
 	if !inProcessOfItsOwn(t) {
 		return
 	}
-	s, err := newS3Server(t.TempDir(), 8)
+	log := new(output)
+	s, err := newS3Server(t.TempDir(), 8, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	log, ended := new(output), make(chan error, 1)
-	go func() { ended <- s.Run(ctx, slog.New(slog.NewTextHandler(log, nil))) }()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
 	if err := s.await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
