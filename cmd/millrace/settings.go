@@ -44,7 +44,7 @@ type settings struct {
 	PublicURL      string      `name:"public-url" help:"Base URL at which people reach the pages. Default: this machine's address." placeholder:"URL" group:"Addresses:"`
 	EdgeURL        string      `name:"edge-url" help:"Base URL at which players reach this edge, where there are two or more: players change to another when theirs fails. Default: none." placeholder:"URL" group:"Addresses:"`
 	ListChannels   string      `default:"live" enum:"live,all" help:"Which channels anybody may list at /api/v1/channels: live, or all (default ${default})." placeholder:"WHICH" group:"Addresses:"`
-	TrustedProxies []string    `help:"Proxies whose X-Forwarded-For is believed, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
+	TrustedProxies []string    `help:"Proxies whose X-Forwarded-For is believed, and that may have as many connections as fit, as addresses or networks (10.0.0.0/8,...). Default: none." placeholder:"NET" group:"Addresses:"`
 	PrivateSecret  seal.Secret `help:"Secret that the services share, at least 16 characters. Better given as MILLRACE_PRIVATE_SECRET. Default: one of our own, kept in --data (only all)." placeholder:"TEXT" group:"Addresses:"`
 	OpsToken       secretText  `help:"Whoever asks --ops must show it (Authorization: Bearer), but for /healthz and /readyz; needed when --ops isn't loopback. Better given as MILLRACE_OPS_TOKEN." placeholder:"TEXT" group:"Addresses:"`
 
