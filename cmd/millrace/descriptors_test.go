@@ -18,7 +18,7 @@ import (
 // what 1,000 broadcasts take), and each is something.
 func TestDivide(t *testing.T) {
 	for limit := 256; limit <= 1<<20; limit += limit / 5 {
-		s := divide(limit)
+		s := divide(limit, 0)
 		kept := limit - s.public - s.rtmp - s.private - s.ops
 		if kept < min(limit/4, keptAtMost) {
 			t.Errorf("of %d files %d are kept: %+v", limit, kept, s)
@@ -35,8 +35,18 @@ func TestDivide(t *testing.T) {
 			t.Errorf("of %d files one address gets more than a quarter: %+v", limit, s)
 		}
 	}
-	if got, want := divide(1024), (shares{public: 544, publicSource: 136, rtmp: 128, rtmpSource: 32, private: 64, ops: 32, fetches: 25, stores: 8, redis: 16}); got != want {
+	if got, want := divide(1024, 8<<30), (shares{public: 544, publicSource: 136, rtmp: 128, rtmpSource: 32, private: 64, ops: 32, fetches: 25, stores: 8, redis: 16}); got != want {
 		t.Errorf("1,024 files are divided as %+v, want %+v", got, want)
+	}
+}
+
+// With many files and little memory, viewers' idle connections take a quarter of it.
+func TestDivideMemory(t *testing.T) {
+	if s := divide(1<<20, 2<<30); s.public != 8192 || s.publicSource != 2048 {
+		t.Errorf("with 2 GiB viewers get %d, an address %d; want 8,192 and 2,048", s.public, s.publicSource)
+	}
+	if m := memoryLimit(); m < 64<<20 {
+		t.Errorf("the memory is %d bytes", m)
 	}
 }
 

@@ -75,7 +75,7 @@ func redisConnections() int {
 	if err != nil {
 		limit = 1024 // what is usual where it can't be asked for
 	}
-	return min(10*runtime.GOMAXPROCS(0), max(20, divide(limit).redis))
+	return min(10*runtime.GOMAXPROCS(0), max(20, divide(limit, 0).redis))
 }
 
 // openSocket returns a client of the redis-server on a Unix socket.
