@@ -45,7 +45,7 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_FILES)
 .PHONY: test
 test: ## install what the tests need, then run all that decides whether a change is good
 	@scripts/need test
-	@scripts/timed build lint+web-test race e2e chaos-short
+	@scripts/timed build lint+web-test race e2e chaos-short hostile-short
 
 .PHONY: unit
 unit: ## run the Go tests without the race detector and without e2e, for a quick look
@@ -95,8 +95,8 @@ fuzz: ## fuzz every parser of foreign bytes, FUZZTIME=1m each; TARGETS="FuzzFold
 
 # What takes too long for each change. One that fails doesn't keep the others from running.
 .PHONY: night
-night: build ## the list for the night: fuzz, chaos, soak, long; all of them take some four hours
-	@failed=; for what in fuzz chaos soak long; do $(MAKE) --no-print-directory $$what || failed+=" $$what"; done; \
+night: build ## the list for the night: fuzz, chaos, hostile, soak, long; all of them take some four and a half hours
+	@failed=; for what in fuzz chaos hostile soak long; do $(MAKE) --no-print-directory $$what || failed+=" $$what"; done; \
 		[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: long

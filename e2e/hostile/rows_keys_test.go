@@ -4,6 +4,7 @@ package hostile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -238,8 +239,7 @@ func configurations(a *attack) {
 	picture := append([]byte{0x17, 1, 0, 0, 0}, x.Picture(0)...)
 	n := 0
 	for ; n < 64 && err == nil; n++ {
-		// What follows the sets in the configuration is kept with it.
-		record := append(x.Record(), bytes.Repeat([]byte{byte('a' + n%26), byte(n)}, 30_000)...)
+		record := recordOf(x.SPS(), append(x.PPS(), bytes.Repeat([]byte{byte('a' + n%26), byte(n + 1)}, 30_000)...))
 		if err = e.Video(uint32(n*100), append([]byte{0x17, 0, 0, 0, 0}, record...)); err == nil {
 			err = e.Video(uint32(n*100), picture)
 		}
@@ -255,6 +255,14 @@ func configurations(a *attack) {
 	}
 	a.note("%d configurations, %s", n, a.told(e))
 	a.check(err != nil, "%d configurations of 60 kB were taken", n)
+}
+
+// recordOf is an AVCDecoderConfigurationRecord.
+func recordOf(sps, pps []byte) []byte {
+	b := append([]byte{1}, sps[1], sps[2], sps[3], 0xff, 0xe1)
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len(sps))), sps...)
+	b = append(b, 1)
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(pps))), pps...)
 }
 
 // told is why a publisher was refused or ended, in the server's words.
