@@ -103,6 +103,7 @@ func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err
 			c.given[p.Flag.Name] = true
 		}
 	}
+	c.noteShownSecrets()
 	if k.Command() == "version" {
 		return c, k.Command(), nil
 	}
@@ -110,6 +111,15 @@ func parse(args []string, stdout, stderr io.Writer) (c *cli, command string, err
 		return nil, "", err
 	}
 	return c, k.Command(), nil
+}
+
+// noteShownSecrets notes which secrets stand on the command line.
+func (c *cli) noteShownSecrets() {
+	for _, flag := range []string{"private-secret", "ops-token", "s3-access-key", "s3-secret-key"} {
+		if c.given[flag] {
+			c.shown = append(c.shown, "--"+flag)
+		}
+	}
 }
 
 // nameEnvironment gives every flag its environment variable; kong's own names

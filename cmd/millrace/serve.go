@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,6 +56,9 @@ func serve(ctx context.Context, r role, s settings, stdout, stderr io.Writer) er
 		public: http.NewServeMux(), private: http.NewServeMux(),
 	}
 	takeOverLogs(p.log)
+	if len(s.shown) > 0 {
+		p.log.Warn("secrets on the command line are seen by every user of this machine: give them in the environment or in --config", "flags", strings.Join(s.shown, " "))
+	}
 	p.layers = newLayers(p.log, stopLimits(r, p.drain()))
 	defer p.close()
 

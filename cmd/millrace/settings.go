@@ -70,6 +70,9 @@ type settings struct {
 
 	LogFormat string     `default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal (default ${default})." placeholder:"FORMAT" group:"Logs:"`
 	LogLevel  slog.Level `default:"info" help:"debug, info, warn or error (default ${default})." placeholder:"LEVEL" group:"Logs:"`
+
+	// shown are the flags with secrets that stand on the command line.
+	shown []string
 }
 
 // secretText prints as "[redacted]".
