@@ -78,7 +78,7 @@ func scenarios() []scenario {
 	}
 	rooms := []group{{"small", 100, 100, 1000}}
 	list = append(list,
-		scenario{name: "library: one room, 5000 connections, 20 messages/s", groups: []group{{"big", 1, 5000, 20}}, engines: all},
+		scenario{name: "library: one room, 1000 connections, 10 messages/s", groups: []group{{"big", 1, 1000, 10}}, engines: all},
 		scenario{name: "library: idle, plain, 5000", groups: []group{{"big", 1, 5000, 0}}, idle: true, engines: all},
 		scenario{name: "idle, plain, 10000", groups: []group{{"big", 1, 10000, 0}}, idle: true, engines: peers[:3]},
 		scenario{name: "idle, TLS, 4000", groups: []group{{"big", 1, 4000, 0}}, idle: true, secure: true, engines: peers[:3]},
