@@ -48,9 +48,15 @@ func (w *worker) advance(r *Room, p *place) bool {
 	c := p.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state == open {
+		c.flush() // what was sent to it before, while its front was at work
+	}
 	switch c.state {
 	case blocked:
 		c.behind = true
+		if c.late == 0 {
+			c.late = c.hub.now.Load()
+		}
 		return false
 	case closing, closed:
 		return false

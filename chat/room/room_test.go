@@ -211,14 +211,18 @@ func TestOwnFramesKeepTheirOrder(t *testing.T) {
 	s := start(t, Config{Formats: []*Format{f}})
 	r := s.Open("r", "0-0")
 	r.Publish(entry(1))
+	release := make(chan struct{})
+	defer close(release)
 	c := s.connect(f, func(c *Conn, p []byte) error {
 		for _, line := range strings.Fields(string(p)) {
 			c.Send([]byte("re " + line + "\n"))
 		}
-		return r.Join(c, After("0-0"))
+		err := r.Join(c, After("0-0"))
+		<-release
+		return err
 	})
 	_, _ = c.Write([]byte("a b\n"))
-	c.expect("re a", "re b", "lines 1")
+	c.expect("re a", "re b", "lines 1") // while the front is at work
 }
 
 func TestSkipOwn(t *testing.T) {
