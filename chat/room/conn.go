@@ -110,7 +110,7 @@ type Conn struct {
 	rooms    []membership
 	written  uint32 // when bytes were written last, in seconds of the hub's clock
 	pinged   uint32 // when it was pinged last
-	late     uint32 // since when it is behind, 0: it isn't
+	late     uint32 // since when something waits for it to be taken, 0: nothing does
 	until    uint32 // from closing on: when the socket is closed at the latest
 
 	// guarded by the sweep's bucket
@@ -294,6 +294,9 @@ func (c *Conn) block(rest []byte) {
 	c.hub.held.add(len(rest))
 	if c.state == open {
 		c.state = blocked
+	}
+	if c.late == 0 {
+		c.late = c.hub.now.Load()
 	}
 	c.draining = true
 	c.hub.group.Go(c.drain)

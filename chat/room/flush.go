@@ -54,9 +54,6 @@ func (w *worker) advance(r *Room, p *place) bool {
 	switch c.state {
 	case blocked:
 		c.behind = true
-		if c.late == 0 {
-			c.late = c.hub.now.Load()
-		}
 		return false
 	case closing, closed:
 		return false
@@ -87,9 +84,6 @@ func (w *worker) advance(r *Room, p *place) bool {
 			c.late = 0
 		}
 		return true
-	}
-	if c.late == 0 {
-		c.late = c.hub.now.Load()
 	}
 	c.behind = b.to != r.log.head.Load()
 	rest := b.bytes[n:]

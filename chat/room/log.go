@@ -59,7 +59,7 @@ func (l *log) append(e Entry) {
 	l.mu.Unlock()
 }
 
-// reset forgets all entries: what comes next follows the entry with the id base.
+// reset forgets all entries, and one that nobody got: what comes next follows the entry with the id base.
 func (l *log) reset(base string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,6 +67,7 @@ func (l *log) reset(base string) {
 		l.drop()
 	}
 	l.base = base
+	l.head.Add(1) // everybody is behind by what was lost
 	l.recent = [len(l.recent)]batch{}
 }
 

@@ -289,6 +289,25 @@ func TestSlowReaderSkips(t *testing.T) {
 	}
 }
 
+func TestReset(t *testing.T) {
+	f := lines()
+	s := start(t, Config{Formats: []*Format{f}})
+	r := s.Open("r", "0-0")
+	c := s.connect(f, nil)
+	if err := r.Join(c.conn, Live()); err != nil {
+		t.Fatal(err)
+	}
+	r.Publish(entry(1))
+	c.expect("lines 1")
+	r.Reset("5-0")
+	c.expect("gap r 1 5-0")
+	r.Publish(entry(6))
+	c.expect("lines 6")
+	if newest := r.Newest(); newest != "6-0" {
+		t.Errorf("the newest is %s", newest)
+	}
+}
+
 func TestCloseSaysWhy(t *testing.T) {
 	f := lines()
 	s := start(t, Config{Formats: []*Format{f}})

@@ -114,3 +114,15 @@ func TestSlowReaderIsClosed(t *testing.T) {
 		}
 	})
 }
+
+// One that doesn't take what was sent to it alone is closed as well.
+func TestSlowReaderOfItsOwnFramesIsClosed(t *testing.T) {
+	piped(t, Config{SlowAfter: 15 * time.Second}, nil, func(_ *Hub, c *Conn, _ net.Conn, closed <-chan Reason) {
+		began := time.Now()
+		c.Send([]byte("x"))
+		if why := <-closed; why != Slow {
+			t.Errorf("closed because of %v", why)
+		}
+		about(t, began, 15*time.Second+lingerSeconds*time.Second)
+	})
+}
