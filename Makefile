@@ -59,8 +59,13 @@ race: web/dist/index.html ## run them with the race detector, as make test does
 web-test: web/node_modules/.package-lock.json ## run the tests of the pages
 	cd web && npm test
 
+# The published clients of chat that tests run.
+e2e/bots/node_modules/.package-lock.json: e2e/bots/package-lock.json
+	cd e2e/bots && npm ci --no-audit --no-fund
+	@touch $@
+
 .PHONY: e2e
-e2e: build ## run the tests of the whole: the real binary, real encoders, a real browser
+e2e: build e2e/bots/node_modules/.package-lock.json ## run the tests of the whole: the real binary, real encoders, a real browser
 	$(BUILT) go test -count=1 -vet=off -timeout 15m ./e2e/...
 
 # -timeout bounds the whole: a row takes one to two minutes.
@@ -128,5 +133,5 @@ bin/tools/staticcheck-$(STATICCHECK_VERSION):
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin web/node_modules
+	rm -rf bin web/node_modules e2e/bots/node_modules
 	find web/dist -mindepth 1 -not -name .gitkeep -delete

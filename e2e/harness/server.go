@@ -141,12 +141,24 @@ func (s *Server) Channel(name string, args ...string) string {
 // CreateChannel makes a channel, where the arguments say, and returns its stream key.
 func CreateChannel(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command(Binary(), append([]string{"channel", "create", name}, args...)...)
+	return lastLine(t, append([]string{"channel", "create", name}, args...))
+}
+
+// CreateToken makes a token for chat and returns it.
+func CreateToken(t testing.TB, user string, args ...string) string {
+	t.Helper()
+	return lastLine(t, append([]string{"token", "create", "--user", user}, args...))
+}
+
+// lastLine runs a command and returns the last line of what it prints.
+func lastLine(t testing.TB, args []string) string {
+	t.Helper()
+	cmd := exec.Command(Binary(), args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("channel create %s: %v\n%s", name, err, stderr.String())
+		t.Fatalf("millrace %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return lines[len(lines)-1]
