@@ -243,7 +243,7 @@ func (e exchange) run(t *testing.T, c net.Conn, send [][]byte) {
 		}
 	}()
 	for i, w := range want {
-		f, err := ws.ReadFrame(c)
+		f, err := readFrame(c)
 		if err != nil {
 			t.Fatalf("answer %d: %v, want %.40v", i, err, w)
 		}

@@ -111,7 +111,7 @@ func TestEcho(t *testing.T) {
 				if err := ws.WriteFrame(c, ws.MaskFrame(ws.NewBinaryFrame(payload))); err != nil {
 					t.Fatal(err)
 				}
-				f, err := ws.ReadFrame(c)
+				f, err := readFrame(c)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -122,7 +122,7 @@ func TestEcho(t *testing.T) {
 			s.hub.Open("r", "")
 			go s.stop()
 			for _, want := range []ws.OpCode{ws.OpText, ws.OpClose} {
-				f, err := ws.ReadFrame(c)
+				f, err := readFrame(c)
 				if err != nil || f.Header.OpCode != want {
 					t.Fatalf("%+v, %v", f.Header, err)
 				}
@@ -136,4 +136,15 @@ func TestEcho(t *testing.T) {
 			}
 		})
 	}
+}
+
+// readFrame reads a frame of the server's.
+func readFrame(r io.Reader) (ws.Frame, error) {
+	h, err := ws.ReadHeader(r)
+	if err != nil {
+		return ws.Frame{}, err
+	}
+	f := ws.Frame{Header: h, Payload: make([]byte, h.Length)}
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
 }
