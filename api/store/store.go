@@ -105,7 +105,9 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	var opts []goose.ProviderOption
+	// In any order: none of these migrations needs another one, and databases of a build between
+	// two of them have the later one.
+	opts := []goose.ProviderOption{goose.WithAllowOutofOrder(true)}
 	if dialect == goose.DialectPostgres {
 		locker, err := lock.NewPostgresSessionLocker()
 		if err != nil {

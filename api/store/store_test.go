@@ -30,6 +30,7 @@ func TestStore(t *testing.T) {
 			t.Run("changes", func(t *testing.T) { testChanges(t, open(t, u)) })
 			t.Run("made once", func(t *testing.T) { testMadeOnce(t, open(t, u)) })
 			t.Run("one winner", func(t *testing.T) { testOneWinner(t, open(t, u), open(t, u)) })
+			t.Run("an earlier migration that lacks", func(t *testing.T) { testMigrationLacks(t, u) })
 			t.Run("it is kept", func(t *testing.T) {
 				if _, err := open(t, u).Channel(t.Context(), "alice"); err != nil {
 					t.Error(err)
@@ -51,6 +52,25 @@ func open(t *testing.T, url string) *Store {
 		}
 	})
 	return s
+}
+
+// testMigrationLacks opens a database of a build that had the tokens and not yet the rights.
+func testMigrationLacks(t *testing.T, url string) {
+	s := open(t, url)
+	for _, sql := range []string{
+		`DROP TABLE made_once`, `DROP TABLE catalogue`, `ALTER TABLE channels DROP COLUMN kicked`, `ALTER TABLE channels DROP COLUMN disabled_at`,
+		`DELETE FROM goose_db_version WHERE version_id = 4`,
+	} {
+		if _, err := s.db.ExecContext(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	if err := open(t, url).Disable(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Enable(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
 }
 
 func testConcurrentOpen(t *testing.T, url string) {

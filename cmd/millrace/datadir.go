@@ -12,7 +12,8 @@ import (
 
 // ownFiles are what lies in a data directory: in these keys are, and what viewers may not see yet.
 var ownFiles = []string{
-	"millrace.lock", "millrace.db", "millrace.db-shm", "millrace.db-wal", "redis", "s3", "s3-keys.json", "spool",
+	"millrace.lock", "millrace.db", "millrace.db-shm", "millrace.db-wal", "private-secret", "private-secret.new",
+	"redis", "s3", "s3-keys.json", "spool",
 }
 
 // makeDataDir makes the data directory. One that is there is closed to others, if it

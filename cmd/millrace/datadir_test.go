@@ -38,9 +38,10 @@ func TestDataDirIsClosedToOthers(t *testing.T) {
 		holds []string // directories end with a slash
 		want  map[string]os.FileMode
 	}{
-		"empty":   {nil, map[string]os.FileMode{".": 0o700}},
-		"its own": {[]string{"millrace.db", "s3/", "s3-keys.json"}, map[string]os.FileMode{".": 0o700, "millrace.db": 0o600, "s3": 0o700, "s3-keys.json": 0o600}},
-		"a disk":  {[]string{"lost+found/"}, map[string]os.FileMode{".": 0o700, "lost+found": 0o755}},
+		"empty": {nil, map[string]os.FileMode{".": 0o700}},
+		"its own": {[]string{"millrace.db", "private-secret", "s3/", "s3-keys.json"},
+			map[string]os.FileMode{".": 0o700, "millrace.db": 0o600, "private-secret": 0o600, "s3": 0o700, "s3-keys.json": 0o600}},
+		"a disk": {[]string{"lost+found/"}, map[string]os.FileMode{".": 0o700, "lost+found": 0o755}},
 		"with others' things": {[]string{"millrace.db", "photos/"},
 			map[string]os.FileMode{".": 0o755, "millrace.db": 0o600, "photos": 0o755}},
 	} {

@@ -58,14 +58,15 @@ func (s *settings) authorities() (*x509.CertPool, error) {
 // secretFile is where `millrace all` keeps the secret of its own, for its next start.
 func secretFile(data string) string { return filepath.Join(data, "private-secret") }
 
-// keptSecret reads the secret that `millrace all` made at its first start, or makes it.
+// keptSecret reads the secret that `millrace all` made at its first start, or makes it. An
+// empty file is what a power cut leaves of it: nobody else has that secret, so another one does.
 func keptSecret(data string) (seal.Secret, error) {
 	path := secretFile(data)
 	text, err := os.ReadFile(path)
-	if err == nil {
-		return seal.Secret(strings.TrimSpace(string(text))), nil
+	if kept := strings.TrimSpace(string(text)); err == nil && kept != "" {
+		return seal.Secret(kept), nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("secret of the services: %w", err)
 	}
 	made := rand.Text() + rand.Text()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"millrace/internal/seal"
 	"millrace/internal/testenv"
 )
 
@@ -99,4 +100,19 @@ func TestBrowserOnTheMachine(t *testing.T) {
 		t.Error("a secret was made though one was given")
 	}
 	r.stop()
+}
+
+// A power cut may leave an empty file where the secret was to be kept.
+func TestEmptySecretIsMadeAnew(t *testing.T) {
+	data := t.TempDir()
+	if err := os.WriteFile(secretFile(data), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	made, err := keptSecret(data)
+	if err != nil || len(made) < seal.MinSecret {
+		t.Fatalf("it has %d characters, %v", len(made), err)
+	}
+	if again, err := keptSecret(data); err != nil || again != made {
+		t.Errorf("the next start has another one, %v", err)
+	}
 }
