@@ -33,7 +33,7 @@ func TestOneFetchForAll(t *testing.T) {
 	}()
 	st.eventually("something is fetched", func() bool { return st.worker.fetched(path) > 0 })
 	var group sync.WaitGroup
-	for range 100 {
+	for range 20 {
 		group.Go(func() {
 			a, err := st.fetch(t.Context(), st.media("source/7.1.3.p1.m4s"))
 			if err != nil || a.body != string(partData("source", 1, 3)) {
@@ -41,14 +41,14 @@ func TestOneFetchForAll(t *testing.T) {
 			}
 		})
 	}
-	st.eventually("all are aboard", func() bool { return st.service.cache.aboard() == 101 })
+	st.eventually("all are aboard", func() bool { return st.service.cache.aboard() == 21 })
 	cancel()
 	<-gone
-	st.eventually("the first one has left", func() bool { return st.service.cache.aboard() == 100 })
+	st.eventually("the first one has left", func() bool { return st.service.cache.aboard() == 20 })
 	close(hold)
 	group.Wait()
 	if n := st.worker.fetched(path); n != 1 {
-		t.Errorf("%d fetches for 101 requests, want 1", n)
+		t.Errorf("%d fetches for 21 requests, want 1", n)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,9 @@ type source struct {
 	// cut, where it is set, tells whether a reader that asked for a segment is cut
 	// off at a mark.
 	cut func(from, mark uint64) bool
+
+	// open is the newest segment whose mark was sent: nobody can have finished it.
+	open atomic.Uint64
 
 	mu     sync.Mutex
 	grants []jobs.Grant // for the claims to come
@@ -144,6 +148,9 @@ func (s *source) relay(w http.ResponseWriter, r *http.Request) {
 			case <-r.Context().Done():
 				return
 			}
+		}
+		if e.Mark != nil {
+			s.open.Store(max(s.open.Load(), e.Mark.Sequence))
 		}
 		if _, err := w.Write(transcodetest.Encode(s.t, e)); err != nil {
 			return
