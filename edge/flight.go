@@ -27,7 +27,7 @@ type flight struct {
 	size  int64
 	began time.Time
 	live  bool
-	// by is the caller who made it begin, from the answer that he is to get.
+	// by is the caller who made it begin, or took it over, from the answer that he is to get.
 	by   *caller
 	from *delivery
 	// aboard counts who waits, waiting are the answers that they wait for.
@@ -123,17 +123,22 @@ func (c *cache) start(ctx context.Context, f *flight, w *want) {
 }
 
 // takeOff reserves what a flight needs, or tells the bound that it has to wait for, and the
-// answers that are to end for it. It needs mu.
+// answers that are to end for it. Where its caller is at a bound of his own, another one takes
+// it over who waits for the same: he doesn't suffer for who asked first. It needs mu.
 func (c *cache) takeOff(f *flight) (bound string, end []*delivery) {
-	k := f.by
-	switch {
-	case !f.live && c.old >= maxOldFetches:
+	if !f.live && c.old >= maxOldFetches {
 		return "fetches", nil
-	case k != nil && k.fetches >= maxFetches:
-		return "address_fetches", nil
-	case k != nil && k.held > 0 && k.held+f.size > c.share():
-		return "address_bytes", nil
 	}
+	if bound := c.boundOf(f.by, f.size); bound != "" {
+		if f.aboard > len(f.waiting) { // it is fetched ahead of requests, too
+			f.by, f.from = nil, nil
+		} else if i := slices.IndexFunc(f.waiting, func(a *delivery) bool { return c.boundOf(a.caller, f.size) == "" }); i >= 0 {
+			f.by, f.from = f.waiting[i].caller, f.waiting[i]
+		} else {
+			return bound, nil
+		}
+	}
+	k := f.by
 	c.size += f.size
 	c.evict()
 	if c.size > c.limit {
@@ -149,6 +154,19 @@ func (c *cache) takeOff(f *flight) (bound string, end []*delivery) {
 		c.old++
 	}
 	return "", nil
+}
+
+// boundOf names the bound of a caller that a fetch of size bytes for him has to wait for. It needs mu.
+func (c *cache) boundOf(k *caller, size int64) string {
+	switch {
+	case k == nil:
+		return ""
+	case k.fetches >= maxFetches:
+		return "address_fetches"
+	case k.held > 0 && k.held+size > c.share():
+		return "address_bytes"
+	}
+	return ""
 }
 
 // await calls try, with mu held, until it names no bound that it waits for. It ends the

@@ -153,6 +153,31 @@ func TestShareOfAnAddress(t *testing.T) {
 	})
 }
 
+// Who holds his share and asks first for what comes next doesn't keep it from the others.
+func TestShareOfWhoAskedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHall(t, 16)
+		greedy, other := &caller{}, &caller{}
+		for n := range uint64(8) {
+			h.must(greedy, n)
+		}
+		for _, n := range []uint64{8, 9} {
+			h.group.Go(func() { _, _ = h.ask(greedy, n) })
+		}
+		synctest.Wait()
+		began := time.Now()
+		h.must(other, 8)
+		if _, err := h.load(t.Context(), &want{ // ahead of requests
+			object: object{sequence: 9}, size: 1 << 20, fetch: func(context.Context) ([]byte, error) { panic("it is being fetched") },
+		}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 4*boundInterval {
+			t.Errorf("they waited for %s", took)
+		}
+	})
+}
+
 // A fetch ends when the last of those who wait for it leaves, not before.
 func TestFetchEndsWithItsLastWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
