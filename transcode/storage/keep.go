@@ -282,9 +282,13 @@ func (k *keeper) tend(ctx context.Context, b *broadcastStore, now time.Time, quo
 		// RFC 8216, 6.2.2: a segment that was removed from a playlist MUST remain
 		// available for as long as the longest playlist that listed it, and the
 		// segment, last.
-		taken, _ := st.take(t.gone(now, at.left, k.window), st.bytes)
-		unused, _ := st.takeInits(now.Add(-2*k.window), at.inits)
-		if err := k.remove(ctx, append(taken, unused...), deleteWindow); err != nil {
+		gone := t.gone(now, at.left, k.window)
+		taken, _ := st.take(gone, st.bytes)
+		if gone > 0 { // else an earlier worker's segments may need init sections that this one wasn't told of yet
+			unused, _ := st.takeInits(now.Add(-2*k.window), at.inits)
+			taken = append(taken, unused...)
+		}
+		if err := k.remove(ctx, taken, deleteWindow); err != nil {
 			return err
 		}
 	}
@@ -334,7 +338,12 @@ func (k *keeper) dropEnded(ctx context.Context, now time.Time, why string, held 
 	for _, b := range k.broadcasts() {
 		delete(ended, b.id) // viewers may be at its end
 	}
-	candidates := of(held, func(id string, _ holding) bool { _, ok := ended[id]; return ok })
+	if why == deleteFloor {
+		if err := k.findEnded(ctx, ended, held); err != nil {
+			return 0, err
+		}
+	}
+	candidates := of(held, func(id string, h holding) bool { _, ok := ended[id]; return ok && h != (holding{Seen: h.Seen}) })
 	for more() && len(candidates) > 0 {
 		id := largestsOldest(candidates, ended)
 		k.log.Warn("room is needed: a broadcast that has ended is deleted before its retention is over",
@@ -347,6 +356,26 @@ func (k *keeper) dropEnded(ctx context.Context, now time.Time, why string, held 
 		n++
 	}
 	return n, nil
+}
+
+// findEnded adds to those held the broadcasts of which that isn't known: they ended under a
+// version that didn't note it. What nothing is stored of is noted, too, and no candidate.
+func (k *keeper) findEnded(ctx context.Context, ended map[string]time.Time, held map[string]holding) error {
+	for id, at := range ended {
+		if _, known := held[id]; known {
+			continue
+		}
+		st, err := survey(ctx, k.bucket, id)
+		if err != nil {
+			return err
+		}
+		h := holding{Bytes: st.bytes, Seen: at.UnixMilli()}
+		if err := writeHolding(ctx, k.db, id, h); err != nil {
+			return err
+		}
+		held[id] = h
+	}
+	return nil
 }
 
 // largestsOldest returns the oldest broadcast of the channel that has most.

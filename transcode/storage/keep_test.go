@@ -316,6 +316,40 @@ func TestKeepFloor(t *testing.T) {
 	}
 }
 
+// Broadcasts that ended under a version that didn't note what they take give their room, too;
+// those of which nothing is stored any more are looked at once.
+func TestKeepFloorOfUnknownBroadcasts(t *testing.T) {
+	s := newShelf(t, Config{StoreDir: "/"})
+	s.end("unknown", "c", 50, time.Hour)
+	s.db.HDel(t.Context(), holdingsKey, "unknown")
+	s.db.ZAdd(t.Context(), activeKey, redis.Z{Score: float64(s.now.Add(-2 * time.Hour).UnixMilli()), Member: "empty"})
+	s.disk = 140 * pieceSize
+	s.relieve()
+	if left := s.keys(""); len(left) != 0 {
+		t.Errorf("%d objects are left", len(left))
+	}
+	if held, err := readHoldings(t.Context(), s.db); err != nil || len(held) != 1 || held["empty"].Bytes != 0 {
+		t.Errorf("noted is %+v, %v", held, err)
+	}
+	s.taken = 100 * pieceSize // nothing is left to delete
+	s.relieve()
+	if held, err := readHoldings(t.Context(), s.db); err != nil || len(held) != 1 {
+		t.Errorf("what is known to be empty was deleted again: %+v, %v", held, err)
+	}
+}
+
+// A worker that knows nothing of the init sections of an earlier one deletes none of them.
+func TestInitsOfEarlierWorkers(t *testing.T) {
+	s := newShelf(t, Config{})
+	s.put(objects.InitKey("b", 7, "v", "earlier"))
+	s.now = s.now.Add(time.Hour)
+	s.Open("b", "c", grantOf(2, 0, 0))
+	s.after(0)
+	if k := s.keys(objects.Prefix("b")); len(k) != 1 {
+		t.Errorf("it is deleted: %v", k)
+	}
+}
+
 // Where S3 is elsewhere, only the spool is on the disk: nothing in S3 is deleted for it.
 func TestKeepFloorOfASpool(t *testing.T) {
 	s := newShelf(t, Config{})
