@@ -2,8 +2,10 @@ package main
 
 import (
 	"io"
+	"net/url"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -120,6 +122,22 @@ func (c *cli) noteShownSecrets() {
 			c.shown = append(c.shown, "--"+flag)
 		}
 	}
+	for flag, address := range map[string]string{"redis": c.Redis, "database": c.Database} {
+		if c.given[flag] && holdsPassword(address) {
+			c.shown = append(c.shown, "--"+flag)
+		}
+	}
+	slices.Sort(c.shown)
+}
+
+// holdsPassword reports whether a URL has a password in it.
+func holdsPassword(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false // it is refused
+	}
+	_, set := u.User.Password()
+	return set || u.Query().Has("password")
 }
 
 // nameEnvironment gives every flag its environment variable; kong's own names
