@@ -121,7 +121,9 @@ func (f *Feed) subscribe(ctx context.Context, first bool) error {
 	sub := f.store.db.Subscribe(ctx, channels...)
 	f.sub = sub
 	f.mu.Unlock()
+	hangUp := context.AfterFunc(ctx, func() { _ = sub.Close() }) // a receive that waits doesn't see ctx
 	defer func() {
+		hangUp()
 		f.mu.Lock()
 		f.sub = nil
 		f.mu.Unlock()
