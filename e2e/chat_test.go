@@ -111,6 +111,7 @@ func (f *chatFleet) bot(s *harness.Server, name, token string) *tmiBot {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	cmd.Stderr = f.t.Output()
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
