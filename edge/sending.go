@@ -10,6 +10,10 @@ import (
 // errCutOff ends an answer whose room is needed.
 var errCutOff = errors.New("the answer is cut off: its reader is slow, and its room is needed")
 
+// freshFor is how long no answer is cut off: most readers have taken theirs by then, and who hasn't is slow. It is
+// less than a request waits for room.
+const freshFor = time.Second
+
 // delivery is an object on its way to a viewer. It holds the object in the cache.
 type delivery struct {
 	caller *caller
@@ -136,7 +140,7 @@ func (c *cache) wake() {
 func (c *cache) cutOff(n int64) []*delivery {
 	var ended []*delivery
 	for c.size+n-c.leaving > c.limit {
-		a := c.greediest()
+		a := c.greediest(time.Now())
 		if a == nil {
 			break
 		}
@@ -154,12 +158,12 @@ func (c *cache) cutOff(n int64) []*delivery {
 }
 
 // greediest returns the oldest answer among those of the caller for whom most is held, nil
-// where nothing is being sent. It needs mu.
-func (c *cache) greediest() *delivery {
+// where nothing is being sent but what is fresh. It needs mu.
+func (c *cache) greediest(now time.Time) *delivery {
 	var worst *delivery
 	for el := c.recent.Front(); el != nil; el = el.Next() {
 		a := el.Value.(*cached).first
-		if a != nil && (worst == nil || a.worse(worst)) {
+		if a != nil && now.Sub(a.began) >= freshFor && (worst == nil || a.worse(worst)) {
 			worst = a
 		}
 	}

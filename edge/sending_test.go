@@ -112,6 +112,34 @@ func TestSlowReadersMakeRoom(t *testing.T) {
 	})
 }
 
+// An answer that has only begun isn't cut off: who needs room waits until one is slow.
+func TestFreshAnswersAreSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHall(t, 16)
+		begun := time.Now()
+		one, other := &caller{}, &caller{}
+		var all []*delivery
+		for n := range uint64(7) {
+			all = append(all, h.must(one, n), h.must(other, n+10))
+		}
+		for n := range uint64(4) { // there is no room for the last ones
+			h.must(&caller{}, n+20)
+		}
+		if took := time.Since(begun); took < freshFor {
+			t.Errorf("there was room after %s", took)
+		}
+		ended := 0
+		for _, a := range all {
+			if a.wasEnded() {
+				ended++
+			}
+		}
+		if ended == 0 || ended > 4 {
+			t.Errorf("%d answers were cut off for four", ended)
+		}
+	})
+}
+
 // An address holds no more than its share, of what nobody had before it; what others hold
 // already is for nothing.
 func TestShareOfAnAddress(t *testing.T) {
