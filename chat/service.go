@@ -23,7 +23,6 @@ import (
 	"millrace/chat/talk"
 	"millrace/chat/websocket"
 	"millrace/internal/gate"
-	"millrace/internal/session"
 )
 
 const (
@@ -143,7 +142,7 @@ func (s *Service) servePage(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client has been answered
 	}
-	page := &ws.Session{Talk: s.talk, Log: s.Log}
+	page := &ws.Session{Talk: s.talk}
 	s.attach(conn, room.Options{Format: s.page, Handler: websocket.NewHandler(page, ws.MaxMessage), Liveness: s.pageLiveness, Buffered: buffered})
 }
 
@@ -153,7 +152,7 @@ func (s *Service) ServeIRC(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client has been answered
 	}
-	c := &irc.Socket{Client: irc.Client{Talk: s.talk, Formats: s.socket, Wrap: irc.WrapSocket, Log: s.Log}}
+	c := &irc.Socket{Client: irc.Client{Talk: s.talk, Formats: s.socket, Wrap: irc.WrapSocket}}
 	s.attach(conn, room.Options{Format: s.socket.Plain, Handler: websocket.NewHandler(c, irc.MaxLine), Liveness: s.socketLiveness, Buffered: buffered})
 }
 
@@ -175,7 +174,7 @@ func (s *Service) accept(ctx context.Context, l net.Listener) {
 			}
 			continue
 		}
-		c := &irc.Client{Talk: s.talk, Formats: s.tcp, Wrap: irc.WrapTCP, Log: s.Log}
+		c := &irc.Client{Talk: s.talk, Formats: s.tcp, Wrap: irc.WrapTCP}
 		if behind := gate.Of(conn); behind != nil { // one that doesn't say who it is makes room for others
 			c.Welcomed = behind.Busy
 		}
@@ -204,9 +203,4 @@ func (s *Service) mayConnect(r *http.Request) bool {
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host == r.Host
-}
-
-// Identify returns who has a token: see [session.Lookup].
-func (s *Service) Identify(ctx context.Context, token session.Token) (session.Identity, error) {
-	return s.talk.Identify(ctx, token)
 }

@@ -36,8 +36,6 @@ type Feed struct {
 	log    *slog.Logger
 	faults sparselog.Limiter
 	canary string
-	// Resubscribed, where it is set, is called when the subscription was made anew.
-	resubscribed func()
 
 	mu    sync.Mutex
 	rooms map[string]*feedRoom
@@ -61,8 +59,8 @@ type feedRoom struct {
 }
 
 // NewFeed returns the feed of one process, which has a name that no other process has.
-func NewFeed(s *Store, process string, log *slog.Logger, resubscribed func()) *Feed {
-	return &Feed{store: s, log: log, canary: "millrace:chat:canary:" + process, resubscribed: resubscribed, rooms: make(map[string]*feedRoom)}
+func NewFeed(s *Store, process string, log *slog.Logger) *Feed {
+	return &Feed{store: s, log: log, canary: "millrace:chat:canary:" + process, rooms: make(map[string]*feedRoom)}
 }
 
 // Open has deliver called with a room's events after one, by one goroutine at a time, until Close. It must not block.
@@ -92,8 +90,8 @@ func (f *Feed) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.ctx = ctx
 	f.mu.Unlock()
-	for first := true; ; first = false {
-		err := f.subscribe(ctx, first)
+	for {
+		err := f.subscribe(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -107,7 +105,7 @@ func (f *Feed) Run(ctx context.Context) error {
 }
 
 // subscribe hears of events until the subscription breaks.
-func (f *Feed) subscribe(ctx context.Context, first bool) error {
+func (f *Feed) subscribe(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var singing sync.WaitGroup
 	defer singing.Wait()
@@ -137,9 +135,6 @@ func (f *Feed) subscribe(ctx context.Context, first bool) error {
 		}
 		switch m := m.(type) {
 		case *redis.Subscription:
-			if m.Kind == "subscribe" && m.Channel == f.canary && !first && f.resubscribed != nil {
-				f.resubscribed()
-			}
 			if m.Kind == "subscribe" && m.Channel != f.canary {
 				f.catchUp(roomOf(m.Channel), true)
 			}

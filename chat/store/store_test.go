@@ -195,7 +195,7 @@ func TestFeed(t *testing.T) {
 	}
 	stores := [2]*Store{New(server.Client()), New(server.Client())}
 	for i := range records {
-		f := NewFeed(stores[i], strconv.Itoa(i), slog.New(slog.DiscardHandler), nil)
+		f := NewFeed(stores[i], strconv.Itoa(i), slog.New(slog.DiscardHandler))
 		f.Open("demo", "", func(list []*event.Event) {
 			records[i].mu.Lock()
 			defer records[i].mu.Unlock()

@@ -71,7 +71,7 @@ type Talk struct {
 // New returns a Talk. Nothing is heard of before Run.
 func New(c Config) *Talk {
 	s := store.New(c.Redis)
-	return &Talk{Config: c, store: s, feed: store.NewFeed(s, c.Process, c.Log, nil), rooms: make(map[string]*Room), origins: make(map[string]uint64)}
+	return &Talk{Config: c, store: s, feed: store.NewFeed(s, c.Process, c.Log), rooms: make(map[string]*Room), origins: make(map[string]uint64)}
 }
 
 // Run keeps rooms up to date until ctx ends.
@@ -107,7 +107,6 @@ type Room struct {
 	mu       sync.Mutex
 	settings event.Settings
 	roles    map[string]string
-	pinned   event.ID
 	empty    time.Time // since when nobody is in it; zero: somebody is
 
 	opened chan struct{} // closed when it can be used,
@@ -247,8 +246,6 @@ func (r *Room) apply(e *event.Event) {
 		delete(r.roles, e.Subject.ID)
 	case e.Kind == event.Role && e.Subject != nil:
 		r.roles[e.Subject.ID] = e.Text
-	case e.Kind == event.Pinned:
-		r.pinned = e.Target
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"log/slog"
 	"regexp"
 	"strconv"
 	"strings"
@@ -56,7 +55,6 @@ type Client struct {
 	Talk    *talk.Talk
 	Formats Formats
 	Wrap    func(lines string) []byte
-	Log     *slog.Logger
 	// Welcomed, where it is set, is called when the client has said who it is.
 	Welcomed func()
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"time"
 
 	"millrace/chat/event"
@@ -99,7 +98,6 @@ type answer struct {
 // Session is one connection of a page.
 type Session struct {
 	Talk *talk.Talk
-	Log  *slog.Logger
 	// Who is asking; a message of type "auth" changes it.
 	Who session.Identity
 
